@@ -1,0 +1,351 @@
+"""The host's side of a worker: start it, ask it, and a typed error for every way it can fail.
+
+    worker = await WorkerProcess.start(engine_dir, model)
+    async for piece in worker.generate(GenerateParams(Prompt(text="Hello"))):
+        print(piece.text)
+    await worker.close()
+
+One `WorkerProcess` is one process with one model. Which models are loaded, and what happens after a death, is
+decided elsewhere. Not thread-safe: for the event loop it was made on.
+
+Back-pressure: the pipe is always read, so a consumer that is slow, or that stops, never holds up another's
+stream. Its own pieces wait in memory; they are bounded by `max_tokens` or the context (some ten bytes a
+token).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+
+from jan_core.errors import JanError
+
+from .failures import EngineBroken, InvalidGeneration, ModelLoadFailed, WorkerDied, error_from_worker
+from .supervise import Child, ExitReason
+from .worker.frames import FrameError
+from .worker.protocol import (
+    PROTOCOL,
+    Cancel,
+    Count,
+    Counted,
+    Failed,
+    Finish,
+    FromWorker,
+    Generate,
+    GenerateParams,
+    Hello,
+    Load,
+    Loaded,
+    LoadOptions,
+    LoadProgress,
+    ModelInfo,
+    Prompt,
+    Sampling,
+    Shutdown,
+    Stats,
+    StatsReply,
+    StatsRequest,
+    Step,
+    ToWorker,
+    Usage,
+)
+
+__all__ = [
+    "ExitReason",
+    "GenerateParams",
+    "LoadOptions",
+    "ModelInfo",
+    "Piece",
+    "Prompt",
+    "Sampling",
+    "Stats",
+    "Usage",
+    "WorkerProcess",
+]
+
+HELLO_SECONDS = 60.0
+CLOSE_SECONDS = 3.0
+LOG_LINES = 40
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """A part of an answer. `tokens`: how many it took. `finish` and `usage` are set on the last, whose text
+    may be empty.
+
+    `step` is the scheduler's step it came from: pieces of different answers with the same number were decoded
+    together.
+    """
+
+    text: str
+    tokens: int
+    step: int
+    finish: Finish | None = None
+    usage: Usage | None = None
+
+
+class _Stream:
+    """The pieces of one generation that wait for their consumer."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Piece] = []
+        self._error: JanError | None = None
+        self._ready = asyncio.Event()
+
+    def put(self, piece: Piece) -> None:
+        self._pieces.append(piece)
+        self._ready.set()
+
+    def fail(self, error: JanError) -> None:
+        self._error = error
+        self._ready.set()
+
+    async def take(self) -> list[Piece]:
+        """All that is there, at least one piece. Raises the error once the pieces before it are taken."""
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            self._ready.clear()
+            await self._ready.wait()
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+
+class WorkerProcess:
+    """A loaded model in a process of its own. Made by `start`."""
+
+    def __init__(self) -> None:
+        self.info: ModelInfo
+        self._child: Child
+        self._next_id = 0
+        self._streams: dict[int, _Stream] = {}
+        self._replies: dict[int, asyncio.Future[int] | asyncio.Future[Stats]] = {}
+        self._loading: asyncio.Queue[Hello | LoadProgress | Loaded | Failed | ExitReason] = asyncio.Queue()
+        self._reason: ExitReason | None = None
+
+    @classmethod
+    async def start(
+        cls,
+        engine_dir: Path,
+        model: Path,
+        options: LoadOptions | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> WorkerProcess:
+        """Start a process and load `model` into it. `on_progress` gets fractions between 0 and 1.
+
+        Cancelling this await kills the process. Raises ModelLoadFailed (also when the engine aborts on the
+        file) and EngineBroken.
+        """
+        self = cls()
+        try:
+            self._child = await Child.spawn(engine_dir, self._on_message, self._on_exit)
+        except OSError as error:
+            raise EngineBroken(f"the worker process cannot be started: {error}") from error
+        try:
+            await self._load(model, options or LoadOptions(), on_progress or (lambda _done: None))
+        except BaseException:
+            self._child.kill()
+            await asyncio.wait({self._child.exited}, timeout=CLOSE_SECONDS)
+            raise
+        return self
+
+    async def generate(self, params: GenerateParams) -> AsyncIterator[Piece]:
+        """The pieces of one answer; the last has `finish`. Closing or cancelling the iterator ends it in the
+        worker.
+
+        Raises ContextOverflow, TemplateFailed, InvalidGeneration, Overloaded, GenerationFailed, WorkerDied.
+        """
+        id, stream = self._new_id(), _Stream()
+        self._streams[id] = stream
+        try:
+            self._send(Generate(id, params))
+            while True:
+                for piece in await stream.take():
+                    yield piece
+                    if piece.finish is not None:
+                        return
+        finally:
+            # Still there: neither finished nor failed, so the worker is still at it.
+            if self._streams.pop(id, None) is not None and self._reason is None:
+                self._child.send(Cancel(id))
+
+    async def count_tokens(self, prompt: Prompt) -> int:
+        """How many tokens this prompt takes, its template's included. Raises what `generate` raises for a
+        prompt.
+        """
+        reply: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        id = self._new_id()
+        self._replies[id] = reply
+        try:
+            self._send(Count(id, prompt))
+            return await reply
+        finally:
+            self._replies.pop(id, None)
+
+    async def stats(self) -> Stats:
+        """The scheduler's counters. Raises WorkerDied."""
+        reply: asyncio.Future[Stats] = asyncio.get_running_loop().create_future()
+        id = self._new_id()
+        self._replies[id] = reply
+        try:
+            self._send(StatsRequest(id))
+            return await reply
+        finally:
+            self._replies.pop(id, None)
+
+    async def close(self) -> None:
+        """End the process; what is still running there ends with WorkerDied. Any number of times."""
+        if self._reason is None:
+            self._child.expect_exit()
+            self._child.send(Shutdown())
+            await asyncio.wait({self._child.exited}, timeout=CLOSE_SECONDS)
+        if self._reason is None:
+            self._child.kill()
+            await self.exited
+
+    def kill(self) -> None:
+        """End the process without asking."""
+        self._child.kill()
+
+    @property
+    def exited(self) -> asyncio.Future[ExitReason]:
+        """Await it for the end of the process, expected or not. Cancelling that await does no harm."""
+        return asyncio.shield(self._child.exited)
+
+    @property
+    def alive(self) -> bool:
+        return self._reason is None
+
+    @property
+    def busy(self) -> int:
+        """Generations that have not ended."""
+        return len(self._streams)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _new_id(self) -> int:
+        if self._reason is not None:
+            raise self._died(self._reason)
+        self._next_id += 1
+        return self._next_id
+
+    def _send(self, message: ToWorker) -> None:
+        try:
+            self._child.send(message)
+        except (FrameError, UnicodeEncodeError, TypeError, OverflowError) as error:
+            raise InvalidGeneration(f"the request cannot be sent to the worker: {error}") from error
+
+    async def _load(self, model: Path, options: LoadOptions, on_progress: Callable[[float], None]) -> None:
+        key = secrets.token_hex(16)
+        self._child.send(Load(key, str(model), options))
+        try:
+            first = await asyncio.wait_for(self._loading.get(), HELLO_SECONDS)
+        except TimeoutError:
+            raise EngineBroken("the worker process does not answer", log=_tail(self._child.log)) from None
+        if isinstance(first, ExitReason):
+            raise EngineBroken(f"the worker process could not start: {first}", log=_tail(first.log))
+        if not isinstance(first, Hello) or first.key != key or first.protocol != PROTOCOL:
+            raise EngineBroken("the worker process is not of this version")
+        while True:
+            match await self._loading.get():
+                case LoadProgress(done):
+                    on_progress(done)
+                case Loaded(info):
+                    self.info = info
+                    return
+                case Failed() as failed:
+                    # The worker ends by itself now; with its last lines the reason is complete.
+                    await asyncio.wait({self._child.exited}, timeout=CLOSE_SECONDS)
+                    raise self._load_error(failed)
+                case ExitReason() as reason:
+                    why = _reason_in(reason.log)
+                    raise ModelLoadFailed(
+                        f"the engine gave up on {model.name}: {why or reason}",
+                        reason=why or str(reason), signal=reason.signal, exit_code=reason.code,
+                        log=_tail(reason.log),
+                    )  # fmt: skip
+                case Hello():
+                    raise EngineBroken("the worker process said hello twice")
+
+    def _load_error(self, failed: Failed) -> JanError:
+        log = self._child.log
+        why = failed.data.get("reason") or _reason_in(log)
+        message = f"{failed.message}: {why}" if why else failed.message
+        return error_from_worker(failed.type, message, {**failed.data, "reason": why, "log": _tail(log)})
+
+    def _on_message(self, message: FromWorker) -> None:
+        match message:
+            case Step(step, pieces):
+                for item in pieces:
+                    stream = self._streams.get(item.id)
+                    if stream is not None:
+                        if item.finish is not None:
+                            del self._streams[item.id]
+                        stream.put(Piece(item.text, item.tokens, step, item.finish, item.usage))
+            case Counted(id, n_tokens):
+                self._answer(id, n_tokens)
+            case StatsReply(id, stats):
+                self._answer(id, stats)
+            case Failed(id) if id != 0:
+                error = error_from_worker(message.type, message.message, message.data)
+                stream = self._streams.pop(id, None)
+                if stream is not None:
+                    stream.fail(error)
+                else:
+                    self._refuse(id, error)
+            case Hello() | LoadProgress() | Loaded() | Failed():
+                self._loading.put_nowait(message)
+
+    def _answer(self, id: int, value: int | Stats) -> None:
+        reply = self._replies.get(id)
+        if reply is not None and not reply.done():
+            reply.set_result(value)  # type: ignore[arg-type]
+
+    def _refuse(self, id: int, error: JanError) -> None:
+        reply = self._replies.get(id)
+        if reply is not None and not reply.done():
+            reply.set_exception(error)
+
+    def _on_exit(self, reason: ExitReason) -> None:
+        self._reason = reason
+        self._loading.put_nowait(reason)
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.fail(self._died(reason))
+        for id in list(self._replies):
+            self._refuse(id, self._died(reason))
+
+    @staticmethod
+    def _died(reason: ExitReason) -> WorkerDied:
+        message = "the model was unloaded" if reason.expected else f"the model's process is gone: {reason}"
+        return WorkerDied(message, exit_code=reason.code, signal=reason.signal, log=_tail(reason.log))
+
+
+_REASONS = (
+    re.compile(r"error loading model(?: [a-z]+)?: (.+)"),
+    re.compile(r"(GGML_ASSERT\(.+\) failed)"),
+    re.compile(r"gguf_init_from_\w+: (?:failed to |error: )?(.+)"),
+    re.compile(r"llama_init_from_model: (?:failed to |error: )?(.+)"),
+    re.compile(r"(?:what\(\):|ImportError:|OSError:) +(.+)"),
+)
+
+
+def _reason_in(log: str) -> str | None:
+    """llama.cpp's own words for why a load failed: the last line of the most telling kind."""
+    for pattern in _REASONS:
+        found = pattern.findall(log)
+        if found:
+            return str(found[-1]).strip()
+    return None
+
+
+def _tail(log: str) -> str:
+    return "\n".join(log.strip().splitlines()[-LOG_LINES:])

@@ -1,0 +1,265 @@
+"""Chat templates: from OpenAI messages to the prompt a model was trained on.
+
+The template comes out of a model file, so it is somebody else's program. It runs in Jinja's immutable sandbox
+(unsandboxed templates were CVE-2024-34359), and with limits on its own size, its output, its time and its
+memory; a template that breaks one ends in a typed error. Names and filters are those of Hugging Face's
+`apply_chat_template`.
+
+Runs in the worker. Knows nothing of tokens. The memory limit works on Linux only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
+
+__all__ = ["CHATML", "ChatTemplate", "TemplateError"]
+
+CHATML = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""For models that carry no template."""
+
+MAX_SOURCE = 512 * 1024
+MAX_OUTPUT = 16 * 1024 * 1024
+MAX_SECONDS = 1.5
+MAX_MEMORY = 512 * 1024 * 1024
+MAX_INTEGER_BITS = 4096
+
+
+class TemplateError(Exception):
+    """A template cannot be used, or not with these messages.
+
+    `reason` is one of `too_large`, `syntax`, `unsafe`, `refused`, `too_slow`, `too_much_memory`, `failed`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class _TooSlow(BaseException):
+    """Thrown into the rendering thread by its watchdog. No Exception: nothing on the way may swallow it."""
+
+
+class ChatTemplate:
+    """A compiled template. `source` None or empty: ChatML. `bos` and `eos` are the texts of those tokens.
+
+    Raises TemplateError (`too_large`, `syntax`, `too_slow`, …).
+    """
+
+    def __init__(self, source: str | None, bos: str = "", eos: str = "") -> None:
+        source = source or CHATML
+        if len(source) > MAX_SOURCE:
+            raise TemplateError(
+                "too_large", f"the chat template has {len(source)} characters; {MAX_SOURCE} are allowed"
+            )
+        self._bos, self._eos = bos, eos
+        with _limits():
+            self._template: Template = _environment().from_string(source)
+
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        extra: dict[str, Any] | None = None,
+    ) -> str:
+        """The prompt for `messages` (OpenAI objects). `extra`: more variables, such as `enable_thinking`.
+
+        Raises TemplateError.
+        """
+        variables: dict[str, Any] = {
+            "messages": [_prepared(message) for message in messages],
+            "tools": tools or None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+            "bos_token": self._bos,
+            "eos_token": self._eos,
+            **(extra or {}),
+        }
+        parts, size = [], 0
+        with _limits():
+            for part in self._template.generate(variables):
+                size += len(part)
+                if size > MAX_OUTPUT:
+                    raise TemplateError(
+                        "too_large", f"the chat template writes more than {MAX_OUTPUT} characters"
+                    )
+                parts.append(part)
+        return "".join(parts)
+
+
+def _prepared(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as templates expect it, where OpenAI's form differs."""
+    made = dict(message)
+    if made.get("role") == "developer":
+        made["role"] = "system"
+    content = made.get("content")
+    if content is None:
+        made["content"] = ""
+    elif isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
+        made["content"] = "".join(str(part.get("text", "")) for part in content)
+    if calls := made.get("tool_calls"):
+        made["tool_calls"] = [_prepared_call(call) for call in calls]
+    return made
+
+
+def _prepared_call(call: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI sends arguments as a JSON text; templates write them with `tojson` and want the object."""
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"] or "{}")
+    except ValueError:
+        return call
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _environment() -> Environment:
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.parser import Parser
+    from jinja2.runtime import Context
+    from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+
+    class Generation(Extension):
+        """Hugging Face's `{% generation %}`: marks what a training run learns from. Plain text here."""
+
+        tags: ClassVar = {"generation"}
+
+        def parse(self, parser: Parser) -> list[nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        # These two could keep C code busy for hours, where no limit on time can reach.
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+            if isinstance(left, int) and isinstance(right, int):
+                times = abs(right) if operator == "**" else 1
+                bits = abs(left).bit_length() * times + abs(right).bit_length()
+                if bits > MAX_INTEGER_BITS:
+                    raise SecurityError("a number of the chat template becomes too large")
+            return super().call_binop(context, operator, left, right)
+
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
+    environment.filters["tojson"] = _tojson
+    for name in ("urlize", "pprint"):  # slow on hostile input, and in no chat template
+        del environment.filters[name]
+    del environment.globals["lipsum"]
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Hugging Face's filter: plain JSON, where Jinja's own escapes for HTML."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _raise_exception(message: object) -> NoReturn:
+    raise TemplateError("refused", str(message))
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+@contextmanager
+def _limits() -> Iterator[None]:
+    """Run the body with the limits on time and memory; turn what Jinja raises into TemplateError."""
+    from jinja2.exceptions import SecurityError, TemplateSyntaxError
+
+    watchdog = _Watchdog(MAX_SECONDS)
+    try:
+        with _memory_limit(MAX_MEMORY), watchdog:
+            yield
+    except _TooSlow:
+        raise TemplateError("too_slow", f"the chat template ran longer than {MAX_SECONDS} s") from None
+    except TemplateError:
+        raise
+    except MemoryError:
+        raise TemplateError("too_much_memory", "the chat template takes too much memory") from None
+    except SecurityError as error:
+        raise TemplateError("unsafe", f"the chat template does what it must not: {error}") from error
+    except TemplateSyntaxError as error:
+        raise TemplateError(
+            "syntax", f"the chat template has an error in line {error.lineno}: {error}"
+        ) from error
+    except (RecursionError, Exception) as error:  # whatever a stranger's program may raise
+        raise TemplateError("failed", f"the chat template failed: {type(error).__name__}: {error}") from error
+
+
+class _Watchdog:
+    """Throws `_TooSlow` into the thread that entered it, when it has not left after `seconds`.
+
+    Reaches Python code only; long C calls are what the sandbox's and the memory's limits are for.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._thread = threading.get_ident()
+        self._lock = threading.Lock()
+        self._left = False
+        self._timer = threading.Timer(seconds, self._bark)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._left = True
+
+    def _bark(self) -> None:
+        with self._lock:
+            if not self._left:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self._thread), ctypes.py_object(_TooSlow)
+                )
+
+
+@contextmanager
+def _memory_limit(extra: int) -> Iterator[None]:
+    """Let the address space grow by at most `extra` bytes meanwhile. Other threads are under it, too: what a
+    hostile template can do with that is to end the worker it came with."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    now = int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = now + extra
+    if soft != resource.RLIM_INFINITY:
+        wanted = min(wanted, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

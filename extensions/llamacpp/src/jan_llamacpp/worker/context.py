@@ -1,0 +1,139 @@
+"""The context: the KV cache and the decode call, with batch arrays of our own.
+
+Must be created and used by one thread: OpenMP keeps a pool for each calling thread, and a second one halves
+the speed. Decides nothing: what goes into a batch is the scheduler's business.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .model import Model
+from .native import KV_TYPES, Native
+from .protocol import LoadOptions
+from .refusal import Refusal
+
+__all__ = ["Context"]
+
+Row = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Context:
+    """`n_seq` sequences over one unified KV cache of `n_cells` tokens.
+
+    Raises Refusal("model_load_failed") when there is no memory for it.
+    """
+
+    def __init__(
+        self, native: Native, model: Model, options: LoadOptions, n_cells: int, threads: int
+    ) -> None:
+        self._native, c = native, native.c
+        self._n_vocab = model.n_vocab
+        params = c.llama_context_default_params()
+        params.n_ctx, params.n_seq_max = n_cells, options.n_seq
+        params.n_batch = params.n_ubatch = options.n_batch
+        # Logits are wanted for one token of each sequence, not for every token: 187 MB less at a 128 k
+        # vocabulary.
+        params.n_outputs_max = options.n_seq
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified, params.no_perf = True, True
+        params.type_k = params.type_v = KV_TYPES[options.kv_type]
+        # An abort callback without Python in it: strlen() of a flag that is "" (go on) or one byte long
+        # (stop).
+        self._flag = ctypes.create_string_buffer(2)
+        libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.CDLL("msvcrt")
+        params.abort_callback = ctypes.cast(libc.strlen, c.ggml_abort_callback)
+        params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
+        self.handle: Any = c.llama_init_from_model(model.handle, params)
+        if not self.handle:
+            raise Refusal("model_load_failed", f"no context of {n_cells} tokens could be made")
+        self._memory = c.llama_get_memory(self.handle)
+        self._decode = c.llama_decode
+        self._rows: dict[int, Row] = {}
+        self.n_batch = options.n_batch
+        self._make_batch(c, options.n_batch)
+
+    def _make_batch(self, c: Any, size: int) -> None:
+        # One flat array a column: llama_batch_init would allocate for each row.
+        int32, pointer = ctypes.c_int32, ctypes.POINTER(ctypes.c_int32)
+        tokens, positions, ids, counts = ((int32 * size)() for _ in range(4))
+        outputs = (ctypes.c_int8 * size)()
+        base = ctypes.addressof(ids)
+        seq_ids = (pointer * size)(*(ctypes.cast(base + 4 * i, pointer) for i in range(size)))
+        counts[:] = [1] * size
+        self._tokens, self._positions = np.ctypeslib.as_array(tokens), np.ctypeslib.as_array(positions)
+        self._ids, self._outputs = np.ctypeslib.as_array(ids), np.ctypeslib.as_array(outputs)
+        self._keep = (tokens, positions, ids, counts, outputs, seq_ids)
+        self._batch = c.llama_batch(
+            n_tokens=0,
+            token=ctypes.cast(tokens, pointer),
+            embd=None,
+            pos=ctypes.cast(positions, pointer),
+            n_seq_id=ctypes.cast(counts, pointer),
+            seq_id=ctypes.cast(seq_ids, ctypes.POINTER(pointer)),
+            logits=ctypes.cast(outputs, ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def put(self, at: int, seq: int, position: int, tokens: Sequence[int], output: bool) -> int:
+        """Write `tokens` of sequence `seq` into the batch from row `at`; returns the row after the last.
+
+        `output`: logits are wanted for the last of them, under that row's number.
+        """
+        end = at + len(tokens)
+        if end == at + 1:  # The common row: one token of a sequence that generates.
+            self._tokens[at], self._positions[at] = tokens[0], position
+        else:
+            self._tokens[at:end] = tokens
+            self._positions[at:end] = np.arange(position, position + len(tokens))
+        self._ids[at:end] = seq
+        self._outputs[at:end] = 0
+        self._outputs[end - 1] = output
+        return end
+
+    def decode(self, rows: int) -> int:
+        """Evaluate the first `rows` rows. 0: done; 1: no room in the cache; 2: aborted; below 0: an error."""
+        self._batch.n_tokens = rows
+        return int(self._decode(self.handle, self._batch))
+
+    def logits(self, row: int) -> Row:
+        """The logits of a row whose `output` was set: a view of llama.cpp's memory, good until the next
+        decode.
+        """
+        address = self._native.logits_address(self.handle, row)
+        if not address:
+            raise RuntimeError(f"there are no logits for row {row}")
+        view = self._rows.get(address)
+        if view is None:
+            if len(self._rows) > 256:
+                self._rows.clear()
+            memory = (ctypes.c_float * self._n_vocab).from_address(address)
+            view = self._rows[address] = np.ctypeslib.as_array(memory)
+        return view
+
+    def abort(self) -> None:
+        """Make a running decode return 2 as soon as it can (any thread; CPU builds only). Until `resume`."""
+        self._flag[0] = b"\x01"
+
+    def resume(self) -> None:
+        """Let decodes run again."""
+        self._flag[0] = b"\x00"
+
+    def truncate(self, seq: int, length: int) -> bool:
+        """Keep the first `length` tokens of a sequence. False when its kind of memory cannot be cut there."""
+        return bool(self._native.seq_rm(self._memory, seq, length, -1))
+
+    def clear(self, seq: int) -> None:
+        """Forget a sequence."""
+        self._native.seq_rm(self._memory, seq, -1, -1)
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Let `target` begin with the first `length` tokens of `source`: the same cells, one more owner."""
+        self._native.seq_cp(self._memory, source, target, 0, length)
+
+    def set_threads(self, count: int) -> None:
+        self._native.set_n_threads(self.handle, count, count)

@@ -1,0 +1,95 @@
+"""Puts the parts together: from a file and options to a scheduler that is ready, and a way to make prompts
+for it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ..template import ChatTemplate, TemplateError
+from .context import Context
+from .model import Model
+from .native import load_native
+from .protocol import LoadOptions, ModelInfo, Prompt
+from .refusal import Refusal
+from .scheduler import Emit, Scheduler
+from .threads import ThreadGovernor, physical_cores
+
+__all__ = ["Prompts", "make_engine"]
+
+DEFAULT_CTX = 8192
+CELL_STEP = 256
+
+
+class Prompts:
+    """Turns a `Prompt` into tokens: by the model's chat template, or plainly. Any one thread at a time."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._template: ChatTemplate | None = None
+
+    def tokens(self, prompt: Prompt) -> list[int]:
+        """Raises Refusal: `template_failed`, `invalid_generation`."""
+        if prompt.tokens is not None:
+            return prompt.tokens
+        if prompt.text is not None:
+            return self._model.tokenize(prompt.text)
+        if prompt.messages is None:
+            raise Refusal("invalid_generation", "a prompt needs messages, text or tokens")
+        try:
+            if self._template is None:
+                self._template = ChatTemplate(self._model.chat_template, self._model.bos, self._model.eos)
+            text = self._template.render(prompt.messages, tools=prompt.tools, extra=prompt.extra)
+        except TemplateError as error:
+            raise Refusal("template_failed", str(error), reason=error.reason) from error
+        return self._model.tokenize(text)
+
+
+def make_engine(
+    engine_dir: Path, path: str, options: LoadOptions, emit: Emit, progress: Callable[[float], bool]
+) -> tuple[ModelInfo, Prompts, Scheduler]:
+    """Load the model and make its context, in the calling thread; this thread must also run the scheduler.
+
+    Raises Refusal: `model_load_failed`, `engine_broken`.
+    """
+    began = time.perf_counter()
+    native = load_native(engine_dir)
+    native.c.llama_backend_init()
+    model = Model(native, path, options, progress)
+    n_ctx, n_cells = _sizes(model, options)
+    threads = options.threads or physical_cores()
+    context = Context(native, model, options, n_cells, threads)
+    governor = ThreadGovernor(threads, context.set_threads, adapt=options.threads is None)
+    scheduler = Scheduler(
+        native, model, context, n_seq=options.n_seq, n_ctx=n_ctx, n_cells=n_cells,
+        max_queue=options.max_queue, emit=emit, governor=governor,
+    )  # fmt: skip
+    info = ModelInfo(
+        n_ctx=n_ctx, n_ctx_train=model.n_ctx_train, n_cells=n_cells, n_seq=options.n_seq,
+        n_vocab=model.n_vocab, n_params=model.n_params, size=model.size, description=model.description,
+        eos=model.eos, has_template=model.chat_template is not None, threads=threads,
+        load_seconds=time.perf_counter() - began, engine=native.version, pid=os.getpid(),
+    )  # fmt: skip
+    return info, Prompts(model), scheduler
+
+
+def _sizes(model: Model, options: LoadOptions) -> tuple[int, int]:
+    """The context of one request, and the cells of all."""
+    if not 1 <= options.n_seq <= 256:
+        raise Refusal("model_load_failed", f"n_seq is {options.n_seq}; it must be between 1 and 256")
+    if not options.n_seq <= options.n_batch <= 65_536:
+        raise Refusal(
+            "model_load_failed", f"n_batch is {options.n_batch}; it must be between n_seq and 65536"
+        )
+    if options.threads is not None and not 1 <= options.threads <= 512:
+        raise Refusal("model_load_failed", f"threads is {options.threads}; it must be between 1 and 512")
+    n_ctx = options.n_ctx if options.n_ctx is not None else min(model.n_ctx_train or DEFAULT_CTX, DEFAULT_CTX)
+    n_cells = options.n_cells
+    if n_cells is None:
+        n_cells = max(n_ctx, min(n_ctx * options.n_seq, DEFAULT_CTX))
+    if not 1 <= n_ctx <= n_cells:
+        raise Refusal("model_load_failed", f"n_ctx is {n_ctx}; it must be between 1 and n_cells ({n_cells})")
+    return n_ctx, -(-n_cells // CELL_STEP) * CELL_STEP

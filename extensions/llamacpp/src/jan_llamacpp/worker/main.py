@@ -1,0 +1,149 @@
+"""The worker process: one thread reads the pipe and prepares prompts, one loads the model and decodes.
+
+The reader renders templates and counts tokens itself (both are quick, or limited), so that the decoding
+thread does nothing else. It ends the process at once when the pipe ends, also in the middle of a decode:
+whoever kills the host, however, leaves no worker behind. A defect in the decoding thread ends the process
+too; the host starts a new one.
+
+No text of a request is ever printed or logged.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+from .frames import FrameDecoder, FrameError
+from .protocol import (
+    PROTOCOL,
+    Cancel,
+    Count,
+    Counted,
+    Failed,
+    Generate,
+    Hello,
+    Load,
+    Loaded,
+    LoadProgress,
+    Shutdown,
+    StatsReply,
+    StatsRequest,
+    ToWorker,
+    decode_to_worker,
+)
+from .refusal import Refusal
+from .stdio import Pipe, claim
+
+__all__ = ["main"]
+
+READ_SIZE = 65_536
+EXIT_PROTOCOL, EXIT_DEFECT, EXIT_LOAD = 64, 70, 69
+
+
+def main(engine_dir: str) -> NoReturn:
+    """Serve the pipe on fd 0 and 1 until it ends."""
+    reader, writer = claim()
+    # The reader's Python must not keep the decoding thread waiting: 5 ms is as long as a whole step.
+    sys.setswitchinterval(0.0005)
+    worker = _Worker(Path(engine_dir), Pipe(writer))
+    decoder = FrameDecoder()
+    try:
+        while data := os.read(reader, READ_SIZE):
+            for body in decoder.feed(data):
+                worker.handle(decode_to_worker(body))
+    except (FrameError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        print(
+            f"worker: the pipe carries no frames of ours ({type(error).__name__})",
+            file=sys.stderr,
+            flush=True,
+        )
+        _exit(EXIT_PROTOCOL)
+    except OSError:
+        pass  # the host is gone
+    except BaseException as error:
+        _defect(error)
+    _exit(0)
+
+
+class _Worker:
+    def __init__(self, engine_dir: Path, pipe: Pipe) -> None:
+        self._engine_dir, self._pipe = engine_dir, pipe
+        self._stopping = False
+        self._load: Load | None = None
+        self._reported = 0.0
+
+    def handle(self, message: ToWorker) -> None:
+        """Act on one message, in the reader's thread."""
+        match message:
+            case Load():
+                if self._load is not None:
+                    raise ValueError("a second load")
+                self._load = message
+                self._pipe.send(Hello(message.key, os.getpid(), PROTOCOL))
+                threading.Thread(target=self._serve, args=(message,), name="decode", daemon=True).start()
+            case Shutdown():
+                self._stopping = True
+                _exit(0)
+            case Generate(id, params):
+                try:
+                    self._engine.submit(id, self._prompts.tokens(params.prompt), params)
+                except Refusal as refusal:
+                    self._refuse(id, refusal)
+            case Count(id, prompt):
+                try:
+                    self._pipe.send(Counted(id, len(self._prompts.tokens(prompt))))
+                except Refusal as refusal:
+                    self._refuse(id, refusal)
+            case Cancel(id):
+                self._engine.cancel(id)
+            case StatsRequest(id):
+                self._pipe.send(StatsReply(id, self._engine.stats()))
+
+    def _refuse(self, id: int, refusal: Refusal) -> None:
+        self._pipe.send(Failed(id, refusal.type, refusal.message, refusal.data))
+
+    def _progress(self, done: float) -> bool:
+        now = time.monotonic()
+        if done >= 1 or now - self._reported >= 0.05:
+            self._reported = now
+            self._pipe.send(LoadProgress(min(done, 1.0)))
+        return not self._stopping
+
+    def _serve(self, load: Load) -> None:
+        """The decoding thread: it alone makes the context and decodes (see `context.py`)."""
+        try:
+            from .engine import make_engine
+
+            try:
+                info, self._prompts, self._engine = make_engine(
+                    self._engine_dir, load.model, load.options, self._pipe.send, self._progress
+                )
+            except Refusal as refusal:
+                self._refuse(0, refusal)
+                _exit(EXIT_LOAD)
+            self._pipe.send(Loaded(info))
+            self._engine.run()
+        except OSError:
+            _exit(0)  # the host is gone
+        except BaseException as error:
+            _defect(error)
+
+
+def _defect(error: BaseException) -> NoReturn:
+    # Where, not what: a message could hold text of a request.
+    print(f"worker: defect: {type(error).__name__}", file=sys.stderr)
+    traceback.print_tb(error.__traceback__, file=sys.stderr)
+    _exit(EXIT_DEFECT)
+
+
+def _exit(status: int) -> NoReturn:
+    # Not sys.exit: no waiting for a thread that is deep in a decode, no destructors of native libraries.
+    try:
+        sys.stderr.flush()
+    finally:
+        os._exit(status)

@@ -1,0 +1,116 @@
+"""A model: its weights and its vocabulary. Loaded once, then read only.
+
+The vocabulary functions may be called from any thread. Not the KV cache and not decoding: that is
+`context.py`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .native import Native
+from .protocol import LoadOptions
+from .refusal import Refusal
+
+__all__ = ["Model"]
+
+
+class Model:
+    """Weights and vocabulary of one GGUF file. Raises Refusal("model_load_failed") when it cannot be loaded.
+
+    `progress` is called with a fraction from the loading thread; when it returns False the load is given up.
+    """
+
+    def __init__(
+        self, native: Native, path: str, options: LoadOptions, progress: Callable[[float], bool] | None = None
+    ) -> None:
+        self._native, c = native, native.c
+        params = c.llama_model_default_params()
+        params.n_gpu_layers = options.n_gpu_layers
+        params.use_extra_bufts = options.repack
+        params.load_mode = c.LLAMA_LOAD_MODE_MMAP if options.mmap else c.LLAMA_LOAD_MODE_NONE
+        if progress is not None:
+            # ctypes prints, and swallows, what a callback raises: it must not raise.
+            callback = c.llama_progress_callback(lambda done, _user: bool(progress(done)))
+            params.progress_callback = callback
+        self.handle: Any = c.llama_model_load_from_file(os.fsencode(path), params)
+        if not self.handle:
+            # The reason is known to the log only; the host reads it from there.
+            raise Refusal("model_load_failed", "llama.cpp could not load the model")
+        if c.llama_model_has_encoder(self.handle) or not c.llama_model_has_decoder(self.handle):
+            raise Refusal(
+                "model_load_failed", "this model does not generate text", reason="not a decoder model"
+            )
+        self.vocab: Any = c.llama_model_get_vocab(self.handle)
+        self.n_vocab = int(c.llama_vocab_n_tokens(self.vocab))
+        if self.n_vocab <= 0:
+            raise Refusal("model_load_failed", "the model has no vocabulary", reason="no vocabulary")
+        self.n_ctx_train = int(c.llama_model_n_ctx_train(self.handle))
+        self.n_params = int(c.llama_model_n_params(self.handle))
+        self.size = int(c.llama_model_size(self.handle))
+        self.shareable = not (c.llama_model_is_recurrent(self.handle) or c.llama_model_is_hybrid(self.handle))
+        """Whether a part of a sequence's state stands for itself (attention), so that it can be cut and
+        shared.
+        """
+        self.bos = self._special(c.llama_vocab_bos(self.vocab))
+        self.eos = self._special(c.llama_vocab_eos(self.vocab))
+        self._add_bos = bool(c.llama_vocab_get_add_bos(self.vocab))
+        self._pieces: dict[int, bytes | None] = {}
+        self._buffer = ctypes.create_string_buffer(1024)
+
+    @property
+    def description(self) -> str:
+        """For example `llama 1B Q4_0`."""
+        buffer = ctypes.create_string_buffer(256)
+        self._native.model_desc(self.handle, buffer, len(buffer))
+        return buffer.value.decode(errors="replace")
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja source the file carries, if any."""
+        raw = self._native.c.llama_model_chat_template(self.handle, None)
+        return raw.decode("utf-8", "replace") if raw else None
+
+    def tokenize(self, text: str, *, bos: bool = True) -> list[int]:
+        """Tokens of `text`; control tokens written out in it are recognised.
+
+        `bos`: put the begin token in front where the model wants one, unless the text already begins with it.
+        """
+        raw = text.encode()
+        begin = bos and self._add_bos and not (self.bos and text.startswith(self.bos))
+        size = len(raw) + 2
+        tokenize = self._native.c.llama_tokenize
+        buffer = (ctypes.c_int32 * size)()
+        count = tokenize(self.vocab, raw, len(raw), buffer, size, begin, True)
+        if count < 0:  # The negative count is the room it needs.
+            size = -count
+            buffer = (ctypes.c_int32 * size)()
+            count = tokenize(self.vocab, raw, len(raw), buffer, size, begin, True)
+        return buffer[: max(count, 0)]
+
+    def piece(self, token: int) -> bytes | None:
+        """The bytes a token stands for (empty for a control token); None when it ends the generation."""
+        try:
+            return self._pieces[token]
+        except KeyError:
+            ends = self._native.is_eog(self.vocab, token)
+            piece = None if ends else self._render(token, special=False)
+            self._pieces[token] = piece
+            return piece
+
+    def _special(self, token: int) -> str:
+        if token < 0:
+            return ""
+        buffer = ctypes.create_string_buffer(256)
+        size = self._native.token_to_piece(self.vocab, token, buffer, len(buffer), 0, True)
+        return buffer.raw[: max(size, 0)].decode("utf-8", "replace")
+
+    def _render(self, token: int, *, special: bool) -> bytes:
+        size = self._native.token_to_piece(self.vocab, token, self._buffer, len(self._buffer), 0, special)
+        if size < 0:
+            self._buffer = ctypes.create_string_buffer(-size)
+            size = self._native.token_to_piece(self.vocab, token, self._buffer, len(self._buffer), 0, special)
+        return self._buffer.raw[: max(size, 0)]

@@ -1,0 +1,284 @@
+"""What host and worker say to each other: tagged msgspec Structs, msgpack-encoded, one in each frame.
+
+The only module both sides share. It is no public interface: both ends come from the same package, and `Hello`
+carries `PROTOCOL` so that a mix of two versions is noticed.
+
+Order: host `Load` -> worker `Hello`, `LoadProgress`…, then `Loaded` or `Failed(id=0)`. After `Loaded` any
+number of `Generate`, `Count`, `StatsRequest` (each answered by its own id) and `Cancel`; `Shutdown` or the
+end of the pipe ends the worker. A `Generate` is answered by pieces inside `Steps`, the last with a `finish`,
+or by one `Failed`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+__all__ = [
+    "PROTOCOL",
+    "Cancel",
+    "Count",
+    "Counted",
+    "Failed",
+    "Finish",
+    "FromWorker",
+    "Generate",
+    "GenerateParams",
+    "Hello",
+    "Load",
+    "LoadOptions",
+    "LoadProgress",
+    "Loaded",
+    "ModelInfo",
+    "Prompt",
+    "Sampling",
+    "Shutdown",
+    "Stats",
+    "StatsReply",
+    "StatsRequest",
+    "Step",
+    "StepPiece",
+    "ToWorker",
+    "Usage",
+    "decode_from_worker",
+    "decode_to_worker",
+    "encode",
+]
+
+PROTOCOL = 1
+"""Raised when the messages change incompatibly."""
+
+Finish = Literal["stop", "length", "cancelled"]
+
+
+class LoadOptions(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How to load a model. `None` means: chosen from the model and the machine.
+
+    `n_ctx`: tokens one request may take, prompt and answer together (default: what the model was trained for,
+    at most 8,192). `n_seq`: requests that decode at the same time. `n_cells`: tokens that all requests
+    together may keep in the KV cache (default: `n_ctx` for each sequence, but at most 8,192 or `n_ctx`,
+    whichever is more). `n_batch`: tokens in one decode call. `threads`: CPU threads (default: physical cores,
+    fewer while other processes keep them busy). `n_gpu_layers`: -1 for all. `kv_type`: element type of the
+    cache. `mmap`: map the file instead of reading it. `repack`: rewrite weights for this CPU at load (twice
+    the memory, half the prompt time).
+    """
+
+    n_ctx: int | None = None
+    n_seq: int = 8
+    n_cells: int | None = None
+    n_batch: int = 512
+    threads: int | None = None
+    n_gpu_layers: int = -1
+    kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
+    mmap: bool = True
+    repack: bool = True
+    max_queue: int = 1024
+
+
+class Sampling(Struct, frozen=True, omit_defaults=True):
+    """How the next token is drawn. Temperature 0 takes the likeliest.
+
+    `top_k` 0: no limit. `repeat_penalty` divides or multiplies the logits of tokens among the last
+    `penalty_last_n` of prompt and answer (-1: all of them); `frequency_penalty` and `presence_penalty` are
+    OpenAI's, over the same window of the answer alone. `logit_bias` is added to the logits, by token id.
+    `seed` None: a random one.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    penalty_last_n: int = 64
+    logit_bias: dict[int, float] = {}
+    seed: int | None = None
+
+
+class Prompt(Struct, frozen=True, omit_defaults=True):
+    """A prompt in one of three forms: `messages` (rendered by the model's chat template), `text` or `tokens`.
+
+    `messages` and `tools` are plain OpenAI objects; `extra` are further variables for the template.
+    """
+
+    messages: list[dict[str, Any]] | None = None
+    text: str | None = None
+    tokens: list[int] | None = None
+    tools: list[dict[str, Any]] | None = None
+    extra: dict[str, Any] = {}
+
+
+class GenerateParams(Struct, frozen=True, omit_defaults=True):
+    """One generation. `max_tokens` None: until the model ends or the context is full.
+
+    `queue_seconds`: give up with `overloaded` when it has not started by then. `ignore_eos` is for
+    measurements.
+    """
+
+    prompt: Prompt
+    sampling: Sampling = Sampling()
+    max_tokens: int | None = None
+    stop: list[str] = []
+    queue_seconds: float | None = None
+    ignore_eos: bool = False
+
+
+class ModelInfo(Struct, frozen=True):
+    """A loaded model. `size`: bytes of the weights. `n_ctx`: the limit of one request; `n_cells`: of all
+    together.
+    """
+
+    n_ctx: int
+    n_ctx_train: int
+    n_cells: int
+    n_seq: int
+    n_vocab: int
+    n_params: int
+    size: int
+    description: str
+    eos: str
+    has_template: bool
+    threads: int
+    load_seconds: float
+    engine: str
+    pid: int
+
+
+class Usage(Struct, frozen=True, array_like=True):
+    """Tokens of one generation. `cached`: prompt tokens that were in the KV cache already."""
+
+    prompt: int
+    completion: int
+    cached: int
+
+
+class StepPiece(Struct, array_like=True):
+    """What one scheduler step added to generation `id`: some text, `tokens` tokens, perhaps the end."""
+
+    id: int
+    text: str
+    tokens: int
+    finish: Finish | None = None
+    usage: Usage | None = None
+
+
+class Stats(Struct):
+    """Counters since the load, and the state of this moment. Seconds are wall clock."""
+
+    steps: int = 0
+    generated: int = 0
+    prefilled: int = 0
+    reused: int = 0
+    preempted: int = 0
+    decode_seconds: float = 0.0
+    active: int = 0
+    queued: int = 0
+    free_slots: int = 0
+    cells_used: int = 0
+    threads: int = 0
+
+
+class _Message(Struct, tag_field="op", tag=str.lower):
+    """The base of all messages: `op` says which one it is."""
+
+
+class Load(_Message):
+    """The first frame. `key` comes back in `Hello`."""
+
+    key: str
+    model: str
+    options: LoadOptions
+
+
+class Generate(_Message):
+    id: int
+    params: GenerateParams
+
+
+class Cancel(_Message):
+    """Ends generation `id`; unknown and finished ids are ignored."""
+
+    id: int
+
+
+class Count(_Message):
+    """How many tokens would this prompt take?"""
+
+    id: int
+    prompt: Prompt
+
+
+class StatsRequest(_Message):
+    id: int
+
+
+class Shutdown(_Message):
+    """End the process; a load that runs is given up."""
+
+
+class Hello(_Message):
+    key: str
+    pid: int
+    protocol: int
+
+
+class LoadProgress(_Message):
+    """`done` is between 0 and 1."""
+
+    done: float
+
+
+class Loaded(_Message):
+    info: ModelInfo
+
+
+class Step(_Message):
+    """The pieces of one scheduler step: one frame, whatever the number of sequences."""
+
+    step: int
+    pieces: list[StepPiece]
+
+
+class Counted(_Message):
+    id: int
+    n_tokens: int
+
+
+class StatsReply(_Message):
+    id: int
+    stats: Stats
+
+
+class Failed(_Message):
+    """Request `id` (0: the load) ended with a typed error. `data` is for the caller."""
+
+    id: int
+    type: str
+    message: str
+    data: dict[str, Any] = {}
+
+
+ToWorker = Load | Generate | Cancel | Count | StatsRequest | Shutdown
+FromWorker = Hello | LoadProgress | Loaded | Step | Counted | StatsReply | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+
+
+def encode(message: ToWorker | FromWorker) -> bytes:
+    """The body of a frame. Raises UnicodeEncodeError for text that is no Unicode (a lone surrogate)."""
+    return _encoder.encode(message)
+
+
+def decode_to_worker(body: bytes) -> ToWorker:
+    """A message for the worker. Raises msgspec.DecodeError (ValidationError too), or UnicodeDecodeError."""
+    return _to_worker.decode(body)
+
+
+def decode_from_worker(body: bytes) -> FromWorker:
+    """A message for the host. Raises msgspec.DecodeError (ValidationError too), or UnicodeDecodeError."""
+    return _from_worker.decode(body)

@@ -1,0 +1,86 @@
+"""How many CPU threads to compute with, also while other programs use the cores.
+
+ggml's threads wait for each other by spinning, some hundred times a token: one that the operating system has
+put aside for another program stalls them all, and with as many threads as cores the speed falls to a tenth.
+So the number follows what the rest of the machine leaves. It is read from the kernel's accounting: no trials,
+no guessing.
+
+Linux only (`/proc/stat`); elsewhere the number stays what it was. Containers that hide other programs' use,
+too.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["ThreadGovernor", "physical_cores"]
+
+PERIOD = 0.15
+
+
+def physical_cores() -> int:
+    """Cores this process may run on, hyper-threads counted once where the system tells. At least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        allowed = os.sched_getaffinity(0)
+        cores = set()
+        for cpu in allowed:
+            topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+            try:
+                package = (topology / "physical_package_id").read_text()
+                cores.add((package, (topology / "core_id").read_text()))
+            except OSError:
+                return max(1, len(allowed))
+        return max(1, len(cores))
+    count = os.cpu_count() or 1
+    # Without a topology: Apple's chips have no hyper-threads, most others have two a core.
+    return max(1, count if platform.machine() == "arm64" else count // 2)
+
+
+class ThreadGovernor:
+    """Sets the number of threads through `apply`, between 1 and `most`. With `adapt` False it stays at
+    `most`.
+    """
+
+    def __init__(self, most: int, apply: Callable[[int], None], *, adapt: bool) -> None:
+        self.threads = self._most = most
+        self._apply = apply
+        self._stat = None
+        if adapt and most > 1:
+            try:
+                self._stat = Path("/proc/stat").open("rb", buffering=0)  # noqa: SIM115 - kept open
+                self._last = self._read()
+            except (OSError, ValueError, IndexError):
+                self._stat = None
+        self._foreign = 0.0
+
+    def after_step(self) -> None:
+        """Look at the machine, at most every 0.15 s, and change the number of threads when that is due."""
+        if self._stat is None or time.monotonic() - self._last[0] < PERIOD:
+            return
+        now, busy, own = self._read()
+        then, busy_then, own_then = self._last
+        self._last = now, busy, own
+        foreign = max(0.0, (busy - busy_then) - (own - own_then)) / (now - then)
+        # Down at once, up only when it has been calm for a while: a stalled barrier costs more than an idle
+        # core.
+        self._foreign = 0.5 * self._foreign + 0.5 * foreign
+        wanted = self._most - int(foreign + 0.55)
+        if wanted > self.threads:
+            wanted = self._most - int(self._foreign + 0.75)
+        wanted = max(1, min(self._most, wanted))
+        if wanted != self.threads:
+            self.threads = wanted
+            self._apply(wanted)
+
+    def _read(self) -> tuple[float, float, float]:
+        """Now; CPU seconds spent by everybody; by this process."""
+        assert self._stat is not None
+        self._stat.seek(0)
+        ticks = [int(field) for field in self._stat.read(256).split(b"\n", 1)[0].split()[1:9]]
+        times = os.times()
+        busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic(), busy, times.user + times.system
