@@ -1,0 +1,152 @@
+"""An extension as the host keeps it: its manifest, its state, its generations, and what went wrong.
+
+This is the record. What moves it from state to state is in `loader.py` and `lifecycle.py`.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+
+from .manifest import Manifest
+from .methods import Method
+
+if TYPE_CHECKING:
+    from .loader import Source
+
+__all__ = ["Extension", "ExtensionInfo", "Failure", "Generation", "State"]
+
+
+class State(StrEnum):
+    """Where an extension is in its life. Closed: every extension is in exactly one of these."""
+
+    DISCOVERED = "discovered"
+    """Its manifest was read; nothing of it was imported."""
+    STAGED = "staged"
+    """Imported and being checked or activated; not reachable yet."""
+    ACTIVE = "active"
+    """Serving."""
+    DRAINING = "draining"
+    """Serving only calls that had begun."""
+    RETIRED = "retired"
+    """Ended cleanly, with the host."""
+    DISABLED = "disabled"
+    """Switched off by a person or by safe mode."""
+    FAILED = "failed"
+    """See `failure`."""
+    QUARANTINED = "quarantined"
+    """Switched off by the host after repeated failures."""
+
+
+class Failure(msgspec.Struct, omit_defaults=True):
+    """What went wrong, as data. `stage` is discover, import, validate, settings, activate, hook, task or deactivate;
+    `file` and `line` point into the extension where that is known."""
+
+    stage: str
+    type: str
+    message: str
+    file: str = ""
+    line: int = 0
+    at: float = 0.0
+
+    @classmethod
+    def of(cls, stage: str, error: BaseException) -> Failure:
+        """Describe an exception, pointing at the innermost line of its traceback."""
+        frames = traceback.extract_tb(error.__traceback__)
+        file, line = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
+        if isinstance(error, SyntaxError) and error.filename:
+            file, line = error.filename, error.lineno or 0
+        return cls(stage, type(error).__name__, str(error) or type(error).__name__, file, line, time.time())
+
+
+@dataclass(eq=False)
+class Generation:
+    """One import of an extension: its plugin object, its methods, and the calls that are inside it."""
+
+    extension: str
+    number: int
+    plugin: object
+    methods: list[Method] = field(default_factory=list)
+    settings_type: type[msgspec.Struct] | None = None
+    leases: int = 0
+    retiring: anyio.Event = field(default_factory=anyio.Event)
+    """Set to end it; see `lifecycle.live`."""
+    retired: anyio.Event = field(default_factory=anyio.Event)
+    _idle: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def name(self) -> str:
+        """How this generation is called in logs and in pluggy: `id@g1`."""
+        return f"{self.extension}@g{self.number}"
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Keep this generation alive while a call is inside it."""
+        self.leases += 1
+        try:
+            yield
+        finally:
+            self.leases -= 1
+            if not self.leases:
+                self._idle.set()
+                self._idle = anyio.Event()
+
+    async def drained(self) -> None:
+        """Wait until no call is inside. New calls must have been led elsewhere before."""
+        while self.leases:
+            await self._idle.wait()
+
+
+@dataclass(eq=False)
+class Extension:
+    """One installed extension. `order` is its place among all: results of hooks come in this order."""
+
+    id: str
+    source: Source
+    order: int
+    manifest: Manifest | None = None
+    version: str = ""
+    state: State = State.DISCOVERED
+    failure: Failure | None = None
+    current: Generation | None = None
+    generations: int = 0
+    """How many were staged so far; the next one gets the next number."""
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+
+    def fail(self, failure: Failure) -> None:
+        self.state, self.failure = State.FAILED, failure
+
+    def info(self) -> ExtensionInfo:
+        """What `extensions.list` shows."""
+        manifest = self.manifest
+        return ExtensionInfo(
+            id=self.id,
+            version=self.version,
+            state=self.state.value,
+            generation=self.current.number if self.current else 0,
+            activation=manifest.activation if manifest else "",
+            permissions=manifest.permissions if manifest else [],
+            methods=sorted(m.name for m in self.current.methods) if self.current else [],
+            failure=self.failure,
+        )
+
+
+class ExtensionInfo(msgspec.Struct, omit_defaults=True):
+    """One row of `extensions.list`. `generation` is 0 until something of it was loaded."""
+
+    id: str
+    version: str
+    state: str
+    generation: int
+    activation: str = ""
+    permissions: list[str] = []
+    methods: list[str] = []
+    failure: Failure | None = None

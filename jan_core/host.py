@@ -1,0 +1,164 @@
+"""The host: one object that owns the extensions, the hooks, the method table and the events of one data folder.
+
+It is not a process and owns no descriptors: the sidecar runs it and connects peers to it. There is no global host; two in one
+process do not know of each other.
+
+    async with Host(data_dir) as host:
+        await host.activate_startup()
+        print(await host.client().call("extensions.list"))
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from . import API_VERSION
+from .core_methods import CoreMethods
+from .dispatch import Dispatcher
+from .errors import MethodNotFound, StorageError
+from .events import Event, EventBus
+from .extension import State
+from .hooks import Hooks
+from .lifecycle import Lifecycle, unavailable
+from .live import House
+from .loader import Source, installed
+from .methods import Method, MethodTable, methods_of
+from .rpc.direct import DirectClient
+from .settings import Settings
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Host", "ServerInfo"]
+
+log = logging.getLogger(__name__)
+
+EVENT_BACKLOG = 1024
+"""Events waiting for the `jan_event` hook. Past it the oldest are dropped and counted: a slow listener must not eat memory."""
+
+
+class ServerInfo(msgspec.Struct):
+    """Who we say we are in `initialize`."""
+
+    name: str = "jan-core"
+    version: str = "0"
+    pid: int = 0
+
+
+def _no_http() -> httpx.AsyncClient:
+    raise RuntimeError("this host was started without an HTTP client")
+
+
+class Host:
+    """A running house. Use it as an async context manager; leaving ends every extension.
+
+    `sources`: the extensions (default: all installed ones). `disabled`: ids that stay off. `http`: makes the shared HTTP
+    client when it is first asked for. Raises StorageError when the data folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        sources: Iterable[Source] | None = None,
+        disabled: Iterable[str] = (),
+        http: Callable[[], httpx.AsyncClient] = _no_http,
+        server: ServerInfo | None = None,
+    ) -> None:
+        self.data_dir = data_dir
+        self.server = server or ServerInfo()
+        self.bus = EventBus()
+        self.table = MethodTable()
+        self.settings = Settings(data_dir / "settings.json")
+        self.lifecycle = Lifecycle(
+            installed() if sources is None else sources, API_VERSION, frozenset(disabled)
+        )
+        self.dispatcher = Dispatcher(self.lifecycle.hook_failed)
+        self.hooks = Hooks(self.dispatcher)
+        self.draining = False
+        self._house = House(data_dir, self.settings, self.bus, self.dispatcher, self.hooks, self.client, http)
+        self._running = self._run()
+
+    async def __aenter__(self) -> Host:
+        await self._running.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> bool | None:
+        return await self._running.__aexit__(*exc)
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncIterator[None]:
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot make the data folder {self.data_dir}: {error.strerror}") from error
+        self.table.replace("core", [replace(m, owner="core") for m in methods_of(CoreMethods(self))])
+        async with anyio.create_task_group() as group:
+            self.lifecycle.begin(self._house, self.table, group)
+            self._group = group
+            send, receive = anyio.create_memory_object_stream[Event](EVENT_BACKLOG)
+            dropped = 0
+
+            def hear(event: Event) -> None:
+                nonlocal dropped
+                try:
+                    send.send_nowait(event)
+                except anyio.WouldBlock:
+                    dropped += 1
+                    log.warning("jan_event listeners are behind: %d events dropped", dropped)
+
+            with self.bus.subscribe(hear):
+                group.start_soon(self._tell_extensions, receive)
+                try:
+                    yield
+                finally:
+                    self.draining = True
+                    with anyio.CancelScope(shield=True):
+                        await self.lifecycle.retire_all()
+                    group.cancel_scope.cancel()
+                    send.close()
+
+    async def _tell_extensions(self, events: Any) -> None:
+        with events:
+            async for event in events:
+                await self.hooks.event(event)
+
+    async def activate_startup(self) -> None:
+        """Activate the extensions that ask for it; returns when each is up or has failed."""
+        await self.lifecycle.activate_startup()
+
+    def activate_startup_soon(self) -> None:
+        """The same in the background: what `initialized` does, so that no client waits for it."""
+        self._group.start_soon(self.lifecycle.activate_startup)
+
+    def client(self, name: str = "direct") -> DirectClient:
+        """A caller in this process."""
+        return DirectClient(self, name)
+
+    # -- what peers need (invoke.Service) ---------------------------------------------------------------------------
+
+    def find(self, name: str) -> Method | None:
+        return self.table.get(name)
+
+    async def resolve(self, name: str) -> Method:
+        extension = self.lifecycle.owner_of(name)
+        if extension.state in (State.DISABLED, State.FAILED, State.QUARANTINED):
+            raise unavailable(extension)
+        await self.lifecycle.activate(extension)
+        method = self.table.get(name)
+        if method is None:
+            raise MethodNotFound(f"no method {name}; extension {extension.id} has none of that name", method=name)
+        return method
+
+    def lease(self, method: Method) -> AbstractContextManager[None]:
+        extension = self.lifecycle.extensions.get(method.owner)
+        generation = extension.current if extension else None
+        return generation.lease() if generation else nullcontext()

@@ -1,0 +1,83 @@
+"""One call of one method: find it, check its params, run it inside its generation, and put errors into wire form.
+
+Both peers (`rpc/peer.py` over bytes, `rpc/direct.py` in memory) call through here, so that they cannot differ. This layer
+does not know how the caller is reached; it is handed a `Call`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import uuid
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import msgspec
+
+from .errors import ErrorObject, InternalError, InvalidParams, JanError, ParseError
+from .events import EventBus
+from .methods import Call, Method
+
+__all__ = ["Service", "bind", "error_object", "run"]
+
+log = logging.getLogger(__name__)
+_PATH = re.compile(r" - at `(.+)`$")
+EMPTY = msgspec.Raw(b"{}")
+
+
+class Service(Protocol):
+    """What a peer needs of a host."""
+
+    bus: EventBus
+
+    def find(self, name: str) -> Method | None:
+        """The method, if it is being served right now."""
+        ...
+
+    async def resolve(self, name: str) -> Method:
+        """The method, activating the extension that owns it. Raises MethodNotFound or ExtensionUnavailable."""
+        ...
+
+    def lease(self, method: Method) -> AbstractContextManager[None]:
+        """Keep the generation behind a method alive while a call is inside."""
+        ...
+
+
+def bind(method: Method, params: msgspec.Raw | None) -> Any:
+    """Decode and check params from JSON; none at all count as `{}`. Raises InvalidParams or ParseError.
+
+    Arrays (positional params) are refused with InvalidParams: every method takes named members.
+    """
+    try:
+        return method.decode(EMPTY if params is None else params)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # Raw members are skipped, not checked, in the envelope's pass: bad JSON inside params is only found here.
+        raise ParseError(f"params are not JSON: {error}") from None
+
+
+def invalid(error: msgspec.ValidationError) -> InvalidParams:
+    """The error for params that do not fit, with the path of the bad field taken out of msgspec's message."""
+    text = str(error)
+    match = _PATH.search(text)
+    return InvalidParams(text, path=match[1] if match else "$")
+
+
+async def run(method: Method, params: Any, call: Call) -> Any:
+    """Run a handler, sync or async."""
+    result = method.handler(params, call) if method.takes_call else method.handler(params)
+    return await result if inspect.isawaitable(result) else result
+
+
+def error_object(error: BaseException, context: str) -> ErrorObject:
+    """The wire form of an exception: the one place where exceptions become answers.
+
+    A `JanError` says what it says. Anything else is a defect: it is logged with a fresh `errorId`, and only that id goes out.
+    """
+    if isinstance(error, JanError):
+        return error.to_object()
+    error_id = uuid.uuid4().hex[:12]
+    log.error("%s failed [errorId %s]", context, error_id, exc_info=error)
+    return InternalError(f"internal error; see the log for {error_id}", errorId=error_id).to_object()

@@ -1,0 +1,170 @@
+"""One generation while it lives: the context it is handed, its background tasks, and its end.
+
+A generation's whole life is one task (`live`), so that its task group is left where it was entered, whoever asks for its
+end. Deciding when it begins and ends is `lifecycle.py`'s business.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from .context import Caller, Progress, Stream
+from .dispatch import Dispatcher
+from .events import Event, EventBus
+from .extension import Failure, Generation
+from .hooks import Hooks
+from .settings import Settings
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["House", "LiveContext", "live"]
+
+CLEANUP_LIMIT = 5.0
+"""Seconds for an extension's own disposers together: the host's exit must not hang on one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What every context reaches into. The host makes one; extensions never see it."""
+
+    data_dir: Path
+    settings: Settings
+    bus: EventBus
+    dispatcher: Dispatcher
+    hooks: Hooks
+    caller: Callable[[str], Caller]
+    """Makes a caller in the name of an extension."""
+    http: Callable[[], httpx.AsyncClient]
+
+
+class LiveTasks:
+    """Background tasks of one generation; see `context.Tasks`."""
+
+    def __init__(self, group: TaskGroup, generation: Generation, on_failure: Callable[[Failure], None]) -> None:
+        self._group, self._generation, self._on_failure = group, generation, on_failure
+
+    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> None:
+        async def guarded() -> None:
+            try:
+                await function(*args)
+            except Exception as error:
+                logging.getLogger(f"jan.{self._generation.extension}").error("background task failed", exc_info=error)
+                self._on_failure(Failure.of("task", error))
+
+        self._group.start_soon(guarded, name=name or getattr(function, "__qualname__", None))
+
+
+class LiveContext:
+    """The implementation of `context.Context`."""
+
+    def __init__(self, house: House, generation: Generation, tasks: LiveTasks, stack: AsyncExitStack) -> None:
+        self.id = generation.extension
+        self.generation = generation.number
+        self.log = logging.getLogger(f"jan.{self.id}")
+        self.data_dir = house.data_dir / self.id
+        self.tasks = tasks
+        self._house, self._kind, self._stack = house, generation.settings_type, stack
+        self._caller = house.caller(self.id)
+        self.call = self._caller.call
+
+    def stream(
+        self, method: str, params: Any = None, *, item: Any = None, result: Any = None, progress: Progress | None = None
+    ) -> AbstractAsyncContextManager[Stream]:
+        return self._caller.stream(method, params, item=item, result=result, progress=progress)
+
+    @property
+    def settings(self) -> Any:
+        return self._house.settings.read(self.id, self._kind) if self._kind else None
+
+    @property
+    def hooks(self) -> Hooks:
+        return self._house.hooks
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        return self._house.http()
+
+    def emit(self, name: str, data: Any = None, *, key: str = "") -> None:
+        self._house.bus.emit(Event(name, data, self.id, key))
+
+    def on_dispose(self, function: Callable[[], Awaitable[None] | None]) -> None:
+        async def dispose() -> None:
+            try:
+                done = function()
+                if inspect.isawaitable(done):
+                    await done
+            except Exception as error:
+                self.log.error("a disposer failed", exc_info=error)
+
+        self._stack.push_async_callback(dispose)
+
+
+async def live(
+    house: House,
+    generation: Generation,
+    on_failure: Callable[[Failure], None],
+    *,
+    task_status: TaskStatus[Failure | None],
+) -> None:
+    """Activate a generation, report through `task_status` how that went, and see it through to its end.
+
+    Reports None when it is up, else the failure; a failed one is disposed of before this returns.
+    """
+    try:
+        await _live(house, generation, on_failure, task_status)
+    finally:
+        generation.retired.set()
+
+
+async def _live(
+    house: House, generation: Generation, on_failure: Callable[[Failure], None], task_status: TaskStatus[Failure | None]
+) -> None:
+    failure: Failure | None = None
+    # The disposers are entered before the tasks, so that they run after them: what a task uses outlives it.
+    async with _bounded(CLEANUP_LIMIT) as disposers, anyio.create_task_group() as group:
+        context = LiveContext(house, generation, LiveTasks(group, generation, on_failure), disposers)
+        try:
+            context.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            failure = Failure.of("activate", error)
+        if failure is None:
+            outcome = await house.dispatcher.single(generation, "jan_activate", ctx=context)
+            failure = outcome.failure if outcome else None
+        if failure is None:
+            task_status.started(None)
+            await generation.retiring.wait()
+            await generation.drained()
+            with anyio.CancelScope(shield=True):
+                outcome = await house.dispatcher.single(generation, "jan_deactivate", ctx=context)
+            if outcome and outcome.failure:
+                outcome.failure.stage = "deactivate"
+                on_failure(outcome.failure)
+        group.cancel_scope.cancel()
+    if failure is not None:
+        failure.stage = "activate"
+        task_status.started(failure)
+
+
+class _bounded(AbstractAsyncContextManager[AsyncExitStack]):  # noqa: N801 (reads as a function)
+    """An exit stack whose exit is shielded from cancellation and bounded in time."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> AsyncExitStack:
+        return self._stack
+
+    async def __aexit__(self, *exc: object) -> None:
+        with anyio.move_on_after(self._limit, shield=True):
+            await self._stack.aclose()

@@ -1,0 +1,100 @@
+"""What an extension says of itself without being imported.
+
+The manifest is the table `[tool.jan.extension]` of the extension's own `pyproject.toml`, which its wheel carries as
+`jan-extension.toml` inside the package. In an editable install the project file itself is read, so there is one source
+in both cases, and name and version are the distribution's.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from importlib.machinery import PathFinder
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from .versions import satisfies
+
+__all__ = ["GROUP", "Manifest", "ManifestError", "discover", "read_manifest"]
+
+GROUP = "jan.extensions"
+"""The entry point group; an entry's name is the extension's id, its value the class to instantiate."""
+
+_ID = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+class ManifestError(Exception):
+    """The manifest is missing or wrong. The text says where and what."""
+
+
+class Manifest(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, kw_only=True):
+    """`[tool.jan.extension]`.
+
+    `requires_core` is a range of host API versions; outside it the extension is refused. `activation` is `startup`
+    (right after the client's `initialized`) or `on-method` (when a method it owns is first called). `methods` are the name
+    prefixes it owns, `permissions` what it declares to do: shown and consented to, not enforced.
+    """
+
+    id: str
+    requires_core: str
+    activation: Literal["startup", "on-method"] = "on-method"
+    methods: list[str] = []
+    permissions: list[str] = []
+
+    def owns(self, method: str) -> bool:
+        """Whether `method` lies under one of the claimed prefixes."""
+        return any(method.startswith(prefix) for prefix in self.methods)
+
+
+def discover(group: str = GROUP) -> Iterator[EntryPoint]:
+    """The entry points of installed extensions, by name. Nothing is imported.
+
+    A name that is claimed twice is yielded twice: deciding what that means is not the finder's business.
+    """
+    yield from sorted(entry_points(group=group), key=lambda entry: entry.name)
+
+
+def read_manifest(entry: EntryPoint, *, api_version: str) -> tuple[Manifest, str]:
+    """Read and check the manifest behind an entry point; returns it and the distribution's version.
+
+    Raises ManifestError when there is none, when it does not fit, or when the extension does not support this host.
+    """
+    path = _manifest_file(entry.module.partition(".")[0])
+    try:
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ManifestError(f"{path}: {error}") from error
+    table = document.get("tool", {}).get("jan", {}).get("extension")
+    if table is None:
+        raise ManifestError(f"{path}: no table [tool.jan.extension]")
+    try:
+        manifest = msgspec.convert(table, Manifest)
+        supported = satisfies(api_version, manifest.requires_core)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ManifestError(f"{path}: {error}") from error
+    if not _ID.fullmatch(manifest.id) or manifest.id != entry.name:
+        raise ManifestError(f"{path}: id {manifest.id!r} must be the entry point's name, {entry.name!r}")
+    if not supported:
+        raise ManifestError(
+            f"{entry.name} requires host API {manifest.requires_core}, this host has {api_version}; "
+            "update the extension or the application"
+        )
+    return manifest, str(document.get("project", {}).get("version", "0"))
+
+
+def _manifest_file(package: str) -> Path:
+    spec = PathFinder.find_spec(package)
+    locations = list(spec.submodule_search_locations or []) if spec else []
+    if not locations:
+        raise ManifestError(f"package {package} is not there, or is a single module")
+    root = Path(locations[0])
+    # Beside the code in a wheel; in an editable install the package lies in the project, or in its src/ folder.
+    candidates = [root / "jan-extension.toml", root.parent / "pyproject.toml", root.parent.parent / "pyproject.toml"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise ManifestError(f"package {package} carries no jan-extension.toml")

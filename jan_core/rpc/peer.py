@@ -1,0 +1,419 @@
+"""Answers JSON-RPC 2.0 messages: correlation, ordering, cancellation, streams, limits. Knows no file descriptors.
+
+The rule above all others: every request gets exactly one answer, whatever happens to it. Bytes come in through `feed`, go
+out through the transport it is given. Handlers that are `async` run as tasks of this peer, ended with it; plain ones run
+inline. What a method is and how it is run stands in `invoke.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import Coroutine
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from ..errors import (
+    Cancelled,
+    InvalidRequest,
+    JanError,
+    NotInitialized,
+    Overloaded,
+    ParseError,
+    ShuttingDown,
+)
+from ..events import Event
+from ..invoke import Service, bind, error_object, run
+from ..methods import Method
+from . import messages
+from .framing import MAX_DEPTH, MAX_MESSAGE, FramingError, Splitter, depth_exceeds
+from .messages import CancelParams, Id, ProgressParams, ProgressValue, StreamParams
+
+__all__ = ["MAX_IN_FLIGHT", "Peer", "Transport"]
+
+log = logging.getLogger(__name__)
+
+MAX_IN_FLIGHT = 1024
+"""Requests of one peer at a time: more than any user interface has open, few enough to keep memory bounded."""
+
+DRAIN_LIMIT = 25.0
+"""Seconds `shutdown` waits for running requests before it cancels them: a long answer may end, a stuck one may not stay."""
+
+FLUSH_AT = 64 << 10
+"""Bytes gathered before they are handed to the transport at once: the size of a pipe."""
+
+MAX_PENDING_EVENTS = 1024
+"""Events kept for a client that does not read. Those with a key replace each other; of the rest, the oldest go."""
+
+
+class Transport(Protocol):
+    """Where bytes go. `write` never blocks; past its high-water mark `blocked` is true until the reader has caught up."""
+
+    @property
+    def blocked(self) -> bool: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    async def drained(self) -> None:
+        """Wait until not blocked."""
+        ...
+
+
+class Peer:
+    """One client's conversation. `closed` is set when it is over: by `exit`, end of input, or a stream beyond repair."""
+
+    def __init__(self, service: Service, transport: Transport) -> None:
+        self._service, self._transport = service, transport
+        self._splitter = Splitter(self._message, self._too_large)
+        self._running: dict[Id, asyncio.Task[None]] = {}
+        self._out: list[bytes] = []
+        self._out_size = 0
+        self._flush_due = False
+        self._batch: _Batch | None = None
+        self._pending_events: dict[Any, Event] = {}
+        self._delivering: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._stack = ExitStack()
+        self.client = "client"
+        self.initialized = False
+        self.shutting_down = False
+        self.closed = asyncio.Event()
+
+    # -- bytes in ---------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the client. Never raises for what they contain."""
+        try:
+            self._splitter.feed(data)
+        except FramingError as error:
+            self._refuse(None, ParseError(str(error)))
+            self.flush()
+            self.closed.set()
+
+    def _too_large(self) -> None:
+        self._refuse(None, InvalidRequest(f"message larger than {MAX_MESSAGE >> 20} MiB", limit=MAX_MESSAGE))
+
+    def _message(self, data: bytes) -> None:
+        if self.closed.is_set():
+            return
+        if depth_exceeds(data):
+            self._refuse(messages.decode_id(data), InvalidRequest(f"nested deeper than {MAX_DEPTH}"))
+        elif data.lstrip()[:1] == b"[":
+            self._batch_message(data)
+        else:
+            self._single(data)
+
+    def _single(self, data: bytes) -> None:
+        try:
+            envelope = messages.decode_envelope(data)
+        except msgspec.ValidationError as error:
+            return self._refuse(messages.decode_id(data), InvalidRequest(str(error)))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            # msgspec reports bad UTF-8 as UnicodeDecodeError, not as DecodeError.
+            return self._refuse(None, ParseError(f"not JSON: {error}"))
+        id, method = envelope.id, envelope.method
+        known = None if id is UNSET else id
+        if envelope.jsonrpc != "2.0":
+            return self._refuse(known, InvalidRequest('jsonrpc must be "2.0"'))
+        if method is UNSET:
+            # A response is dropped: this side sends no requests, so there is nothing it could belong to.
+            if envelope.result is UNSET and envelope.error is UNSET:
+                self._refuse(known, InvalidRequest("no method"))
+            return None
+        if id is None:
+            return self._refuse(None, InvalidRequest("id must not be null"))
+        if id is UNSET:
+            return self._notified(method, envelope.params)
+        return self._requested(id, method, envelope.params)
+
+    def _batch_message(self, data: bytes) -> None:
+        try:
+            members = msgspec.json.decode(data, type=list[Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return self._refuse(None, ParseError(f"not JSON: {error}"))
+        if not members:
+            return self._refuse(None, InvalidRequest("empty batch"))
+        self._batch = batch = _Batch()
+        try:
+            for member in members:
+                self._single(bytes(member))
+        finally:
+            self._batch = None
+        batch.sealed = True
+        return self._finish_batch(batch)
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def _requested(self, id: Id, name: str, params: Raw | UnsetType) -> None:
+        batch = self._batch
+        if batch is not None:
+            batch.open += 1
+        try:
+            if id in self._running:
+                # Not through the running request's book-keeping: that one still owes its own answer.
+                raise InvalidRequest(f"id {id!r} is in flight")
+            self._check_state(name)
+            if len(self._running) >= MAX_IN_FLIGHT:
+                raise Overloaded(f"more than {MAX_IN_FLIGHT} requests in flight", limit=MAX_IN_FLIGHT)
+            token, raw = (None, None) if params is UNSET else messages.take_progress_token(params)
+            method = self._service.find(name)
+            call = _WireCall(self, id, token)
+            if method is None:
+                return self._spawn(id, batch, self._resolve_and_run(name, raw, call))
+            bound = bind(method, raw)
+            if _is_async(method):
+                return self._spawn(id, batch, self._run_leased(method, bound, call))
+            result = method.handler(bound, call) if method.takes_call else method.handler(bound)
+            call.end()
+            self._completed(name, bound)
+            self._answer(id, batch, result=result)
+        except Exception as error:
+            self._answer(id, batch, error=error)
+
+    def _check_state(self, name: str) -> None:
+        if name == "initialize":
+            if self.initialized:
+                raise InvalidRequest("initialize was answered already")
+        elif not self.initialized:
+            raise NotInitialized(f"{name} before initialize")
+        elif self.shutting_down:
+            raise ShuttingDown("the host is shutting down")
+        if name == "shutdown":
+            self.shutting_down = True
+
+    def _completed(self, name: str, params: Any) -> None:
+        if name == "initialize":
+            self.initialized = True
+            self.client = getattr(getattr(params, "clientInfo", None), "name", "") or "client"
+            self._stack.enter_context(self._service.bus.subscribe(self._event))
+
+    async def _resolve_and_run(self, name: str, params: Raw | None, call: _WireCall) -> Any:
+        method = await self._service.resolve(name)
+        bound = bind(method, params)
+        return await self._run_leased(method, bound, call)
+
+    async def _run_leased(self, method: Method, params: Any, call: _WireCall) -> Any:
+        if method.name == "shutdown":
+            await self._drain_requests()
+        with self._service.lease(method):
+            try:
+                result = await run(method, params, call)
+            finally:
+                call.end()
+        self._completed(method.name, params)
+        return result
+
+    def _spawn(self, id: Id, batch: _Batch | None, work: Coroutine[Any, Any, Any]) -> None:
+        task = self._loop.create_task(work)
+        self._running[id] = task
+        # The answer is given by the callback, not by the task: a task that is cancelled before its first step runs
+        # nothing of its body, and would otherwise owe its answer for ever.
+        task.add_done_callback(functools.partial(self._finished, id, batch))
+
+    def _finished(self, id: Id, batch: _Batch | None, task: asyncio.Task[Any]) -> None:
+        del self._running[id]
+        if task.cancelled():
+            self._answer(id, batch, error=Cancelled("the request was cancelled"))
+        elif (error := task.exception()) is not None:
+            self._answer(id, batch, error=error)
+        else:
+            self._answer(id, batch, result=task.result())
+
+    def _notified(self, name: str, params: Raw | UnsetType) -> None:
+        if name == "exit":
+            self.closed.set()
+            return
+        if not self.initialized:
+            return  # as the Language Server Protocol says: dropped
+        try:
+            if name == "$/cancelRequest":
+                wanted = msgspec.json.decode(params if params is not UNSET else b"{}", type=CancelParams)
+                if task := self._running.get(wanted.id):
+                    task.cancel()
+                return
+            method = self._service.find(name)
+            if method is None:
+                log.debug("notification %s is not known; ignored", name)
+                return
+            bound = bind(method, None if params is UNSET else params)
+            call = _WireCall(self, None, None)
+            task = self._loop.create_task(self._run_leased(method, bound, call))
+            task.add_done_callback(functools.partial(_log_failure, name))
+        except (JanError, msgspec.MsgspecError) as error:
+            log.info("notification %s ignored: %s", name, error)  # notifications are never answered
+
+    async def _drain_requests(self) -> None:
+        me = asyncio.current_task()
+        others = [task for task in self._running.values() if task is not me]
+        if not others:
+            return
+        _, late = await asyncio.wait(others, timeout=DRAIN_LIMIT)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=1.0)
+
+    # -- answers ----------------------------------------------------------------------------------------------------
+
+    def _refuse(self, id: Id | None, error: JanError) -> None:
+        """Answer what never became a request. Inside a batch the answer joins the batch's."""
+        text = messages.failure(id, error.to_object())
+        if self._batch is None:
+            self._send(text)
+        else:
+            self._batch.answers.append(text)
+
+    def _answer(self, id: Id, batch: _Batch | None, *, result: Any = None, error: BaseException | None = None) -> None:
+        """The one answer of request `id`."""
+        try:
+            if error is None:
+                text = messages.success(id, result)
+            else:
+                text = messages.failure(id, error_object(error, f"request {id!r}"))
+        except Exception as defect:  # a result that is not data: the handler's defect, and still an answer
+            text = messages.failure(id, error_object(defect, f"encoding the answer to {id!r}"))
+        if batch is None:
+            self._send(text)
+        else:
+            batch.open -= 1
+            batch.answers.append(text)
+            self._finish_batch(batch)
+
+    def _finish_batch(self, batch: _Batch) -> None:
+        if batch.sealed and not batch.open and batch.answers:
+            self._send(b"[" + b",".join(batch.answers) + b"]")
+            batch.answers = []
+
+    def _send(self, message: bytes) -> None:
+        framed = self._splitter.frame(message)
+        self._out.append(framed)
+        self._out_size += len(framed)
+        if self._out_size >= FLUSH_AT:
+            self.flush()
+        elif not self._flush_due:
+            # Once per turn of the loop: what the tasks of this turn produce leaves in one write.
+            self._flush_due = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Hand everything that waits to the transport."""
+        self._flush_due = False
+        if self._out:
+            data = b"".join(self._out)
+            self._out, self._out_size = [], 0
+            self._transport.write(data)
+
+    async def send_stream(self, id: Id, seq: int, item: Any) -> None:
+        """Send one stream item; waits while the client is not reading."""
+        self._send(messages.notification("$/stream", StreamParams(id, seq, item)))
+        if not self._out:  # just flushed: a fair place to wait, and to be cancelled
+            await asyncio.sleep(0)
+            if self._transport.blocked:
+                await self._transport.drained()
+
+    def send_progress(self, token: Id, value: ProgressValue) -> None:
+        """Send a progress report; one that comes while the client is not reading is left out, except the last."""
+        if value.kind == "report" and self._transport.blocked:
+            return
+        self._send(messages.notification("$/progress", ProgressParams(token, value)))
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def _event(self, event: Event) -> None:
+        if not self._transport.blocked and not self._pending_events:
+            self._send_event(event)
+            return
+        pending = self._pending_events
+        key = (event.name, event.key) if event.key else id(event)
+        pending.pop(key, None)
+        pending[key] = event
+        if len(pending) > MAX_PENDING_EVENTS:
+            del pending[next(iter(pending))]
+        if self._delivering is None:
+            self._delivering = self._loop.create_task(self._deliver())
+
+    async def _deliver(self) -> None:
+        try:
+            while self._pending_events:
+                await self._transport.drained()
+                key = next(iter(self._pending_events))
+                self._send_event(self._pending_events.pop(key))
+        finally:
+            self._delivering = None
+
+    def _send_event(self, event: Event) -> None:
+        try:
+            self._send(messages.notification(event.name, event.data))
+        except Exception as error:  # an event whose data is not data is its emitter's defect
+            log.error("event %s of %s cannot be encoded", event.name, event.source, exc_info=error)
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """End the conversation: running requests are cancelled and answered, and everything is flushed."""
+        self.closed.set()
+        self._stack.close()
+        tasks = [*self._running.values(), *filter(None, [self._delivering])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+            await asyncio.sleep(0)  # the answers are given by callbacks of these tasks
+        self.flush()
+
+
+class _Batch:
+    """Answers of a batch are sent as one array, when the last request of it is answered."""
+
+    __slots__ = ("answers", "open", "sealed")
+
+    def __init__(self) -> None:
+        self.answers: list[bytes] = []
+        self.open = 0
+        self.sealed = False
+
+
+class _WireCall:
+    """The `Call` of a request that came over the wire."""
+
+    __slots__ = ("_begun", "_id", "_peer", "_seq", "_token")
+
+    def __init__(self, peer: Peer, id: Id | None, token: Id | None) -> None:
+        self._peer, self._id, self._token = peer, id, token
+        self._seq = 0
+        self._begun = False
+
+    @property
+    def caller(self) -> str:
+        return self._peer.client
+
+    async def send(self, item: Any) -> None:
+        if self._id is not None:
+            seq, self._seq = self._seq, self._seq + 1
+            await self._peer.send_stream(self._id, seq, item)
+
+    def progress(self, message: str = "", *, done: float | None = None, total: float | None = None) -> None:
+        if self._token is None:
+            return
+        kind = "report" if self._begun else "begin"
+        self._begun = True
+        self._peer.send_progress(self._token, ProgressValue(kind, message, done, total))
+
+    def end(self) -> None:
+        if self._begun and self._token is not None:
+            self._begun = False
+            self._peer.send_progress(self._token, ProgressValue("end"))
+
+
+def _is_async(method: Method) -> bool:
+    return inspect.iscoroutinefunction(method.handler)
+
+
+def _log_failure(name: str, task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.warning("notification %s failed: %s", name, error)

@@ -1,0 +1,308 @@
+"""Moves bytes between a client and a `Peer` over standard input and output, and ends with them.
+
+`claim` takes file descriptors 0 and 1 away from everybody else before any extension is imported: the wire runs on private
+duplicates, so neither `print()` nor C code nor a child process can write into it or read from it.
+
+Two transports behind one interface: on POSIX with a pipe or socket, the event loop's own readers and writers on
+non-blocking descriptors; elsewhere (files, terminals, Windows) a reader and a writer thread. The Windows parts are written
+from documentation and have not been run there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+import sys
+import threading
+from collections.abc import Callable
+
+from ..invoke import Service
+from .peer import Peer
+
+__all__ = ["claim", "serve"]
+
+READ_SIZE = 64 << 10
+"""What a pipe holds. asyncio's own 256 KiB makes every read map and unmap memory (17 µs a round trip against 7)."""
+
+HIGH_WATER = 1 << 20
+"""Unsent bytes past which streams wait for the client to read."""
+
+GRACE = 1.0
+"""Seconds to flush the last answers to a client that has stopped sending. One that does not read either is left behind."""
+
+_claimed = False
+
+
+def claim() -> tuple[int, int]:
+    """Take stdin and stdout for the wire; returns private descriptors (read, write).
+
+    Afterwards fd 0 is the null device and fd 1 is standard error. Raises RuntimeError when called twice.
+    """
+    global _claimed
+    if _claimed:
+        raise RuntimeError("stdin and stdout are claimed already")
+    _claimed = True
+    sys.stdout.flush()
+    read, write = _private(0), _private(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    if sys.platform == "win32":
+        _rebind_handles()
+    # Text layers opened at start still point at fd 0 and 1, which is now where stray output should go.
+    return read, write
+
+
+def _private(fd: int) -> int:
+    if sys.platform == "win32":
+        return os.dup(fd)
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def _rebind_handles() -> None:
+    """dup2 changes the C runtime's table only; native code asks Windows for the standard handles."""
+    if sys.platform == "win32":
+        import ctypes
+        import msvcrt
+
+        for number, fd in ((-10, 0), (-11, 1)):
+            ctypes.windll.kernel32.SetStdHandle(number, msvcrt.get_osfhandle(fd))
+
+
+async def serve(service: Service, read: int, write: int) -> Peer:
+    """Serve one client until `exit`, end of input, the client's death, or a broken pipe. Returns the closed peer."""
+    closed: Callable[[], None] = lambda: peer.closed.set()  # noqa: E731 (named for what it is)
+    transport: _LoopTransport | _ThreadTransport
+    if sys.platform != "win32" and _pollable(read) and _pollable(write):
+        transport = _LoopTransport(read, write, closed)
+    else:
+        transport = _ThreadTransport(read, write, closed)
+    peer = Peer(service, transport)
+    watch = _watch_parent(peer.closed)
+    transport.start(peer.feed)
+    try:
+        await peer.closed.wait()
+    finally:
+        transport.stop_reading()
+        with contextlib.suppress(Exception):
+            await peer.aclose()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                await transport.flushed()
+        watch()
+    return peer
+
+
+def _pollable(fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _watch_parent(closed: asyncio.Event) -> Callable[[], None]:
+    """Set `closed` when the parent dies. Needed beside end of input: a sibling may hold the other end of the pipe.
+
+    Linux: a pidfd. Not PR_SET_PDEATHSIG, which follows the spawning thread. Elsewhere end of input has to do for now.
+    """
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        return lambda: None
+    parent = os.getppid()
+    try:
+        fd = os.pidfd_open(parent)
+    except OSError:
+        return lambda: None
+    if os.getppid() != parent:  # died between the two calls: the pidfd may be somebody else's
+        closed.set()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(fd, closed.set)
+
+    def stop() -> None:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+    return stop
+
+
+class _LoopTransport:
+    """Non-blocking descriptors on the event loop."""
+
+    def __init__(self, read: int, write: int, closed: Callable[[], None]) -> None:
+        self._read, self._write, self._closed = read, write, closed
+        self._loop = asyncio.get_running_loop()
+        self._pending = bytearray()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._reading = False
+        os.set_blocking(read, False)
+        os.set_blocking(write, False)
+
+    @property
+    def blocked(self) -> bool:
+        return not self._room.is_set()
+
+    def start(self, feed: Callable[[bytes], None]) -> None:
+        self._feed = feed
+        self._reading = True
+        self._loop.add_reader(self._read, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._read, READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._feed(data)
+        else:
+            self.stop_reading()
+            self._closed()
+
+    def stop_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._read)
+
+    def write(self, data: bytes) -> None:
+        if not self._pending:
+            sent = self._try(data)
+            if sent == len(data):
+                return
+            self._pending += memoryview(data)[sent:]
+            self._empty.clear()
+            self._loop.add_writer(self._write, self._writable)
+        else:
+            self._pending += data
+        if len(self._pending) > HIGH_WATER:
+            self._room.clear()
+
+    def _writable(self) -> None:
+        sent = self._try(memoryview(self._pending)[:READ_SIZE])
+        del self._pending[:sent]
+        if len(self._pending) <= HIGH_WATER // 4:
+            self._room.set()
+        if not self._pending:
+            self._loop.remove_writer(self._write)
+            self._empty.set()
+
+    def _try(self, data: bytes | memoryview) -> int:
+        try:
+            return os.write(self._write, data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            # The client closed its end: nothing can be answered any more. Pretend it went, and end.
+            self._closed()
+            return len(data)
+
+    async def drained(self) -> None:
+        await self._room.wait()
+
+    async def flushed(self) -> None:
+        await self._empty.wait()
+
+
+class _ThreadTransport:
+    """A reader and a writer thread, for descriptors that an event loop cannot wait for.
+
+    The reader sits in a blocking read that nothing can interrupt; both threads are daemons and end with the process.
+    """
+
+    def __init__(self, read: int, write: int, closed: Callable[[], None]) -> None:
+        self._read, self._write, self._closed = read, write, closed
+        self._loop = asyncio.get_running_loop()
+        self._condition = threading.Condition()
+        self._pending: list[bytes] = []
+        self._size = 0
+        self._stopped = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def blocked(self) -> bool:
+        return not self._room.is_set()
+
+    def start(self, feed: Callable[[bytes], None]) -> None:
+        self._feed = feed
+        threading.Thread(target=self._reader, name="rpc-reader", daemon=True).start()
+        threading.Thread(target=self._writer, name="rpc-writer", daemon=True).start()
+
+    def stop_reading(self) -> None:
+        self._stopped = True
+
+    def _call(self, function: Callable[..., None], *args: bytes) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:  # the loop is closed: the process is ending
+            return False
+        return True
+
+    def _received(self, data: bytes) -> None:
+        if not self._stopped:
+            self._feed(data)
+
+    def _reader(self) -> None:
+        # Bytes in flight to the loop are bounded by taking the next only when the last were looked at.
+        taken = threading.Semaphore(4)
+
+        def received(data: bytes) -> None:
+            taken.release()
+            self._received(data)
+
+        while True:
+            try:
+                data = os.read(self._read, READ_SIZE)
+            except OSError:
+                data = b""
+            if not data:
+                self._call(self._closed)
+                return
+            taken.acquire()
+            if not self._call(received, data):
+                return
+
+    def write(self, data: bytes) -> None:
+        with self._condition:
+            self._pending.append(data)
+            self._size += len(data)
+            if self._size > HIGH_WATER:
+                self._room.clear()
+            self._empty.clear()
+            self._condition.notify()
+
+    def _writer(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._pending)
+                data, self._pending = b"".join(self._pending), []
+            view = memoryview(data)
+            while view:
+                try:
+                    view = view[os.write(self._write, view[:READ_SIZE]) :]
+                except OSError:
+                    self._call(self._closed)
+                    break
+            with self._condition:
+                self._size -= len(data)
+            if not self._call(self._written):
+                return
+
+    def _written(self) -> None:
+        if self._size <= HIGH_WATER // 4:
+            self._room.set()
+        if not self._size:
+            self._empty.set()
+
+    async def drained(self) -> None:
+        await self._room.wait()
+
+    async def flushed(self) -> None:
+        await self._empty.wait()

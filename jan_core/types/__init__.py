@@ -1,0 +1,11 @@
+"""Plain data that crosses hooks and extensions.
+
+Extensions never import each other, so the shapes two of them must agree on live here. These are shapes only:
+the host itself does nothing with them.
+"""
+
+from .chat import *  # noqa: F403
+from .downloads import *  # noqa: F403
+from .inference import *  # noqa: F403
+from .models import *  # noqa: F403
+from .threads import *  # noqa: F403

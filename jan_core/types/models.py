@@ -1,0 +1,114 @@
+"""Models: those installed here, those a catalogue offers, and what decides which are recommended."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+from .downloads import DownloadFile
+
+__all__ = [
+    "Evidence",
+    "Flags",
+    "InstalledModel",
+    "ModelContext",
+    "ModelRecord",
+    "ModelSource",
+    "Phase",
+    "PhaseChoice",
+    "SourcePage",
+    "SourceQuery",
+]
+
+Phase = Literal["fallback", "mixed", "dynamic"]
+
+
+class InstalledModel(Struct, omit_defaults=True):
+    """A model on this machine (`models.list`). `size` in bytes, `context_length` in tokens."""
+
+    id: str
+    name: str
+    path: str
+    size: int
+    state: Literal["available", "loading", "loaded", "failed"] = "available"
+    embedded: bool = False
+    architecture: str = ""
+    parameters: int = 0
+    quantization: str = ""
+    context_length: int = 0
+    license: str = ""
+    imported_at: str = ""
+    error: str = ""
+
+
+class ModelRecord(Struct, omit_defaults=True):
+    """A model as a catalogue describes it. `id` is stable over time; `files` are what must be there to run it."""
+
+    id: str
+    name: str
+    description: str = ""
+    publisher: str = ""
+    license: str = ""
+    parameters: int = 0
+    context_length: int = 0
+    tags: list[str] = field(default_factory=list)
+    files: list[DownloadFile] = field(default_factory=list)
+    featured: bool = False
+    source: str = ""
+    verification: Literal["verified", "unverified", "builtin"] = "unverified"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class ModelSource(Struct):
+    """A hub or catalogue. `method` takes a `SourceQuery` and returns a `SourcePage`.
+
+    A source is named by data and reached through the method table, so that any extension can add one.
+    """
+
+    id: str
+    title: str
+    method: str
+    verified: bool = False
+
+
+class SourceQuery(Struct, omit_defaults=True):
+    """What to ask a source for: everything, a search text, or one id. `cursor` continues a page."""
+
+    text: str = ""
+    id: str = ""
+    cursor: str = ""
+    limit: int = 100
+
+
+class SourcePage(Struct, omit_defaults=True):
+    models: list[ModelRecord]
+    cursor: str = ""
+
+
+class ModelContext(Struct, omit_defaults=True):
+    """For whom models are filtered and ranked. Never leaves this machine."""
+
+    locale: str = ""
+    region: str = ""
+    memory_free: int = 0
+    device_memory_free: int = 0
+    query: str = ""
+
+
+Flags = dict[str, bool | int | float | str]
+"""Evaluated feature flags by name."""
+
+
+class Evidence(Struct, omit_defaults=True):
+    """What the roll-out has seen of the dynamic arm: counts since the phase began, and the age of its list (s)."""
+
+    requests: int = 0
+    errors: int = 0
+    deviations: int = 0
+    age: float = 0.0
+
+
+class PhaseChoice(Struct):
+    phase: Phase
+    reason: str
