@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ CHATML = (
 )
 
 MakeModel = Callable[..., Path]
+NEWLINE, BOS, EOS = 10, 257, 259
+"""Tokens of the models made here: a byte's token is the byte, as an integer."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture(scope="session")
@@ -31,12 +39,37 @@ def engine_dir() -> Path:
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
     """Makes a llama GGUF with random weights and a byte-level vocabulary: real, but it babbles."""
-    return lambda **changes: _make_model(tmp_path_factory.mktemp("model") / "babble.gguf", **changes)
+    return lambda **changes: _write_model(tmp_path_factory.mktemp("model") / "babble.gguf", **changes)
+
+
+@pytest.fixture(scope="session")
+def make_parrot(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
+    """Makes a llama GGUF that always answers `text`, byte by byte, with a probability of nearly 1.
+
+    Every byte of `text` leads to the next one (so each may be in it only once), a line feed to the first, the last
+    to the end of the answer, or with `loop` to the first again. Attention and feed-forward weights are 0.
+    """
+
+    def make(text: str, *, loop: bool = False, **changes: Any) -> Path:
+        data = text.encode()
+        assert len(set(data)) == len(data), "a byte is in the text twice"
+        assert NEWLINE not in data
+        chain = {NEWLINE: data[0], **dict(pairwise(data)), data[-1]: data[0] if loop else EOS}
+        path = tmp_path_factory.mktemp("model") / "parrot.gguf"
+        return _write_model(path, n_embd=288, n_layer=1, chain=chain, **changes)
+
+    return make
 
 
 @pytest.fixture(scope="session")
 def babble(make_model: MakeModel) -> Path:
     return make_model()
+
+
+@pytest.fixture(scope="session")
+def endless(make_parrot: MakeModel) -> Path:
+    """It never ends: abc…zabc…z, for 32,768 tokens."""
+    return make_parrot("abcdefghijklmnopqrstuvwxyz", loop=True, n_ctx=32_768)
 
 
 def byte_symbols() -> list[str]:
@@ -47,17 +80,23 @@ def byte_symbols() -> list[str]:
     return [symbols[b] for b in range(256)]
 
 
-def _make_model(
-    path: Path, *, n_embd: int = 64, n_layer: int = 2, n_ctx: int = 4096, template: str | None = CHATML,
-    seed: int = 0, spoil: Callable[[Any], None] | None = None,
-) -> Path:  # fmt: skip
+def _write_model(
+    path: Path,
+    *,
+    n_embd: int = 64,
+    n_layer: int = 2,
+    n_ctx: int = 4096,
+    template: str | None = CHATML,
+    chain: dict[int, int] | None = None,
+    seed: int = 0,
+) -> Path:
     import gguf
     import numpy as np
 
     tokens = [*byte_symbols(), "he", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     n_vocab, n_head, n_ff = len(tokens), 4, n_embd * 2
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("babble")
+    writer.add_name(path.stem)
     writer.add_context_length(n_ctx)
     writer.add_embedding_length(n_embd)
     writer.add_block_count(n_layer)
@@ -72,32 +111,40 @@ def _make_model(
     writer.add_token_list(tokens)
     writer.add_token_types([gguf.TokenType.NORMAL] * 257 + [gguf.TokenType.CONTROL] * 3)
     writer.add_token_merges(["h e"])
-    writer.add_bos_token_id(257)
-    writer.add_eos_token_id(259)
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(EOS)
     writer.add_add_bos_token(False)
     if template is not None:
         writer.add_chat_template(template)
-    if spoil is not None:
-        spoil(writer)
     random = np.random.default_rng(seed)
 
-    def tensor(name: str, *shape: int) -> None:
-        values = random.standard_normal(shape, dtype=np.float32) / np.sqrt(shape[-1])
-        writer.add_tensor(name, values.astype(np.float32))
+    def weight(name: str, *shape: int) -> None:
+        values = random.standard_normal(shape, dtype=np.float32) / np.float32(np.sqrt(shape[-1]))
+        writer.add_tensor(name, values if chain is None else np.zeros_like(values))
 
-    embedding = random.standard_normal((n_vocab, n_embd), dtype=np.float32)
-    embedding[257:] = 0  # control tokens are never the likeliest
+    def ones(name: str) -> None:
+        writer.add_tensor(name, np.ones(n_embd, np.float32))
+
+    if chain is None:
+        embedding = random.standard_normal((n_vocab, n_embd), dtype=np.float32)
+        embedding[BOS:] = 0  # control tokens are never the likeliest
+    else:
+        embedding = np.eye(n_vocab, n_embd, dtype=np.float32)
+        output = np.zeros((n_vocab, n_embd), np.float32)
+        for token, following in chain.items():
+            output[following, token] = 1
+        writer.add_tensor("output.weight", output)
     writer.add_tensor("token_embd.weight", embedding)
-    writer.add_tensor("output_norm.weight", np.ones(n_embd, np.float32))
+    ones("output_norm.weight")
     for layer in range(n_layer):
         block = f"blk.{layer}."
-        writer.add_tensor(block + "attn_norm.weight", np.ones(n_embd, np.float32))
-        writer.add_tensor(block + "ffn_norm.weight", np.ones(n_embd, np.float32))
+        ones(block + "attn_norm.weight")
+        ones(block + "ffn_norm.weight")
         for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            tensor(f"{block}{name}.weight", n_embd, n_embd)
-        tensor(block + "ffn_gate.weight", n_ff, n_embd)
-        tensor(block + "ffn_up.weight", n_ff, n_embd)
-        tensor(block + "ffn_down.weight", n_embd, n_ff)
+            weight(f"{block}{name}.weight", n_embd, n_embd)
+        weight(block + "ffn_gate.weight", n_ff, n_embd)
+        weight(block + "ffn_up.weight", n_ff, n_embd)
+        weight(block + "ffn_down.weight", n_embd, n_ff)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
