@@ -50,7 +50,8 @@ async def run(
         cwd=cwd,
     )
     if background and hasattr(os, "setpriority"):
-        os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+        niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0))  # only root may go below one's own
+        os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
     try:
         with log.open("ab") as file:
             output = await _read(process, file.write, on_line)

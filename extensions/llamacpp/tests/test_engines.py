@@ -1,0 +1,171 @@
+"""Which builds could run here, what the machine is, and what an installation's output means."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jan_llamacpp.engines import hardware
+from jan_llamacpp.engines.builds import ENGINE_VERSION, choose, known_builds, version_key
+from jan_llamacpp.engines.diagnosis import compiler_advice, diagnose
+from jan_llamacpp.engines.progress import Progress, Tracker
+
+from jan_core.types import BuildChoice, EngineBuild, Hardware
+
+CPUINFO = """\
+processor\t: 0
+model name\t: Imaginary CPU @ 3.00GHz
+physical id\t: 0
+core id\t\t: 0
+flags\t\t: fpu sse4_2 avx2
+
+processor\t: 1
+model name\t: Imaginary CPU @ 3.00GHz
+physical id\t: 0
+core id\t\t: 0
+flags\t\t: fpu sse4_2 avx2
+
+processor\t: 2
+model name\t: Imaginary CPU @ 3.00GHz
+physical id\t: 0
+core id\t\t: 1
+flags\t\t: fpu sse4_2 avx2
+"""
+
+
+def machine(os: str = "linux", arch: str = "x86_64") -> Hardware:
+    return Hardware(os, arch, "cpu", 2, 4, [], 8 << 30, 4 << 30)
+
+
+def test_this_machine_is_described() -> None:
+    found = hardware.detect()
+    assert 1 <= found.cores <= found.threads <= (os.cpu_count() or 1)
+    assert 0 < found.memory_free <= found.memory_total
+    assert found.os in ("linux", "macos", "windows")
+    assert found.cpu
+    assert found.devices == []
+
+
+def test_hyper_threads_are_not_counted_as_cores() -> None:
+    assert hardware.parse_cpuinfo(CPUINFO) == ("Imaginary CPU @ 3.00GHz", ["avx2", "fpu", "sse4_2"], 2)
+
+
+@pytest.mark.parametrize("text", ["", "MemTotal:\n", "MemTotal: x kB\nMemAvailable: -1 kB\n", "\x00:::"])
+def test_an_odd_proc_file_gives_zeros(text: str) -> None:
+    assert hardware.parse_meminfo(text) == (0, 0)
+    assert hardware.parse_cpuinfo(text) == ("", [], 0)
+
+
+def test_meminfo_is_in_bytes() -> None:
+    assert hardware.parse_meminfo("MemTotal:  16 kB\nMemFree: 1 kB\nMemAvailable:   8 kB\n") == (16384, 8192)
+
+
+def test_every_variant_is_known_and_only_the_cpu_is_usable_until_gpus_are_detected() -> None:
+    builds = {build.variant: build for build in known_builds(machine())}
+    assert set(builds) == {"cpu", "cuda", "metal", "rocm", "vulkan"}
+    assert [variant for variant, build in builds.items() if not build.refused] == ["cpu"]
+    assert "does not detect GPUs yet" in builds["cuda"].refused
+    assert "macOS only" in builds["metal"].refused
+
+
+def test_a_processor_without_an_engine_has_no_usable_build() -> None:
+    builds = known_builds(machine(arch="riscv64"))
+    assert all("riscv64" in build.refused for build in builds)
+    assert choose(builds) is None
+
+
+def test_the_choice_says_what_and_why() -> None:
+    choice = choose(known_builds(machine()))
+    assert choice == BuildChoice(
+        f"cpu-{ENGINE_VERSION}",
+        f"the newest usable build (cpu {ENGINE_VERSION}, to be installed at first use)",
+    )
+
+
+def test_an_installed_build_is_chosen_before_a_newer_one_that_is_not() -> None:
+    builds = [EngineBuild("cpu-9", "cpu", "9"), EngineBuild("cpu-10", "cpu", "10", installed=True)]
+    builds.append(EngineBuild("cpu-11", "cpu", "11"))
+    choice = choose(builds)
+    assert choice is not None
+    assert choice.build == "cpu-10"
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    assert version_key("0.3.9") < version_key("0.3.36") < version_key("0.4") < version_key("0.10.0")
+    assert version_key("b9999") < version_key("b10000")
+
+
+@given(
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=5),
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=5),
+)
+def test_the_order_of_versions_is_that_of_their_numbers(one: list[int], other: list[int]) -> None:
+    left, right = (version_key(".".join(map(str, numbers))) for numbers in (one, other))
+    assert (left < right) == (one < other)
+    assert (left == right) == (one == other)
+
+
+# What uv, CMake and the compilers really printed, shortened.
+NO_COMPILER = """\
+  × Failed to build `llama-cpp-python==0.3.36`
+      -- The C compiler identification is unknown
+      CMake Error at CMakeLists.txt:3 (project):
+        No CMAKE_C_COMPILER could be found.
+        Tell CMake where to find the compiler by setting either the environment
+"""
+NO_NETWORK = """\
+error: Request failed after 3 retries
+  Caused by: Failed to fetch: `http://127.0.0.1:9/simple/numpy/`
+  Caused by: error sending request for url (http://127.0.0.1:9/simple/numpy/)
+  Caused by: tcp connect error: Connection refused (os error 111)
+"""
+FULL = """\
+      [12/193] /usr/bin/g++ -O3 -o ops.cpp.o -c ops.cpp
+      fatal error: error writing to /tmp/ccZ7Cj5b.s: No space left on device
+      ninja: build stopped: subcommand failed.
+"""
+DEFECT = """\
+      FAILED: vendor/llama.cpp/src/llama.cpp.o
+      llama.cpp:12:3: error: 'frob' was not declared in this scope
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "reason", "words"),
+    [
+        (NO_COMPILER, "compiler_missing", compiler_advice()),
+        (NO_NETWORK, "network", "could not be fetched"),
+        (FULL, "disk_full", "the disk is full"),
+        (DEFECT, "build_failed", "error: 'frob' was not declared"),
+        ("", "build_failed", "see the log"),
+    ],
+)
+def test_a_failure_is_explained(output: str, reason: str, words: str) -> None:
+    found, message = diagnose(output)
+    assert found == reason
+    assert words in message
+
+
+def test_every_system_gets_advice_about_a_compiler() -> None:
+    assert "xcode-select" in compiler_advice("darwin")
+    assert "Visual Studio" in compiler_advice("win32")
+    assert "build-essential" in compiler_advice("linux")
+
+
+def test_progress_is_read_from_what_uv_and_ninja_print() -> None:
+    seen: list[Progress] = []
+    tracker = Tracker(seen.append)
+    for line in [
+        "DEBUG Solving with installed Python version: 3.11.7",
+        "DEBUG Downloading source distribution: llama-cpp-python==0.3.36",
+        "   Building llama-cpp-python==0.3.36",
+        "DEBUG [37/193] /usr/bin/g++ -DGGML_BUILD",
+        "DEBUG [37/193] /usr/bin/g++ -DGGML_BUILD",
+        "DEBUG [200/193] nonsense",
+        "Installed 6 packages in 8ms",
+    ]:
+        tracker.line(line)
+    assert [each.phase for each in seen] == ["resolving", "downloading", "building", "building", "installing"]
+    assert (seen[3].done, seen[3].total, seen[3].message) == (37, 193, "compiling 37 of 193")
