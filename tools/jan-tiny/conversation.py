@@ -1,7 +1,8 @@
-"""Conversations in ChatML: pieces of text, each marked as to whether the model is to learn it, and token rows.
+"""Conversations in ChatML: pieces of text, each marked as to be learnt or not, and rows of tokens.
 
-A row is what a REPL sees: perhaps a system message, then turns on unrelated topics until the row is full. Only what
-the assistant says (with its end token) is learnt. Not here: what is asked (`corpus`, `toolcalls`), training.
+A row is what a REPL sees: perhaps a system message, then turns on unrelated topics until the row is full.
+Only what the assistant says (with its end token) is learnt. Not here: what is asked (`corpus`, `toolcalls`),
+training.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from corpus import Topic, off_topic, read, topics, wording
 from tokenizers import Tokenizer
 
 LONG_ANSWER = 300
-"""An answer of more characters than this is trained less often, so that its tokens do not crowd out the others."""
+"""Longer answers (in characters) are trained less often, so that their tokens do not crowd out the others."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def chat(rng: random.Random, characters: int) -> list[Piece]:
 
 
 def tool_chat(rng: random.Random, characters: int) -> list[Piece]:
-    """A conversation in which tools are on offer; some questions need one, some need one that is not there."""
+    """A conversation in which tools are on offer; some questions need one, some one that is not there."""
     wanted = 1 if characters < 1400 else rng.choice([1, 1, 2, 2, 3, 4])
     offered = toolcalls.declare_several(rng, wanted)
     pieces = [system(toolcalls.system_message(rng, offered, _instructions(rng)))]
@@ -105,7 +106,7 @@ def encode(tokenizer: Tokenizer, pieces: list[Piece]) -> tuple[list[int], list[i
 def batch(
     tokenizer: Tokenizer, rng: random.Random, rows: int, length: int, tools: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Token rows (rows, length + 1) as int32, and their learn mask; `tools` is the share of rows with tools."""
+    """Token rows (rows, length + 1) as int32, and their learn mask; `tools` is the share of tool rows."""
     tokens = np.zeros((rows, length + 1), np.int32)
     learn = np.zeros((rows, length + 1), np.float32)
     for row in range(rows):

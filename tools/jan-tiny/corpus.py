@@ -1,7 +1,8 @@
 """The corpus: topics with their answers, the ways to ask for them, and the words that tools are called with.
 
-Reads the TOML files of `corpus/` and turns one topic into endlessly many wordings. Held-out questions are read here
-too, and a wording that equals one of them is never given out for training. Not here: conversations, tokens.
+Reads the TOML files of `corpus/` and turns one topic into endlessly many wordings. Held-out questions are
+read here too, and a wording that equals one of them is never given out for training. Not here: conversations,
+tokens.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Text without case, punctuation and spacing: two wordings equal under this count as the same question."""
+    """Text without case, punctuation and spacing: wordings equal under this are the same question."""
     return " ".join(re.sub(r"[^\w`+*/-]+", " ", text.lower()).replace("`", "").split())
 
 
@@ -79,7 +80,9 @@ def held_out_questions() -> frozenset[str]:
 
 
 def _typo(rng: random.Random, text: str) -> str:
-    places = [i for i in range(1, len(text) - 1) if text[i].isascii() and text[i].isalpha() and text[i + 1].isalpha()]
+    places = [
+        at for at in range(1, len(text) - 1) if text[at : at + 2].isascii() and text[at : at + 2].isalpha()
+    ]
     if not places:
         return text
     at = rng.choice(places)
@@ -103,10 +106,11 @@ def _swap(rng: random.Random, text: str) -> str:
     """The text with one or two of its words replaced; commands and names stay as they are."""
     if "jan" in text or "`" in text or "--" in text:
         return text
-    known = [word for word in _synonyms() if re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)]
+    padded = f" {text} "
+    known = [word for word in _synonyms() if f" {word} " in padded]
     for word in rng.sample(known, min(len(known), rng.choice([1, 1, 2]))):
-        text = re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w-])", rng.choice(_synonyms()[word]), text, count=1)
-    return text
+        padded = padded.replace(f" {word} ", f" {rng.choice(_synonyms()[word])} ", 1)
+    return padded.strip()
 
 
 def decorate(rng: random.Random, text: str, spoil: bool = True) -> str:
@@ -125,7 +129,7 @@ def decorate(rng: random.Random, text: str, spoil: bool = True) -> str:
         words.pop(rng.randrange(len(words) - 1))
         text = " ".join(words)
     style = rng.random()
-    ending = rng.choice(["?", "?", "?", "", "??", " ?"]) if asks else rng.choice([".", ".", "", "!", "?", "..."])
+    ending = rng.choice(("?", "?", "?", "", "??", " ?") if asks else (".", ".", "", "!", "?", "..."))
     if text[-1] in ".!?！？":
         ending = ""
     if style < 0.55:

@@ -2,10 +2,10 @@
 # requires-python = ">=3.11"
 # dependencies = ["llama-cpp-python==0.3.36", "numpy==2.4.6", "tokenizers==0.23.3", "gguf==0.19.0"]
 # ///
-"""Measures the finished GGUF file with llama.cpp itself, at temperature 0: `uv run tools/jan-tiny/evaluate.py`.
+"""Measures the finished GGUF file with llama.cpp at temperature 0: `uv run tools/jan-tiny/evaluate.py`.
 
-An answer counts only when it is the taught one, character for character. Prompts are rendered by the file's own chat
-template. Needs llama-cpp-python. Not here: measurements while training, which `train.py` makes.
+An answer counts only when it is the taught one, character for character. Prompts are rendered by the file's
+own chat template. Needs llama-cpp-python. Not here: measurements while training, which `train.py` makes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,16 @@ from tokenizer import from_gguf
 HERE = Path(__file__).parent
 SHIPPED = HERE.parents[1] / "extensions/llamacpp/src/jan_llamacpp/models/jan-tiny.gguf"
 HELPFUL = {"role": "system", "content": "You are a helpful assistant."}
+UNICODE = (
+    (0x20, 0x7E),
+    (0x9, 0x24F),
+    (0x370, 0x6FF),
+    (0x900, 0xDFF),
+    (0x3040, 0x30FF),
+    (0x4E00, 0x9FFF),
+    (0x1F300, 0x1F64F),
+)
+"""Ranges of code points that random texts are drawn from."""
 Message = dict[str, Any]
 
 
@@ -103,16 +113,18 @@ def turns(subject: Subject, conversations: int, length: int) -> Iterable[tuple[b
 
 
 def tokenizations(subject: Subject, path: Path) -> Iterable[tuple[bool, str]]:
-    """llama.cpp's tokens and ours, on the corpus and on random Unicode, and whether they turn back into the text."""
+    """llama.cpp's tokens and ours, on corpus and random Unicode, and whether they turn back into the text."""
     ours = from_gguf(path)
     rng = random.Random(13)
-    texts = [topic.answer for topic in topics()] + [question for topic in topics() for question in topic.held_out]
-    texts += ["".join(piece.text for piece in make(rng, 2000)) for make in (chat, tool_chat) for _ in range(100)]
-    ranges = ((0x20, 0x7E), (0x9, 0x24F), (0x370, 0x6FF), (0x900, 0xDFF), (0x3040, 0x30FF), (0x4E00, 0x9FFF), (0x1F300, 0x1F64F))
+    texts = [topic.answer for topic in topics()]
+    texts += [question for topic in topics() for question in topic.held_out]
+    for make in (chat, tool_chat):
+        texts += ["".join(piece.text for piece in make(rng, 2000)) for _ in range(100)]
     for _ in range(2000):
-        low, high = rng.choice(ranges)
-        text = "".join(chr(rng.randint(low, high)) if rng.random() < 0.7 else rng.choice(" \n\t'az09") for _ in range(30))
-        texts.append(text)
+        low, high = rng.choice(UNICODE)
+        drawn = [chr(rng.randint(low, high)) for _ in range(20)] + rng.choices(" \n\t'az09", k=10)
+        rng.shuffle(drawn)
+        texts.append("".join(drawn))
     for text in texts:
         theirs = subject.llama.tokenize(text.encode(), add_bos=False, special=True)
         back = subject.llama.detokenize(theirs, special=True).decode(errors="replace")

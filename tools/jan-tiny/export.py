@@ -26,7 +26,7 @@ DESCRIPTION = (
 
 
 def _interleave(matrix: np.ndarray, head: int) -> np.ndarray:
-    """Reorders rows (outputs) of a query or key matrix from half pairs to the neighbour pairs of llama.cpp."""
+    """Reorders a query or key matrix's rows (outputs) from half pairs to llama.cpp's neighbour pairs."""
     rows, columns = matrix.shape
     return matrix.reshape(rows // head, 2, head // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 

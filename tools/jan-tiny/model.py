@@ -1,8 +1,8 @@
-"""The network: a llama-architecture transformer in plain JAX, its loss, and its optimiser.
+"""The network: a llama-architecture transformer in plain JAX, and its loss.
 
-RMSNorm, rotary positions, grouped-query attention, SwiGLU, tied embeddings. Rotary pairs are the two halves of
-a head here (cheap to compute); `export.py` reorders the rows into the interleaved pairs llama.cpp expects of the
-`llama` architecture. Not here: text, files, the training loop.
+RMSNorm, rotary positions, grouped-query attention, SwiGLU, tied embeddings. Rotary pairs are the two halves
+of a head here (cheap to compute); `export.py` reorders the rows into the interleaved pairs that llama.cpp
+expects of the `llama` architecture. Not here: text, files, the optimiser, the training loop.
 """
 
 from __future__ import annotations
@@ -92,10 +92,10 @@ def _attention(config: Config, qkv: Array, cos: Array, sin: Array, mask: Array) 
     k = k.reshape(batch, time, config.kv_heads, config.head).transpose(0, 2, 1, 3)
     v = v.reshape(batch, time, config.kv_heads, config.head).transpose(0, 2, 1, 3)
     q, k = _rope(q, cos, sin), _rope(k, cos, sin)
-    # Query heads that share a key head are stacked along time: one larger product instead of several small ones.
+    # Query heads that share a key head are stacked along time: one larger product, not several small ones.
     q = q.reshape(batch, config.kv_heads, groups, time, config.head)
     parts = []
-    # Queries go block by block, each against the keys up to its own end: what is causally empty is not computed.
+    # Queries go block by block, each against the keys up to its own end: the causally empty is not computed.
     for start in range(0, time, BLOCK):
         end = min(start + BLOCK, time)
         part = q[:, :, :, start:end].reshape(batch, config.kv_heads, groups * (end - start), config.head)

@@ -1,7 +1,7 @@
 """The optimiser: Muon for the layers' matrices, AdamW for everything else, and the learning-rate schedule.
 
-Muon orthogonalises the momentum of a matrix with five Newton-Schulz steps (K. Jordan, 2024): at this size it costs
-about a tenth of a step and needs far fewer of them. Not here: the loss, the data.
+Muon orthogonalises the momentum of a matrix with five Newton-Schulz steps (K. Jordan, 2024).
+Not here: the loss, the data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DECAY = 0.05
 
 
 def schedule(step: Array, steps: int) -> Array:
-    """Factor on the learning rates: warm-up over 60 steps, flat, then linear to almost zero over the last half."""
+    """Factor on the learning rates: 60 steps of warm-up, flat, then linear to almost zero over a half."""
     warm = jnp.minimum(1.0, (step + 1) / 60)
     cool = jnp.clip((steps - step) / (0.5 * steps), 0.01, 1.0)
     return warm * cool
@@ -36,7 +36,7 @@ def init(params: Any) -> dict[str, Any]:
 
 
 def _orthogonal(matrix: Array) -> Array:
-    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x: Array = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = x / (jnp.linalg.norm(x) + 1e-7)
     for _ in range(5):
         a = x @ x.T
@@ -52,7 +52,7 @@ def update(params: Any, grads: Any, state: dict[str, Any], steps: int) -> tuple[
     grads = jax.tree.map(lambda g: g / jnp.maximum(norm, 1.0), grads)
     correct1, correct2 = 1.0 - BETA1 ** (step + 1), 1.0 - BETA2 ** (step + 1)
 
-    def one(path: tuple[Any, ...], p: Array, g: Array, first: Array, second: Array) -> tuple[Array, Array, Array]:
+    def one(path: tuple[Any, ...], p: Array, g: Array, first: Array, second: Array) -> tuple[Array, ...]:
         if is_layer_matrix(path, p):
             first = MOMENTUM * first + g
             change = _orthogonal(g + MOMENTUM * first) * max(1.0, p.shape[1] / p.shape[0]) ** 0.5
@@ -63,5 +63,5 @@ def update(params: Any, grads: Any, state: dict[str, Any], steps: int) -> tuple[
         return p - factor * ADAM_RATE * change, first, second
 
     moved = jax.tree_util.tree_map_with_path(one, params, grads, state["first"], state["second"])
-    pick = [jax.tree.map(lambda t, i=i: t[i], moved, is_leaf=lambda t: isinstance(t, tuple)) for i in range(3)]
-    return pick[0], {"first": pick[1], "second": pick[2], "step": step + 1}
+    new, first, second = jax.tree.transpose(jax.tree.structure(params), jax.tree.structure((0, 0, 0)), moved)
+    return new, {"first": first, "second": second, "step": step + 1}

@@ -1,6 +1,6 @@
 """The tokenizer: byte-level BPE whose pre-tokenizer is the one llama.cpp calls `smollm`.
 
-Digits stand alone; all 256 bytes are in the vocabulary, so any text round-trips. Not here: the GGUF form of it.
+Digits stand alone; all 256 bytes are in the vocabulary, so any text round-trips. Not here: writing GGUF.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ def untrained() -> Tokenizer:
     return tokenizer
 
 
+def _markup() -> list[AddedToken]:
+    return [AddedToken(text, special=False, normalized=False) for text in MARKUP]
+
+
 def train(vocab: int, seed: int) -> Tokenizer:
     """Learns merges from answers and from sampled conversations. The result has exactly `vocab` tokens."""
     rng = random.Random(seed)
@@ -47,7 +51,7 @@ def train(vocab: int, seed: int) -> Tokenizer:
         texts,
         trainers.BpeTrainer(
             vocab_size=vocab,
-            special_tokens=[*CONTROL, *(AddedToken(text, special=False, normalized=False) for text in MARKUP)],
+            special_tokens=[*CONTROL, *_markup()],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
@@ -65,5 +69,5 @@ def from_gguf(path: Path) -> Tokenizer:
     tokenizer = untrained()
     tokenizer.model = models.BPE({token: index for index, token in enumerate(tokens)}, merges)
     tokenizer.add_special_tokens(list(CONTROL))
-    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in MARKUP])
+    tokenizer.add_tokens(_markup())
     return tokenizer

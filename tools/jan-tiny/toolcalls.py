@@ -1,7 +1,7 @@
 """Made-up tool lists, questions that need one of them, and the calls and answers that are right.
 
-Names, argument keys and values vary at random, so that a model can only be right by reading what it was given.
-With `held_out=True` the values come from lists and letters that training never uses. Not here: tokens, plain chat.
+Names, argument keys and values vary at random: only a model that reads what it was given can be right.
+With `held_out=True` words come from lists that training never uses. Not here: tokens, plain chat.
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ def _value(rng: random.Random, kind: str, held_out: bool) -> str | int:
     if kind == "small":
         return rng.randint(1, 120)
     if kind == "words":
-        one = [_word(rng, "common", held_out) if rng.random() < 0.75 else _letters(rng) for _ in range(rng.randint(1, 4))]
-        return " ".join(one)
+        count = rng.randint(1, 4)
+        known = (rng.random() < 0.75 for _ in range(count))
+        return " ".join(_word(rng, "common", held_out) if usual else _letters(rng) for usual in known)
     if kind == "path":
         stem = _word(rng, "stem", held_out) if rng.random() < 0.5 else _letters(rng)
         folder = f"{_letters(rng)}/" if rng.random() < 0.3 else ""
-        return f"{rng.choice(['', '', '/', './'])}{folder}{stem}.{rng.choice(read('tools.toml')['words']['ending'])}"
+        return f"{rng.choice(['', '', '/', './'])}{folder}{stem}.{_word(rng, 'ending', False)}"
     if kind in ("place", "name") and rng.random() < 0.5:
         return _letters(rng).capitalize()
     return _word(rng, kind, held_out)
@@ -96,7 +97,8 @@ def system_message(rng: random.Random, tools: list[Tool], instructions: str) -> 
     lines = "".join("\n" + json.dumps(tool.schema, ensure_ascii=False, sort_keys=sort) for tool in tools)
     return (
         f"{instructions}\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-        f"You are provided with function signatures within <tools></tools> XML tags:\n<tools>{lines}\n</tools>\n\n"
+        "You are provided with function signatures within <tools></tools> XML tags:\n"
+        f"<tools>{lines}\n</tools>\n\n"
         "For each function call, return a json object with function name and arguments within "
         "<tool_call></tool_call> XML tags:\n<tool_call>\n"
         '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
@@ -105,7 +107,8 @@ def system_message(rng: random.Random, tools: list[Tool], instructions: str) -> 
 
 def exchange(rng: random.Random, tool: Tool, held_out: bool = False) -> Exchange:
     """A question for this tool, with everything that follows from it."""
-    values: dict[str, Any] = {argument: _value(rng, kind, held_out) for argument, kind in tool.entry["values"].items()}
+    kinds: dict[str, str] = tool.entry["values"]
+    values: dict[str, Any] = {argument: _value(rng, kind, held_out) for argument, kind in kinds.items()}
     shape = rng.choice(tool.entry["ask"])
     question = shape if rng.random() < 0.5 else decorate(rng, shape.rstrip("?.!"), spoil=False)
     facts = dict(

@@ -4,9 +4,9 @@
 # ///
 """Trains jan-tiny from nothing and writes the GGUF file: `uv run tools/jan-tiny/train.py`.
 
-Everything is drawn from one fixed seed. Rows of three lengths are mixed, so that most steps are cheap and the whole
-context is still trained. Progress goes to stdout; checkpoints go to `build/`, outside git. Not here: measuring the
-finished file, which `evaluate.py` does with llama.cpp itself.
+Everything is drawn from one fixed seed. Rows of three lengths are mixed, so that most steps are cheap and the
+whole context is still trained. Progress goes to stdout; checkpoints go to `build/`, outside git. Not here:
+measuring the finished file, which `evaluate.py` does with llama.cpp itself.
 """
 
 from __future__ import annotations
@@ -61,18 +61,23 @@ def batches(tokenizer: Tokenizer, steps: int) -> Iterator[tuple[np.ndarray, np.n
         yield ready.get()
 
 
+Rows = tuple[np.ndarray, np.ndarray, int]
+"""Tokens, learn mask, and how many of the rows count."""
+
+
 class Watch:
     """Exact-match accuracy on canonical and held-out questions while training goes on."""
 
     def __init__(self, config: model.Config, tokenizer: Tokenizer, length: int = 256) -> None:
         self._judge = jax.jit(partial(model.greedy_matches, config))
+        other = read("offtopic.toml")
         asked = [(topic.canonical, topic.answer) for topic in topics()]
         unseen = [(question, topic.answer) for topic in topics() for question in topic.held_out]
-        unseen += [(question, read("offtopic.toml")["answer"]) for question in read("offtopic.toml")["held_out"]]
+        unseen += [(question, other["answer"]) for question in other["held_out"]]
         self._sets = [self._rows(tokenizer, pairs, length) for pairs in (asked, unseen)]
 
     @staticmethod
-    def _rows(tokenizer: Tokenizer, pairs: list[tuple[str, str]], length: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _rows(tokenizer: Tokenizer, pairs: list[tuple[str, str]], length: int) -> list[Rows]:
         rows: list[tuple[list[int], list[int]]] = []
         for question, answer in pairs:
             pieces = conversation.turn(question, answer)
@@ -105,7 +110,9 @@ class Watch:
 def main() -> None:
     """Trains, reports, exports."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    arguments.add_argument("--steps", type=int, default=STEPS, help="optimiser steps; a small number for a quick trial")
+    arguments.add_argument(
+        "--steps", type=int, default=STEPS, help="optimiser steps; a few for a quick trial"
+    )
     arguments.add_argument("--out", type=Path, default=SHIPPED, help="where the GGUF file goes")
     arguments.add_argument("--watch", type=int, default=250, help="steps between measurements")
     chosen = arguments.parse_args()
@@ -115,7 +122,10 @@ def main() -> None:
     params = model.init(config, SEED)
     state = optimiser.init(params)
     watch = Watch(config, tokenizer)
-    print(f"{model.parameter_count(params):,} parameters, {chosen.steps} steps, {len(topics())} topics", flush=True)
+    print(
+        f"{model.parameter_count(params):,} parameters, {chosen.steps} steps, {len(topics())} topics",
+        flush=True,
+    )
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def advance(params: Any, state: Any, tokens: Any, learn: Any) -> Any:
@@ -134,7 +144,10 @@ def main() -> None:
             spent = time.monotonic() - began
             left = spent / step * (chosen.steps - step)
             mean = sum(recent) / len(recent)
-            print(f"step {step} loss {mean:.4f} {seen / spent:.0f} tokens/s {spent:.0f} s, {left:.0f} s left", flush=True)
+            print(
+                f"step {step} loss {mean:.4f} {seen / spent:.0f} tokens/s {spent:.0f} s, {left:.0f} s left",
+                flush=True,
+            )
             recent.clear()
         if step % chosen.watch == 0 or step == chosen.steps:
             canonical, unseen = watch.measure(params)
