@@ -4,8 +4,8 @@
     python3 bootstrap.py jan chat "What is an extension?"
     python3 bootstrap.py tox
 
-Makes `.venv` beside this file, with every dependency checked against the hashes in requirements/, then runs the command in
-it. The second time it starts at once, also without a network. Uses the standard library only.
+Makes `.venv` beside this file, with every dependency checked against the hashes in requirements/, then runs the
+command in it. The second time it starts at once, also without a network. Uses the standard library only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def run(*command: str) -> None:
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 (it is run by whatever Python there is)
         print(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 1
     if not sys.argv[1:]:

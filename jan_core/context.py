@@ -37,17 +37,15 @@ class Stream(Protocol):
 class Caller(Protocol):
     """Reaches the method table: the same interface in memory, over a pipe, and from an extension.
 
-    `params` may be a Struct or plain data. `result`/`item` name the type to convert answers to; without them answers are
-    plain data. `progress` is called as the work goes on. Cancelling the awaiting task cancels the call.
+    `params` may be a Struct or plain data. `result`/`item` name the type to convert answers to; without them answers
+    are plain data. `progress` is called as the work goes on. Cancelling the awaiting task cancels the call.
     """
 
     @overload
     async def call(self, method: str, params: Any = ..., *, progress: Progress | None = ...) -> Any: ...
 
     @overload
-    async def call(
-        self, method: str, params: Any = ..., *, result: type[T], progress: Progress | None = ...
-    ) -> T: ...
+    async def call(self, method: str, params: Any = ..., *, result: type[T], progress: Progress | None = ...) -> T: ...
 
     async def call(
         self, method: str, params: Any = None, *, result: Any = None, progress: Progress | None = None

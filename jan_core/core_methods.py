@@ -245,7 +245,9 @@ class CoreMethods:
         if not only:
             return active
         if only not in active:
-            raise InvalidParams(f"no active extension {only!r} with settings; there are: {', '.join(active)}", path="$.extension")
+            raise InvalidParams(
+                f"no active extension {only!r} with settings; there are: {', '.join(active)}", path="$.extension"
+            )
         return {only: active[only]}
 
     def _check_folder(self) -> list[Finding]:
@@ -279,5 +281,7 @@ class CoreMethods:
             advice = f"update or remove the package that provides {e.id!r}; the others go on without it"
             findings.append(Finding(name, status, f"{e.failure.stage}: {e.failure.message}{where}", advice))
         if not findings:
-            findings.append(Finding("extensions", "warn", "none is installed", f"{sys.executable} has no jan.extensions packages"))
+            findings.append(
+                Finding("extensions", "warn", "none is installed", f"{sys.executable} has no jan.extensions packages")
+            )
         return findings

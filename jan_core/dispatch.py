@@ -90,7 +90,9 @@ def validate_plugin(plugin: object, name: str) -> None:
         for impl in caller.get_hookimpls():
             where = f"{name}: {caller.name}"
             if impl.wrapper or impl.hookwrapper:
-                raise InvalidHook(f"{where}: wrappers are refused: they end before an async implementation's body begins")
+                raise InvalidHook(
+                    f"{where}: wrappers are refused: they end before an async implementation's body begins"
+                )
             keyword_only = [
                 p.name
                 for p in inspect.signature(impl.function).parameters.values()
@@ -215,7 +217,10 @@ class Dispatcher:
                 message = f"{name} did not end within {spec.deadline:g} s"
                 failure = Failure("hook", "TimeoutError", message, at=time.time())
             except msgspec.ValidationError as error:
-                value, failure = None, Failure("hook", "TypeError", f"{name} returned the wrong type: {error}", at=time.time())
+                value, failure = (
+                    None,
+                    Failure("hook", "TypeError", f"{name} returned the wrong type: {error}", at=time.time()),
+                )
             except Exception as error:
                 failure = Failure.of("hook", error)
                 log.warning("%s: %s raised", impl.generation.name, name, exc_info=error)
@@ -259,4 +264,4 @@ def _is_async(function: Callable[..., Any]) -> bool:
     """Whether calling `function` gives a coroutine; sees through partials and callable objects (as Starlette does)."""
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

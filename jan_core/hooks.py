@@ -10,8 +10,8 @@ from typing import Any
 from .dispatch import Broadcast, Dispatcher, Outcome
 from .events import Event
 from .types import (
-    AdoptedFile,
     Admission,
+    AdoptedFile,
     Assembly,
     Budget,
     BuildChoice,
@@ -49,9 +49,7 @@ class Hooks:
     async def engine_builds(self, hardware: Hardware) -> Broadcast[list[EngineBuild]]:
         return await self._dispatcher.broadcast("jan_engine_builds", hardware=hardware)
 
-    async def select_engine_build(
-        self, hardware: Hardware, builds: list[EngineBuild]
-    ) -> Outcome[BuildChoice] | None:
+    async def select_engine_build(self, hardware: Hardware, builds: list[EngineBuild]) -> Outcome[BuildChoice] | None:
         return await self._dispatcher.first("jan_select_engine_build", hardware=hardware, builds=builds)
 
     async def inference_engines(self) -> Broadcast[list[InferenceEngine]]:

@@ -1,7 +1,8 @@
 """Every hook there is: when it is called, what it gets, what it returns.
 
 An extension implements a hook by a function of the same name marked `@hookimpl`; it may take fewer arguments than the
-specification names. Arguments and results are plain data (`jan_core.types`); behaviour is named by a method of the table.
+specification names. Arguments and results are plain data (`jan_core.types`); behaviour is named by a method of the
+table.
 
 Any implementation may be `async def` or `def`. An async one runs on the event loop; a plain one runs in a worker
 thread, so it may block but must not touch the event loop. Each runs in its own scope: if it raises, passes its
@@ -19,7 +20,8 @@ pluggy's `wrapper`, `hookwrapper` and `historic` options are refused: their mean
 and for reloads. Order is `tryfirst`, then ordinary, then `trylast`, and within each the order of the extensions' ids.
 """
 
-# No `from __future__ import annotations` here: the annotations are read at run time to check what implementations return.
+# No `from __future__ import annotations` here: the annotations are read at run time to check what implementations
+# return.
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -30,8 +32,8 @@ import pluggy
 from .events import Event
 from .methods import Method
 from .types import (
-    AdoptedFile,
     Admission,
+    AdoptedFile,
     Assembly,
     Budget,
     BuildChoice,
@@ -92,7 +94,8 @@ def hookspecs() -> dict[str, HookSpec]:
     return {name: f.__jan_spec__ for name, f in globals().items() if hasattr(f, "__jan_spec__")}
 
 
-# -- life of one extension ----------------------------------------------------------------------------------------------
+# -- life of one extension
+# ----------------------------------------------------------------------------------------------
 
 
 @spec("single", deadline=30.0)
@@ -110,8 +113,8 @@ def jan_activate(ctx: Context) -> None:
 def jan_deactivate(ctx: Context) -> None:
     """Stop the extension.
 
-    Called once per activated generation, after its last call has ended and before its context is disposed of. Raising is
-    recorded and stops nothing.
+    Called once per activated generation, after its last call has ended and before its context is disposed of. Raising
+    is recorded and stops nothing.
 
     :param ctx: the context that `jan_activate` got.
     """
@@ -129,8 +132,8 @@ def jan_export_state() -> Any:
 def jan_restore_state(state: Any) -> None:
     """Take over state from the generation before.
 
-    Called on the new generation after `jan_activate`, only when the old one exported something. Fields may be missing or
-    unknown: the old source wrote them. Raising fails the reload.
+    Called on the new generation after `jan_activate`, only when the old one exported something. Fields may be missing
+    or unknown: the old source wrote them. Raising fails the reload.
 
     :param state: what `jan_export_state` of the old generation returned, as builtin types.
     """
@@ -163,7 +166,8 @@ def jan_event(event: Event) -> None:
     """
 
 
-# -- engines and inference ----------------------------------------------------------------------------------------------
+# -- engines and inference
+# ----------------------------------------------------------------------------------------------
 
 
 @spec("broadcast", deadline=10.0)
@@ -225,7 +229,8 @@ def jan_after_inference(request: InferenceRequest, outcome: InferenceOutcome) ->
     """
 
 
-# -- models and their roll-out ------------------------------------------------------------------------------------------
+# -- models and their roll-out
+# ------------------------------------------------------------------------------------------
 
 
 @spec("broadcast")
@@ -267,7 +272,8 @@ def jan_rank_models(models: list[ModelRecord], context: ModelContext) -> list[Mo
     """
 
 
-# -- downloads ----------------------------------------------------------------------------------------------------------
+# -- downloads
+# ----------------------------------------------------------------------------------------------------------
 
 
 @spec("broadcast")
@@ -299,7 +305,8 @@ def jan_admit_download(job: DownloadJob) -> Admission:
     """
 
 
-# -- conversations ------------------------------------------------------------------------------------------------------
+# -- conversations
+# ------------------------------------------------------------------------------------------------------
 
 
 @spec("pipeline")

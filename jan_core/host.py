@@ -1,7 +1,7 @@
 """The host: one object that owns the extensions, the hooks, the method table and the events of one data folder.
 
-It is not a process and owns no descriptors: the sidecar runs it and connects peers to it. There is no global host; two in one
-process do not know of each other.
+It is not a process and owns no descriptors: the sidecar runs it and connects peers to it. There is no global host;
+two in one process do not know of each other.
 
     async with Host(data_dir) as host:
         await host.activate_startup()
@@ -42,7 +42,8 @@ __all__ = ["Host", "ServerInfo"]
 log = logging.getLogger(__name__)
 
 EVENT_BACKLOG = 1024
-"""Events waiting for the `jan_event` hook. Past it the oldest are dropped and counted: a slow listener must not eat memory."""
+"""Events waiting for the `jan_event` hook. Past it the oldest are dropped and counted: a slow listener must not eat
+memory."""
 
 
 class ServerInfo(msgspec.Struct):
@@ -60,8 +61,8 @@ def _no_http() -> httpx.AsyncClient:
 class Host:
     """A running house. Use it as an async context manager; leaving ends every extension.
 
-    `sources`: the extensions (default: all installed ones). `disabled`: ids that stay off. `http`: makes the shared HTTP
-    client when it is first asked for. Raises StorageError when the data folder cannot be made.
+    `sources`: the extensions (default: all installed ones). `disabled`: ids that stay off. `http`: makes the shared
+    HTTP client when it is first asked for. Raises StorageError when the data folder cannot be made.
     """
 
     def __init__(
@@ -78,9 +79,7 @@ class Host:
         self.bus = EventBus()
         self.table = MethodTable()
         self.settings = Settings(data_dir / "settings.json")
-        self.lifecycle = Lifecycle(
-            installed() if sources is None else sources, API_VERSION, frozenset(disabled)
-        )
+        self.lifecycle = Lifecycle(installed() if sources is None else sources, API_VERSION, frozenset(disabled))
         self.dispatcher = Dispatcher(self.lifecycle.hook_failed)
         self.hooks = Hooks(self.dispatcher)
         self.draining = False

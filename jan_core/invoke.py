@@ -1,7 +1,7 @@
 """One call of one method: find it, check its params, run it inside its generation, and put errors into wire form.
 
-Both peers (`rpc/peer.py` over bytes, `rpc/direct.py` in memory) call through here, so that they cannot differ. This layer
-does not know how the caller is reached; it is handed a `Call`.
+Both peers (`rpc/peer.py` over bytes, `rpc/direct.py` in memory) call through here, so that they cannot differ. This
+layer does not know how the caller is reached; it is handed a `Call`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ async def run(method: Method, params: Any, call: Call) -> Any:
 def error_object(error: BaseException, context: str) -> ErrorObject:
     """The wire form of an exception: the one place where exceptions become answers.
 
-    A `JanError` says what it says. Anything else is a defect: it is logged with a fresh `errorId`, and only that id goes out.
+    A `JanError` says what it says. Anything else is a defect: it is logged with a fresh `errorId`, and only that id
+    goes out.
     """
     if isinstance(error, JanError):
         return error.to_object()

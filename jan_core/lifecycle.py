@@ -1,7 +1,8 @@
 """Moves extensions from state to state: discovered → staged → active → draining → retired, or failed.
 
-Every failure becomes data on the extension's record; nothing here raises for what an extension does. `loader.py` makes a
-generation, `live.py` keeps it; this decides when, and swaps it in without an await so that nobody sees half a change.
+Every failure becomes data on the extension's record; nothing here raises for what an extension does. `loader.py`
+makes a generation, `live.py` keeps it; this decides when, and swaps it in without an await so that nobody sees half a
+change.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class Lifecycle:
             if extension.current is not None and extension.state is State.ACTIVE:
                 return extension.current
             if extension.state is State.DISCOVERED and extension.manifest is not None:
-                extension.state = State.STAGED
+                extension.state, extension.failure = State.STAGED, None
                 try:
                     generation = await self._bring_up(extension)
                 except StageError as error:
@@ -145,7 +146,7 @@ class Lifecycle:
             extension.fail(Failure("validate", "ValueError", str(error)))
             raise unavailable(extension) from error
         self._house.dispatcher.swap(extension.current, generation, extension.order)
-        extension.current, extension.state, extension.failure = generation, State.ACTIVE, None
+        extension.current, extension.state = generation, State.ACTIVE
         self._announce(extension, [m.name for m in generation.methods])
 
     # -- down -------------------------------------------------------------------------------------------------------
@@ -204,5 +205,7 @@ def unavailable(extension: Extension) -> ExtensionUnavailable:
     """The error for a call to an extension that does not serve, with what a person needs to know."""
     reason = f": {extension.failure.message}" if extension.failure else ""
     return ExtensionUnavailable(
-        f"extension {extension.id} is {extension.state.value}{reason}", extension=extension.id, state=extension.state.value
+        f"extension {extension.id} is {extension.state.value}{reason}",
+        extension=extension.id,
+        state=extension.state.value,
     )

@@ -1,11 +1,13 @@
 """One generation while it lives: the context it is handed, its background tasks, and its end.
 
-A generation's whole life is one task (`live`), so that its task group is left where it was entered, whoever asks for its
-end. Deciding when it begins and ends is `lifecycle.py`'s business.
+A generation's whole life is one task (`live`), so that its task group is left where it was entered, whoever asks for
+its end. Deciding when it begins and ends is `lifecycle.py`'s business.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.from_thread
 from anyio.abc import TaskGroup, TaskStatus
 
 from .context import Caller, Progress, Stream
@@ -61,7 +64,8 @@ class LiveTasks:
                 logging.getLogger(f"jan.{self._generation.extension}").error("background task failed", exc_info=error)
                 self._on_failure(Failure.of("task", error))
 
-        self._group.start_soon(guarded, name=name or getattr(function, "__qualname__", None))
+        label = name or getattr(function, "__qualname__", None)
+        _on_loop(functools.partial(self._group.start_soon, guarded, name=label))
 
 
 class LiveContext:
@@ -95,7 +99,7 @@ class LiveContext:
         return self._house.http()
 
     def emit(self, name: str, data: Any = None, *, key: str = "") -> None:
-        self._house.bus.emit(Event(name, data, self.id, key))
+        _on_loop(functools.partial(self._house.bus.emit, Event(name, data, self.id, key)))
 
     def on_dispose(self, function: Callable[[], Awaitable[None] | None]) -> None:
         async def dispose() -> None:
@@ -153,6 +157,17 @@ async def _live(
     if failure is not None:
         failure.stage = "activate"
         task_status.started(failure)
+
+
+def _on_loop(function: Callable[[], Any]) -> None:
+    """Run `function` on the event loop, from it or from one of its worker threads: plain hook implementations run
+    there."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        anyio.from_thread.run_sync(function)
+    else:
+        function()
 
 
 class _bounded(AbstractAsyncContextManager[AsyncExitStack]):  # noqa: N801 (reads as a function)

@@ -89,7 +89,9 @@ def _methods(plugin: Any, manifest: Manifest, number: int) -> list[Method]:
         if not isinstance(method, Method):
             raise TypeError(f"jan_methods returned a {type(method).__name__}; use jan_core.methods_of")
         if not manifest.owns(method.name):
-            raise ValueError(f"method {method.name} is outside of what the manifest claims: {', '.join(manifest.methods)}")
+            raise ValueError(
+                f"method {method.name} is outside of what the manifest claims: {', '.join(manifest.methods)}"
+            )
         _ = method.decode  # a type that msgspec cannot decode is found here, not at the first call
     return [replace(method, owner=manifest.id, generation=number) for method in methods]
 

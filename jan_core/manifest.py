@@ -35,8 +35,8 @@ class Manifest(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, kw_on
     """`[tool.jan.extension]`.
 
     `requires_core` is a range of host API versions; outside it the extension is refused. `activation` is `startup`
-    (right after the client's `initialized`) or `on-method` (when a method it owns is first called). `methods` are the name
-    prefixes it owns, `permissions` what it declares to do: shown and consented to, not enforced.
+    (right after the client's `initialized`) or `on-method` (when a method it owns is first called). `methods` are the
+    name prefixes it owns, `permissions` what it declares to do: shown and consented to, not enforced.
     """
 
     id: str

@@ -1,11 +1,12 @@
 """Settings: one JSON file, one typed section for each extension.
 
-Values are checked against the Struct an extension names in `jan_settings`. The file is replaced atomically; a section or
-field that no longer fits is kept in the file and reported, and its default is used.
+Values are checked against the Struct an extension names in `jan_settings`. The file is replaced atomically; a section
+or field that no longer fits is kept in the file and reported, and its default is used.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -50,7 +51,8 @@ class Settings:
         unknown = sorted(set(changes) - names)
         if unknown:
             raise InvalidParams(
-                f"no setting {section}.{unknown[0]}; there are: {', '.join(sorted(names)) or 'none'}", path=f"$.{unknown[0]}"
+                f"no setting {section}.{unknown[0]}; there are: {', '.join(sorted(names)) or 'none'}",
+                path=f"$.{unknown[0]}",
             )
         sections = dict(self._load())
         merged = {n: v for n, v in {**sections.get(section, {}), **changes}.items() if v is not None}
@@ -77,10 +79,8 @@ class Settings:
                 # Start with defaults, but keep the damaged file for the person: the next write would replace it.
                 self.problems["(file)"] = f"{self._path}: {error}; defaults are used, the file was kept as .damaged"
                 self._sections = {}
-                try:
-                    os.replace(self._path, self._path.with_suffix(".damaged"))  # noqa: PTH105
-                except OSError:
-                    pass
+                with contextlib.suppress(OSError):
+                    self._path.replace(self._path.with_suffix(".damaged"))
         return self._sections
 
     def _store(self, sections: dict[str, dict[str, Any]]) -> None:
@@ -91,6 +91,6 @@ class Settings:
                 file.write(json.dumps(sections, indent=2, ensure_ascii=False).encode())
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, self._path)  # noqa: PTH105
+            temporary.replace(self._path)
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror}") from error

@@ -1,7 +1,7 @@
 """Dotted versions and ranges of them, compared as numbers: `0.10` is newer than `0.9`.
 
-Enough for `requires-core` ranges (the subset of PEP 440 specifiers that uses ==, !=, >=, <=, >, < and commas); it is not a
-resolver and knows no pre-releases.
+Enough for `requires-core` ranges (the subset of PEP 440 specifiers that uses ==, !=, >=, <=, >, < and commas). It is
+not a resolver and knows no pre-releases.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     .venv/bin/python tools/pin.py --check    # are the files what a run would write?  (no network)
 
 `requirements/pins.txt` carries hashes and names no index; it constrains every install the README and tox make.
-`uv run` resolves by itself and reads no such file, so the same versions stand in pyproject.toml as constraint-dependencies.
-`requirements/uv.txt` is the part that installs uv itself, with pip.
+`uv run` resolves by itself and reads no such file, so the same versions stand in pyproject.toml as
+constraint-dependencies. `requirements/uv.txt` is the part that installs uv itself, with pip.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ def blocks(pins: str) -> list[str]:
 
 def constrained(project: str, pins: str) -> str:
     """pyproject.toml with the versions of `pins` between the markers."""
-    lines = [f'    "{block.splitlines()[0].removesuffix(" " + chr(92)).replace(chr(34), chr(39))}",\n' for block in blocks(pins)]
+    lines = [
+        f'    "{block.splitlines()[0].removesuffix(" " + chr(92)).replace(chr(34), chr(39))}",\n'
+        for block in blocks(pins)
+    ]
     head, rest = project.split(BEGIN)
     return head + BEGIN + "constraint-dependencies = [\n" + "".join(lines) + "]\n" + END + rest.split(END)[1]
 

@@ -36,7 +36,9 @@ class _Incoming(msgspec.Struct):
 class _Pending:
     __slots__ = ("answer", "items", "progress")
 
-    def __init__(self, answer: asyncio.Future[Any], items: asyncio.Queue[Any] | None, progress: Progress | None) -> None:
+    def __init__(
+        self, answer: asyncio.Future[Any], items: asyncio.Queue[Any] | None, progress: Progress | None
+    ) -> None:
         self.answer, self.items, self.progress = answer, items, progress
 
 

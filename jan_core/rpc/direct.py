@@ -37,7 +37,7 @@ class DirectClient:
         self, method: str, params: Any = None, *, result: Any = None, progress: Progress | None = None
     ) -> Any:
         """Call a method; stream items, if there are any, are dropped. Raises RpcError."""
-        return _as(await self._run(method, params, _DirectCall(self.name, None, progress)), result)
+        return _as(await self._run(method, params, _DirectCall(self.name, None, progress, result)), result)
 
     @asynccontextmanager
     async def stream(
@@ -45,7 +45,7 @@ class DirectClient:
     ) -> AsyncIterator[_DirectStream]:
         """Call a streaming method; see `context.Caller.stream`."""
         queue: asyncio.Queue[Any] = asyncio.Queue(STREAM_BUFFER)
-        task = asyncio.create_task(self._run(method, params, _DirectCall(self.name, queue, progress)))
+        task = asyncio.create_task(self._run(method, params, _DirectCall(self.name, queue, progress, result)))
         stream = _DirectStream(queue, task, item, result)
         try:
             yield stream
@@ -68,7 +68,9 @@ class DirectClient:
             except msgspec.ValidationError as error:
                 raise invalid(error) from None
             with self._service.lease(method):
-                return await run(method, bound, call)
+                answer = await run(method, bound, call)
+            # As data here, where a result that is none counts against the handler, as it would on a wire.
+            return answer if call.typed is not None and type(answer) is call.typed else msgspec.to_builtins(answer)
         except RpcError:
             raise  # from a call further in: it is in wire form already
         except Exception as error:
@@ -104,8 +106,8 @@ class _DirectStream:
 class _DirectCall:
     """The `Call` of an in-memory request."""
 
-    def __init__(self, caller: str, queue: asyncio.Queue[Any] | None, progress: Progress | None) -> None:
-        self.caller = caller
+    def __init__(self, caller: str, queue: asyncio.Queue[Any] | None, progress: Progress | None, typed: Any) -> None:
+        self.caller, self.typed = caller, typed
         self._queue, self._progress = queue, progress
 
     async def send(self, item: Any) -> None:
@@ -128,4 +130,5 @@ def _as(value: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(msgspec.to_builtins(value), kind)
     except msgspec.ValidationError as error:
-        raise RpcError(ErrorObject(-32603, f"the answer has not the expected shape: {error}", {"type": "internal_error"})) from error
+        message = f"the answer has not the expected shape: {error}"
+        raise RpcError(ErrorObject(-32603, message, {"type": "internal_error"})) from error

@@ -32,7 +32,7 @@ class Envelope(Struct, gc=False):
 
     jsonrpc: str = ""
     method: str | UnsetType = UNSET
-    id: int | str | None | UnsetType = UNSET
+    id: int | str | UnsetType | None = UNSET
     params: Raw | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
     error: Raw | UnsetType = UNSET

@@ -1,4 +1,5 @@
-"""Describes the method table as an OpenRPC document (https://spec.open-rpc.org, 1.3.2). Reads the table, changes nothing."""
+"""Describes the method table as an OpenRPC document (https://spec.open-rpc.org, 1.3.2). Reads the table, changes
+nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def _describe(m: Method, components: Mapping[str, Any]) -> dict[str, Any]:
         "paramStructure": "by-name",
         "params": _params(m.params),
         "result": {"name": "result", "schema": _schema(m.result)},
-        "errors": [{"code": e.code, "message": inspect.getdoc(e) or e.type, "data": {"type": e.type}} for e in m.errors],
+        "errors": [
+            {"code": e.code, "message": inspect.getdoc(e) or e.type, "data": {"type": e.type}} for e in m.errors
+        ],
         "x-extension": m.owner,
     }
     if description.strip():

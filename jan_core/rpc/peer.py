@@ -1,8 +1,8 @@
 """Answers JSON-RPC 2.0 messages: correlation, ordering, cancellation, streams, limits. Knows no file descriptors.
 
-The rule above all others: every request gets exactly one answer, whatever happens to it. Bytes come in through `feed`, go
-out through the transport it is given. Handlers that are `async` run as tasks of this peer, ended with it; plain ones run
-inline. What a method is and how it is run stands in `invoke.py`.
+The rule above all others: every request gets exactly one answer, whatever happens to it. Bytes come in through
+`feed`, go out through the transport it is given. Handlers that are `async` run as tasks of this peer, ended with it;
+plain ones run inline. What a method is and how it is run stands in `invoke.py`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ MAX_IN_FLIGHT = 1024
 """Requests of one peer at a time: more than any user interface has open, few enough to keep memory bounded."""
 
 DRAIN_LIMIT = 25.0
-"""Seconds `shutdown` waits for running requests before it cancels them: a long answer may end, a stuck one may not stay."""
+"""Seconds `shutdown` waits for running requests before it cancels them: a long answer may end, a stuck one may not
+stay."""
 
 FLUSH_AT = 64 << 10
 """Bytes gathered before they are handed to the transport at once: the size of a pipe."""
@@ -52,7 +53,8 @@ MAX_PENDING_EVENTS = 1024
 
 
 class Transport(Protocol):
-    """Where bytes go. `write` never blocks; past its high-water mark `blocked` is true until the reader has caught up."""
+    """Where bytes go. `write` never blocks; past its high-water mark `blocked` is true until the reader has caught
+    up."""
 
     @property
     def blocked(self) -> bool: ...
@@ -65,7 +67,8 @@ class Transport(Protocol):
 
 
 class Peer:
-    """One client's conversation. `closed` is set when it is over: by `exit`, end of input, or a stream beyond repair."""
+    """One client's conversation. `closed` is set when it is over: by `exit`, end of input, or a stream beyond
+    repair."""
 
     def __init__(self, service: Service, transport: Transport) -> None:
         self._service, self._transport = service, transport

@@ -1,11 +1,11 @@
 """Moves bytes between a client and a `Peer` over standard input and output, and ends with them.
 
-`claim` takes file descriptors 0 and 1 away from everybody else before any extension is imported: the wire runs on private
-duplicates, so neither `print()` nor C code nor a child process can write into it or read from it.
+`claim` takes file descriptors 0 and 1 away from everybody else before any extension is imported: the wire runs on
+private duplicates, so neither `print()` nor C code nor a child process can write into it or read from it.
 
 Two transports behind one interface: on POSIX with a pipe or socket, the event loop's own readers and writers on
-non-blocking descriptors; elsewhere (files, terminals, Windows) a reader and a writer thread. The Windows parts are written
-from documentation and have not been run there.
+non-blocking descriptors; elsewhere (files, terminals, Windows) a reader and a writer thread. The Windows parts are
+written from documentation and have not been run there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ HIGH_WATER = 1 << 20
 """Unsent bytes past which streams wait for the client to read."""
 
 GRACE = 1.0
-"""Seconds to flush the last answers to a client that has stopped sending. One that does not read either is left behind."""
+"""Seconds to flush the last answers to a client that has stopped sending. One that does not read either is left
+behind."""
 
 _claimed = False
 
@@ -94,6 +95,7 @@ async def serve(service: Service, read: int, write: int) -> Peer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
                 await transport.flushed()
+        transport.close()
         watch()
     return peer
 
@@ -201,6 +203,11 @@ class _LoopTransport:
             self._closed()
             return len(data)
 
+    def close(self) -> None:
+        """Forget what was not taken."""
+        if self._pending:
+            self._loop.remove_writer(self._write)
+
     async def drained(self) -> None:
         await self._room.wait()
 
@@ -211,7 +218,8 @@ class _LoopTransport:
 class _ThreadTransport:
     """A reader and a writer thread, for descriptors that an event loop cannot wait for.
 
-    The reader sits in a blocking read that nothing can interrupt; both threads are daemons and end with the process.
+    The reader sits in a blocking read that nothing can interrupt; it is a daemon and ends with its input or the
+    process.
     """
 
     def __init__(self, read: int, write: int, closed: Callable[[], None]) -> None:
@@ -220,7 +228,7 @@ class _ThreadTransport:
         self._condition = threading.Condition()
         self._pending: list[bytes] = []
         self._size = 0
-        self._stopped = False
+        self._stopped = self._stopping = False
         self._empty = asyncio.Event()
         self._empty.set()
         self._room = asyncio.Event()
@@ -281,7 +289,9 @@ class _ThreadTransport:
     def _writer(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._pending)
+                self._condition.wait_for(lambda: self._pending or self._stopping)
+                if not self._pending:
+                    return
                 data, self._pending = b"".join(self._pending), []
             view = memoryview(data)
             while view:
@@ -300,6 +310,12 @@ class _ThreadTransport:
             self._room.set()
         if not self._size:
             self._empty.set()
+
+    def close(self) -> None:
+        """End the writer once it has written what there is."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
 
     async def drained(self) -> None:
         await self._room.wait()

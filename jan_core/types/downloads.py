@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-__all__ = ["AdoptedFile", "Admission", "DownloadFile", "DownloadJob", "DownloadSource"]
+__all__ = ["Admission", "AdoptedFile", "DownloadFile", "DownloadJob", "DownloadSource"]
 
 
 class DownloadFile(Struct, omit_defaults=True):

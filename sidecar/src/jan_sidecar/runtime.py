@@ -1,7 +1,7 @@
 """Opens a host the way the product runs it: its data folder, its log, its HTTP client.
 
-Every frontend (stdio, HTTP, command line) starts here. Nothing in this module is needed by more than one of them and known to
-the core, and nothing heavy is imported before it is used.
+Every frontend (stdio, HTTP, command line) starts here. Nothing in this module is needed by more than one of them and
+known to the core, and nothing heavy is imported before it is used.
 """
 
 from __future__ import annotations

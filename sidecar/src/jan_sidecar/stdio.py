@@ -22,8 +22,14 @@ EXIT_LIMIT = 2.5
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the sidecar on this process's standard input and output."""
-    parser = argparse.ArgumentParser(prog="jan-sidecar", description="The backend of a local-first AI app: JSON-RPC on stdio.")
-    parser.add_argument("--data-dir", metavar="DIR", help="where everything is kept (default: JAN_DATA_DIR, else the user's data folder)")
+    parser = argparse.ArgumentParser(
+        prog="jan-sidecar", description="The backend of a local-first AI app: JSON-RPC on stdio."
+    )
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="where everything is kept (default: JAN_DATA_DIR, else the user's data folder)",
+    )
     parser.add_argument("--safe-mode", action="store_true", help="start first-party extensions only")
     parser.add_argument("-v", "--verbose", action="store_true", help="log more to standard error")
     options = parser.parse_args(arguments)

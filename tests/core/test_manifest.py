@@ -1,0 +1,82 @@
+"""What an extension says of itself without being imported, and which host versions it accepts."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jan_core.manifest import ManifestError, read_manifest
+from jan_core.versions import parse_version, satisfies
+
+GOOD = (
+    '[project]\nversion = "2.3"\n[tool.jan.extension]\nid = "hello"\nrequires-core = ">=1.0,<2"\nmethods = ["hello."]\n'
+)
+
+
+def package(folder: Path, text: str | None, where: str = "hello_pkg/jan-extension.toml") -> EntryPoint:
+    (folder / "hello_pkg").mkdir(exist_ok=True)
+    (folder / "hello_pkg" / "__init__.py").write_text("raise SystemExit('imported!')")
+    if text is not None:
+        (folder / where).write_text(text, encoding="utf-8")
+    return EntryPoint("hello", "hello_pkg.plugin:Hello", "jan.extensions")
+
+
+@pytest.fixture(autouse=True)
+def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.parametrize("where", ["hello_pkg/jan-extension.toml", "pyproject.toml"])
+def test_the_manifest_is_read_from_wheel_or_project_without_importing(tmp_path: Path, where: str) -> None:
+    manifest, version = read_manifest(package(tmp_path, GOOD, where), api_version="1.0")
+    assert (manifest.id, manifest.methods, manifest.activation, version) == ("hello", ["hello."], "on-method", "2.3")
+    assert "hello_pkg" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "carries no jan-extension.toml"),
+        ("not [ toml", "jan-extension.toml"),
+        ("[tool.other]\n", "no table"),
+        (GOOD.replace('id = "hello"', 'id = "other"'), "must be the entry point's name"),
+        (GOOD.replace('id = "hello"', 'id = "He llo"'), "must be the entry point's name"),
+        (GOOD.replace(">=1.0,<2", ">=2"), "requires host API >=2, this host has 1.0"),
+        (GOOD.replace(">=1.0,<2", "~=1.0"), "not a version range"),
+        (GOOD + 'activation = "sometimes"\n', "activation"),
+        (GOOD + "colour = 1\n", "colour"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_says_where_and_why(tmp_path: Path, text: str | None, says: str) -> None:
+    with pytest.raises(ManifestError, match=says):
+        read_manifest(package(tmp_path, text), api_version="1.0")
+
+
+def test_a_package_that_is_not_there_is_named() -> None:
+    with pytest.raises(ManifestError, match="no_such_package"):
+        read_manifest(EntryPoint("hello", "no_such_package:X", "jan.extensions"), api_version="1.0")
+
+
+numbers = st.lists(st.integers(min_value=0, max_value=10**6), min_size=1, max_size=4)
+
+
+@given(numbers, numbers)
+def test_versions_compare_as_numbers(left: list[int], right: list[int]) -> None:
+    a, b = ".".join(map(str, left)), ".".join(map(str, right))
+    width = max(len(left), len(right))
+    pad = [v + [0] * (width - len(v)) for v in (left, right)]
+    assert satisfies(a, f">={b}") == (pad[0] >= pad[1])
+    assert satisfies(a, f"=={b}") == (pad[0] == pad[1])
+    assert satisfies(a, f">={b},<={b}") == (pad[0] == pad[1])
+    assert satisfies(a, "")
+
+
+@pytest.mark.parametrize("text", ["", "1.x", "v1", "1..2", "1.0rc1"])
+def test_what_is_no_dotted_version_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="version"):
+        parse_version(text)

@@ -1,0 +1,281 @@
+"""What only the wire shows: the handshake, JSON-RPC's own rules, limits, batches, framing, and a reader that stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jan_core import RpcError
+from jan_core.host import Host
+from jan_core.rpc.peer import MAX_IN_FLIGHT, Peer
+
+from .conftest import Sample, Wire
+
+
+class Recorder:
+    """A transport that keeps what was written."""
+
+    blocked = False
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self.wrote = asyncio.Event()
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+        self.wrote.set()
+
+    async def drained(self) -> None:
+        return
+
+    def messages(self) -> list[Any]:
+        return [json.loads(line) for line in bytes(self.written).splitlines()]
+
+
+Exchange = Callable[..., Awaitable[list[Any]]]
+
+
+@pytest.fixture
+async def exchange(host: Host) -> Exchange:
+    """Feed bytes to a fresh, initialized peer and collect what it answers, in order."""
+
+    async def run(*lines: bytes | dict[str, Any] | list[Any], answers: int = 1, initialize: bool = True) -> list[Any]:
+        recorder = Recorder()
+        peer = Peer(host, recorder)
+        if initialize:
+            peer.feed(b'{"jsonrpc":"2.0","id":"init","method":"initialize"}\n')
+            peer.flush()
+            recorder.written.clear()
+        for line in lines:
+            peer.feed(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
+        with anyio.fail_after(5):
+            peer.flush()
+            while len(recorder.messages()) < answers:
+                recorder.wrote.clear()
+                await recorder.wrote.wait()
+        await peer.aclose()
+        return recorder.messages()
+
+    return run
+
+
+def request(id: Any, method: str, params: Any = None) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": id, "method": method, **({} if params is None else {"params": params})}
+
+
+def code(message: Any) -> int:
+    return int(message["error"]["code"])
+
+
+async def test_the_handshake_says_who_answers_and_what_is_there(wire: Wire) -> None:
+    async with wire(initialize=False) as client:
+        answer = await client.call(
+            "initialize", {"protocolVersion": "1.0", "clientInfo": {"name": "x", "version": "1"}}
+        )
+    assert set(answer) == {"protocolVersion", "serverInfo", "capabilities", "extensions", "schemaHash"}
+    assert answer["serverInfo"]["pid"] > 0
+    assert "test" in answer["capabilities"]["namespaces"]
+    assert [(e["id"], e["state"], e["generation"]) for e in answer["extensions"]] == [("test", "active", 1)]
+
+
+async def test_requests_before_initialize_are_refused_and_initialize_comes_once(exchange: Exchange) -> None:
+    init = request(2, "initialize", {"protocolVersion": "1.0", "clientInfo": {"name": "x", "version": "1"}})
+    early, first, second = await exchange(request(1, "ping"), init, {**init, "id": 3}, answers=3, initialize=False)
+    assert code(early) == -32002
+    assert "result" in first
+    assert code(second) == -32600
+
+
+@pytest.mark.parametrize(
+    ("line", "id", "expected"),
+    [
+        (b"{nonsense}\n", None, -32700),
+        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":}}\n', None, -32700),
+        # The envelope is sound, so its sender can be told which request it was.
+        (b'{"jsonrpc":"2.0","id":1,"method":"test.echo","params":{"text":"\xff"}}\n', 1, -32700),
+        (b'{"jsonrpc":"1.0","id":1,"method":"ping"}\n', 1, -32600),
+        (b'{"jsonrpc":"2.0","id":null,"method":"ping"}\n', None, -32600),
+        (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}\n', None, -32600),
+        (b'{"jsonrpc":"2.0","id":true,"method":"ping"}\n', None, -32600),
+        (b'{"jsonrpc":"2.0","id":7,"method":42}\n', 7, -32600),
+        (b'{"jsonrpc":"2.0","id":8}\n', 8, -32600),
+        (b'"just a string"\n', None, -32600),
+        (b"[]\n", None, -32600),
+        (b"[" * 100_000 + b"\n", None, -32600),
+        (
+            b'{"jsonrpc":"2.0","id":9,"method":"test.echo","params":{"text":' + b"[" * 200 + b"]" * 200 + b"}}\n",
+            9,
+            -32600,
+        ),
+    ],
+)
+async def test_what_is_no_request_is_answered_with_the_right_code_and_id(
+    exchange: Exchange, line: bytes, id: Any, expected: int
+) -> None:
+    bad, good = await exchange(line, request("after", "ping"), answers=2)
+    assert (bad["id"], code(bad)) == (id, expected)
+    assert good == {"id": "after", "result": {}, "jsonrpc": "2.0"}
+
+
+async def test_bad_notifications_are_never_answered(exchange: Exchange) -> None:
+    lines = [
+        b'{"jsonrpc":"2.0","method":"no.such"}\n',
+        b'{"jsonrpc":"2.0","method":"test.double","params":{"value":"x"}}\n',
+        b'{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"nope":1}}\n',
+        b'{"jsonrpc":"2.0","id":5,"result":"to nothing we asked"}\n',
+        b"\n  \n",
+    ]
+    assert [m["id"] for m in await exchange(*lines, request(1, "ping"))] == [1]
+
+
+async def test_a_cancelled_request_is_answered_once_with_its_code(exchange: Exchange, sample: Sample) -> None:
+    # Both in one read: the task has not begun when it is cancelled, and still owes its answer.
+    both = json.dumps(request(1, "test.wait")).encode() + b"\n"
+    both += b'{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":1}}\n'
+    (answer,) = await exchange(both)
+    assert (answer["id"], code(answer)) == (1, -32800)
+
+
+async def test_an_id_in_flight_is_refused_and_the_first_request_still_answered(
+    exchange: Exchange, sample: Sample
+) -> None:
+    sample.release.set()
+    refused, answered = await exchange(request(1, "test.wait"), request(1, "test.wait"), answers=2)
+    assert code(refused) == -32600
+    assert answered["result"] == "released"
+
+
+async def test_requests_past_the_limit_in_flight_are_refused_as_retryable(exchange: Exchange) -> None:
+    lines = b"".join(json.dumps(request(i, "test.wait")).encode() + b"\n" for i in range(MAX_IN_FLIGHT + 1))
+    answers = await exchange(lines)
+    assert answers[0]["id"] == MAX_IN_FLIGHT
+    assert code(answers[0]) == -32001
+    assert answers[0]["error"]["data"]["retryable"] is True
+    assert len(answers) == MAX_IN_FLIGHT + 1, "the end of the conversation answers the others too"
+    assert {code(a) for a in answers[1:]} == {-32800}
+
+
+async def test_a_message_past_the_size_limit_is_skipped_and_the_stream_goes_on(exchange: Exchange) -> None:
+    big = b'{"jsonrpc":"2.0","id":1,"method":"test.echo","params":{"text":"' + b"x" * (33 << 20) + b'"}}\n'
+    too_big, good = await exchange(big, request(2, "ping"), answers=2)
+    assert (too_big["id"], code(too_big)) == (None, -32600)
+    assert good["id"] == 2
+
+
+async def test_a_batch_is_answered_by_one_array_without_its_notifications(exchange: Exchange) -> None:
+    batch = [
+        request(1, "test.double", {"value": 1}),
+        {"jsonrpc": "2.0", "method": "test.emit", "params": {"text": "x"}},
+        request(2, "test.echo", {"text": "b"}),
+        42,
+        request(3, "no.such"),
+    ]
+    messages = [m for m in await exchange(batch) if isinstance(m, list)]
+    assert len(messages) == 1
+    by_id = {m["id"]: m for m in messages[0]}
+    assert by_id[1]["result"] == {"value": 2}
+    assert by_id[2]["result"] == {"text": "b"}
+    assert code(by_id[3]) == -32601
+    assert code(by_id[None]) == -32600
+    assert len(messages[0]) == 4
+
+
+async def test_content_length_framing_is_recognised_and_answered_in_kind(host: Host) -> None:
+    recorder = Recorder()
+    peer = Peer(host, recorder)
+    body = json.dumps(request(1, "initialize")).encode()
+    framed = b"Content-Length: %d\r\nContent-Type: application/json\r\n\r\n%b" % (len(body), body)
+    for byte in framed:  # however it is cut
+        peer.feed(bytes([byte]))
+    peer.flush()
+    head, _, answer = bytes(recorder.written).partition(b"\r\n\r\n")
+    assert head == b"Content-Length: %d" % len(answer)
+    assert json.loads(answer)["id"] == 1
+    await peer.aclose()
+
+
+async def test_a_progress_token_is_not_a_param_and_progress_ends(exchange: Exchange) -> None:
+    messages = await exchange(request(1, "test.work", {"value": 2, "progressToken": "t"}), answers=4)
+    assert [m["params"]["value"]["kind"] for m in messages[:-1]] == ["begin", "report", "end"]
+    assert {m["params"]["token"] for m in messages[:-1]} == {"t"}
+    assert messages[-1]["result"] == "done"
+
+
+async def test_shutdown_answers_after_running_work_and_refuses_new(exchange: Exchange, sample: Sample) -> None:
+    async def release() -> None:
+        await sample.running.wait()
+        sample.release.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(release)
+        refused, worked, done = await exchange(
+            request(1, "test.wait"), request(2, "shutdown"), request(3, "ping"), answers=3
+        )
+    assert (refused["id"], code(refused)) == (3, -32003)
+    assert (worked["id"], worked["result"]) == (1, "released")
+    assert (done["id"], done["result"]) == (2, None)
+
+
+async def test_a_client_that_stops_reading_stalls_its_stream_and_not_memory(wire: Wire, sample: Sample) -> None:
+    async with wire() as client:
+        client.transport.pause_reading()  # type: ignore[attr-defined]
+        client.send_raw(msgspec.json.encode(request(77, "test.count", {"value": 1_000_000})))
+        with anyio.fail_after(10):
+            reached = -1
+            while reached != sample.sent or not reached:  # until it stands still
+                reached = sample.sent
+                await anyio.sleep(0.2)
+            assert sample.sent < 100_000
+            client.transport.resume_reading()  # type: ignore[attr-defined]
+            client.notify("$/cancelRequest", {"id": 77})
+            assert await client.call("test.double", {"value": 2}) == {"value": 4}
+
+
+async def test_end_of_input_cancels_what_runs_and_ends_the_conversation(wire: Wire, sample: Sample) -> None:
+    async with wire() as client:
+        async with anyio.create_task_group() as group:
+
+            async def lost() -> None:
+                with pytest.raises((RpcError, ConnectionError)):
+                    await client.call("test.wait")
+
+            group.start_soon(lost)
+            await sample.running.wait()
+            client._writer.close()
+            with anyio.fail_after(5):
+                await sample.cancelled.wait()
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    noise=st.lists(st.binary(max_size=60) | st.sampled_from([b"\n", b"[", b'{"jsonrpc":"2.0","id":1', b'"}', b"\x00"]))
+)
+def test_no_bytes_end_the_conversation_or_go_unanswered_for_ever(noise: list[bytes]) -> None:
+    async def run() -> None:
+        import tempfile
+        from pathlib import Path
+
+        from jan_core.host import Host
+
+        with tempfile.TemporaryDirectory() as folder:
+            async with Host(Path(folder), sources=[]) as host:
+                recorder = Recorder()
+                peer = Peer(host, recorder)
+                # The first byte decides the framing; noise after it must not matter.
+                peer.feed(b'{"jsonrpc":"2.0","id":"init","method":"initialize"}\n')
+                for part in noise:
+                    peer.feed(part)
+                peer.feed(b'\n{"jsonrpc":"2.0","id":"last","method":"ping"}\n')
+                peer.flush()
+                assert recorder.messages()[-1] == {"id": "last", "result": {}, "jsonrpc": "2.0"}
+                await peer.aclose()
+
+    anyio.run(run)
