@@ -46,8 +46,8 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
 def make_parrot(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
     """Makes a llama GGUF that always answers `text`, byte by byte, with a probability of nearly 1.
 
-    Every byte of `text` leads to the next one (so each may be in it only once), a line feed to the first, the last
-    to the end of the answer, or with `loop` to the first again. Attention and feed-forward weights are 0.
+    Every byte of `text` leads to the next one (so each may be in it only once), a line feed to the first,
+    the last to the end of the answer, or with `loop` to the first again. All other weights are 0.
     """
 
     def make(text: str, *, loop: bool = False, **changes: Any) -> Path:
@@ -127,13 +127,14 @@ def _write_model(
 
     if chain is None:
         embedding = random.standard_normal((n_vocab, n_embd), dtype=np.float32)
-        embedding[BOS:] = 0  # control tokens are never the likeliest
+        output = random.standard_normal((n_vocab, n_embd), dtype=np.float32) / 2
+        output[[*range(32), *range(127, n_vocab)]] = 0  # what is no printable letter is never the likeliest
     else:
         embedding = np.eye(n_vocab, n_embd, dtype=np.float32)
         output = np.zeros((n_vocab, n_embd), np.float32)
         for token, following in chain.items():
             output[following, token] = 1
-        writer.add_tensor("output.weight", output)
+    writer.add_tensor("output.weight", output)
     writer.add_tensor("token_embd.weight", embedding)
     ones("output_norm.weight")
     for layer in range(n_layer):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
-
 from jan_llamacpp.worker.text import TextStream
 
 # A small alphabet makes stop strings meet the text; the wide one makes characters of 1 to 4 bytes.
@@ -20,7 +21,7 @@ def cut_into_tokens(draw: st.DrawFn, text: st.SearchStrategy[str]) -> tuple[str,
     data = chosen.encode()
     cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=12)))
     edges = [0, *cuts, len(data)]
-    return chosen, [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return chosen, [data[a:b] for a, b in pairwise(edges)]
 
 
 def stream(tokens: list[bytes], stops: list[str]) -> tuple[list[str], bool]:
@@ -49,7 +50,9 @@ def test_any_cut_of_any_text_yields_exactly_what_stands_before_the_first_stop_st
 
 
 @given(cut_into_tokens(WIDE))
-def test_without_stop_strings_every_finished_character_is_shown_at_once(case: tuple[str, list[bytes]]) -> None:
+def test_without_stop_strings_every_finished_character_is_shown_at_once(
+    case: tuple[str, list[bytes]],
+) -> None:
     _, tokens = case
     text, fed, seen = TextStream(), b"", ""
     for token in tokens:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from jan_llamacpp.worker.frames import FrameDecoder, FrameError, frame
 from jan_llamacpp.worker.protocol import (
     Cancel,
@@ -30,7 +31,7 @@ def test_frames_come_out_as_they_went_in_however_the_pipe_cut_them(bodies: list[
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
     edges = [0, *cuts, len(stream)]
     decoder, out = FrameDecoder(), []
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         out += decoder.feed(stream[a:b])
     assert out == bodies
     assert not decoder.incomplete
@@ -64,7 +65,9 @@ def test_any_bytes_are_a_message_or_a_decoding_error(data: bytes) -> None:
 
 def test_messages_survive_the_journey() -> None:
     params = GenerateParams(
-        Prompt(messages=[{"role": "user", "content": "🙂"}]), Sampling(seed=7, logit_bias={3: -1.5}), stop=["\n"]
+        Prompt(messages=[{"role": "user", "content": "🙂"}]),
+        Sampling(seed=7, logit_bias={3: -1.5}),
+        stop=["\n"],
     )
     for down in (Generate(4, params), Cancel(4)):
         assert decode_to_worker(encode(down)) == down

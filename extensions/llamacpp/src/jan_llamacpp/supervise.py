@@ -75,9 +75,7 @@ class Child(asyncio.SubprocessProtocol):
     Make one with `spawn`.
     """
 
-    def __init__(
-        self, on_message: Callable[[FromWorker], None], on_exit: Callable[[ExitReason], None]
-    ) -> None:
+    def __init__(self, on_message: Callable[[FromWorker], None], on_exit: Callable[[ExitReason], None]) -> None:
         self._on_message, self._on_exit = on_message, on_exit
         self._decoder = FrameDecoder()
         self._log = bytearray()

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -97,9 +97,7 @@ class ChatTemplate:
             for part in self._template.generate(variables):
                 size += len(part)
                 if size > MAX_OUTPUT:
-                    raise TemplateError(
-                        "too_large", f"the chat template writes more than {MAX_OUTPUT} characters"
-                    )
+                    raise TemplateError("too_large", f"the chat template writes more than {MAX_OUTPUT} characters")
                 parts.append(part)
         return "".join(parts)
 
@@ -133,15 +131,16 @@ def _prepared_call(call: dict[str, Any]) -> dict[str, Any]:
 
 def _environment() -> Environment:
     from jinja2 import nodes
+    from jinja2.exceptions import SecurityError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.parser import Parser
     from jinja2.runtime import Context
-    from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
         """Hugging Face's `{% generation %}`: marks what a training run learns from. Plain text here."""
 
-        tags: ClassVar = {"generation"}
+        tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
         def parse(self, parser: Parser) -> list[nodes.Node]:
             next(parser.stream)
@@ -177,9 +176,7 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """Hugging Face's filter: plain JSON, where Jinja's own escapes for HTML."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise_exception(message: object) -> NoReturn:
@@ -208,9 +205,7 @@ def _limits() -> Iterator[None]:
     except SecurityError as error:
         raise TemplateError("unsafe", f"the chat template does what it must not: {error}") from error
     except TemplateSyntaxError as error:
-        raise TemplateError(
-            "syntax", f"the chat template has an error in line {error.lineno}: {error}"
-        ) from error
+        raise TemplateError("syntax", f"the chat template has an error in line {error.lineno}: {error}") from error
     except (RecursionError, Exception) as error:  # whatever a stranger's program may raise
         raise TemplateError("failed", f"the chat template failed: {type(error).__name__}: {error}") from error
 
@@ -239,9 +234,7 @@ class _Watchdog:
     def _bark(self) -> None:
         with self._lock:
             if not self._left:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(self._thread), ctypes.py_object(_TooSlow)
-                )
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(_TooSlow))
 
 
 @contextmanager

@@ -29,9 +29,7 @@ class Context:
     Raises Refusal("model_load_failed") when there is no memory for it.
     """
 
-    def __init__(
-        self, native: Native, model: Model, options: LoadOptions, n_cells: int, threads: int
-    ) -> None:
+    def __init__(self, native: Native, model: Model, options: LoadOptions, n_cells: int, threads: int) -> None:
         self._native, c = native, native.c
         self._n_vocab = model.n_vocab
         params = c.llama_context_default_params()

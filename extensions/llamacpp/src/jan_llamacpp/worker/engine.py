@@ -81,9 +81,7 @@ def _sizes(model: Model, options: LoadOptions) -> tuple[int, int]:
     if not 1 <= options.n_seq <= 256:
         raise Refusal("model_load_failed", f"n_seq is {options.n_seq}; it must be between 1 and 256")
     if not options.n_seq <= options.n_batch <= 65_536:
-        raise Refusal(
-            "model_load_failed", f"n_batch is {options.n_batch}; it must be between n_seq and 65536"
-        )
+        raise Refusal("model_load_failed", f"n_batch is {options.n_batch}; it must be between n_seq and 65536")
     if options.threads is not None and not 1 <= options.threads <= 512:
         raise Refusal("model_load_failed", f"threads is {options.threads}; it must be between 1 and 512")
     n_ctx = options.n_ctx if options.n_ctx is not None else min(model.n_ctx_train or DEFAULT_CTX, DEFAULT_CTX)

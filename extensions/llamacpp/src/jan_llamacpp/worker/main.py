@@ -18,6 +18,8 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
+
 from .frames import FrameDecoder, FrameError
 from .protocol import (
     PROTOCOL,
@@ -35,6 +37,7 @@ from .protocol import (
     StatsRequest,
     ToWorker,
     decode_to_worker,
+    request_id,
 )
 from .refusal import Refusal
 from .stdio import Pipe, claim
@@ -55,7 +58,7 @@ def main(engine_dir: str) -> NoReturn:
     try:
         while data := os.read(reader, READ_SIZE):
             for body in decoder.feed(data):
-                worker.handle(decode_to_worker(body))
+                worker.receive(body)
     except (FrameError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         print(
             f"worker: the pipe carries no frames of ours ({type(error).__name__})",
@@ -76,6 +79,16 @@ class _Worker:
         self._stopping = False
         self._load: Load | None = None
         self._reported = 0.0
+
+    def receive(self, body: bytes) -> None:
+        """Decode one message and act on it; a request of the wrong shape is refused, and only that."""
+        try:
+            message = decode_to_worker(body)
+        except msgspec.ValidationError as error:
+            refusal = Refusal("invalid_generation", f"the request has the wrong shape: {error}")
+            self._refuse(request_id(body), refusal)
+            return
+        self.handle(message)
 
     def handle(self, message: ToWorker) -> None:
         """Act on one message, in the reader's thread."""

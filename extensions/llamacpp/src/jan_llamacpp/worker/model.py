@@ -41,9 +41,7 @@ class Model:
             # The reason is known to the log only; the host reads it from there.
             raise Refusal("model_load_failed", "llama.cpp could not load the model")
         if c.llama_model_has_encoder(self.handle) or not c.llama_model_has_decoder(self.handle):
-            raise Refusal(
-                "model_load_failed", "this model does not generate text", reason="not a decoder model"
-            )
+            raise Refusal("model_load_failed", "this model does not generate text", reason="not a decoder model")
         self.vocab: Any = c.llama_model_get_vocab(self.handle)
         self.n_vocab = int(c.llama_vocab_n_tokens(self.vocab))
         if self.n_vocab <= 0:

@@ -10,9 +10,11 @@ Not a wrapper with classes and lifetimes: those are in `model.py`, `context.py` 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import importlib.machinery
+import os
 import sys
 import types
 from pathlib import Path
@@ -22,6 +24,7 @@ from .refusal import Refusal
 
 __all__ = ["KV_TYPES", "Native", "load_native"]
 
+LOG_INFO = 2
 KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
 """`ggml_type` by the name used in the options."""
 
@@ -32,6 +35,9 @@ class Native:
     def __init__(self, module: Any, version: str) -> None:
         self.c = module
         self.version = version
+        # Kept as long as the library: it calls this.
+        self._log = module.llama_log_callback(_log)
+        module.llama_log_set(self._log, None)
         self._quick = ctypes.PyDLL(module._lib._name)
         i32, ptr, size_t = ctypes.c_int32, ctypes.c_void_p, ctypes.c_size_t
         self.logits_address = self._bind("llama_get_logits_ith", ptr, ptr, i32)
@@ -72,6 +78,13 @@ def load_native(engine_dir: Path) -> Native:
         return Native(module, _version(engine_dir))
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise Refusal("engine_broken", f"the inference engine cannot be loaded: {error}") from error
+
+
+def _log(level: int, text: bytes | None, _user: object) -> None:
+    """Let llama.cpp write to stderr what is information or worse, and not every node of its graphs."""
+    if level >= LOG_INFO and text:  # a continuation (5) belongs to the line before it; all of them are shown
+        with contextlib.suppress(OSError):
+            os.write(2, text)
 
 
 def _version(engine_dir: Path) -> str:

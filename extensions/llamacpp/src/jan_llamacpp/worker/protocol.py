@@ -45,6 +45,7 @@ __all__ = [
     "decode_from_worker",
     "decode_to_worker",
     "encode",
+    "request_id",
 ]
 
 PROTOCOL = 1
@@ -264,6 +265,12 @@ class Failed(_Message):
 ToWorker = Load | Generate | Cancel | Count | StatsRequest | Shutdown
 FromWorker = Hello | LoadProgress | Loaded | Step | Counted | StatsReply | Failed
 
+
+class _Envelope(Struct):
+    id: int
+
+
+_envelope = msgspec.msgpack.Decoder(_Envelope)
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
@@ -277,6 +284,11 @@ def encode(message: ToWorker | FromWorker) -> bytes:
 def decode_to_worker(body: bytes) -> ToWorker:
     """A message for the worker. Raises msgspec.DecodeError (ValidationError too), or UnicodeDecodeError."""
     return _to_worker.decode(body)
+
+
+def request_id(body: bytes) -> int:
+    """The id of a message whose other fields are wrong. Raises msgspec.DecodeError when it has none."""
+    return _envelope.decode(body).id
 
 
 def decode_from_worker(body: bytes) -> FromWorker:

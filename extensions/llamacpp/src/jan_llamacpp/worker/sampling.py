@@ -10,6 +10,7 @@ One sampler for each generation: it owns the random state. Knows nothing of sequ
 from __future__ import annotations
 
 import ctypes
+import math
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -57,11 +58,12 @@ def top_k_indices(row: Row, k: int) -> Indices:
 class Sampler:
     """Draws the tokens of one generation. `close` frees its C part.
 
-    Raises Refusal("invalid_generation") for a bias on a token that does not exist.
+    Raises Refusal("invalid_generation") for numbers that mean nothing, and biases on tokens there are not.
     """
 
     def __init__(self, native: Native, n_vocab: int, params: Sampling) -> None:
         self._native, self._params, self._n_vocab = native, params, n_vocab
+        _check(params)
         self._bias: tuple[Indices, Row] | None = None
         if params.logit_bias:
             ids = np.array(list(params.logit_bias), dtype=np.intp)
@@ -98,7 +100,7 @@ class Sampler:
             return int(self._native.sampler_sample(self._chain, context, index))
         best = top_k_indices(row, self._params.top_k)
         values = row[best]
-        if not np.isfinite(values[0]):
+        if np.isnan(values).any():
             raise _not_a_number()
         candidates = self._view
         candidates["id"], candidates["logit"], candidates["p"] = best, values, 0.0
@@ -152,14 +154,26 @@ class Sampler:
     def _make_candidates(self, count: int) -> None:
         c = self._native.c
         self._candidates = (c.llama_token_data * count)()
-        self._view = np.frombuffer(
-            self._candidates, dtype=np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
-        )
+        self._view = np.frombuffer(self._candidates, dtype=np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]))
         data = ctypes.cast(self._candidates, ctypes.POINTER(c.llama_token_data))
         self._array = c.llama_token_data_array(data=data, size=0, selected=-1, sorted=False)
 
 
+def _check(params: Sampling) -> None:
+    numbers = {
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "min_p": params.min_p,
+        "repeat_penalty": params.repeat_penalty,
+        "frequency_penalty": params.frequency_penalty,
+        "presence_penalty": params.presence_penalty,
+    }
+    for name, value in numbers.items():
+        if not math.isfinite(value) or (name == "repeat_penalty" and value <= 0):
+            raise Refusal("invalid_generation", f"{name} is {value}")
+    if not all(math.isfinite(value) for value in params.logit_bias.values()):
+        raise Refusal("invalid_generation", "logit_bias holds a value that is no number")
+
+
 def _not_a_number() -> Refusal:
-    return Refusal(
-        "generation_failed", "the model computed no numbers (NaN): the file or the engine is damaged"
-    )
+    return Refusal("generation_failed", "the model computed no numbers (NaN): the file or the engine is damaged")

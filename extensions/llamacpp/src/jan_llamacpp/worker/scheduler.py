@@ -105,9 +105,7 @@ class Scheduler:
         if not tokens:
             raise Refusal("invalid_generation", "the prompt is empty")
         if min(tokens) < 0 or max(tokens) >= self._model.n_vocab:
-            raise Refusal(
-                "invalid_generation", f"the prompt has a token outside 0..{self._model.n_vocab - 1}"
-            )
+            raise Refusal("invalid_generation", f"the prompt has a token outside 0..{self._model.n_vocab - 1}")
         wanted = 1 if params.max_tokens is None else params.max_tokens
         if wanted < 0:
             raise Refusal("invalid_generation", "max_tokens is negative")
@@ -178,11 +176,7 @@ class Scheduler:
                 self._report(sequence, "", "length")
                 continue
             free = [slot for slot in self._slots if slot.sequence is None]
-            if (
-                not free
-                or self._reserved() + sequence.reserve() > self._n_cells
-                or self._prefix_coming(sequence)
-            ):
+            if not free or self._reserved() + sequence.reserve() > self._n_cells or self._prefix_coming(sequence):
                 return
             self._queue.popleft()
             if sequence.sampler is None:
@@ -286,9 +280,7 @@ class Scheduler:
 
     def _plan(self) -> list[tuple[Slot, int]]:
         """Which slots take part in this step, and with how many tokens. Generating sequences come first."""
-        waiting = [
-            (slot, len(slot.sequence.tokens) - len(slot.cache)) for slot in self._active if slot.sequence
-        ]
+        waiting = [(slot, len(slot.sequence.tokens) - len(slot.cache)) for slot in self._active if slot.sequence]
         parts = [(slot, 1) for slot, count in waiting if count == 1]
         room = self._context.n_batch - len(parts)
         if parts:
@@ -331,9 +323,7 @@ class Scheduler:
             slot = parts[0][0]
             sequence = self._leave(slot)
             self._forget(slot)
-            self._fail(
-                sequence, Refusal("generation_failed", f"llama.cpp could not decode (status {status})")
-            )
+            self._fail(sequence, Refusal("generation_failed", f"llama.cpp could not decode (status {status})"))
             return
         for slot, count in parts:
             part = [(slot, min(count, self._pending(slot)))]
@@ -366,9 +356,7 @@ class Scheduler:
         sequence, context = slot.sequence, self._context
         assert sequence is not None
         assert sequence.sampler is not None
-        token = sequence.sampler.sample(
-            context.logits(row), context.handle, row, sequence.tokens, sequence.n_prompt
-        )
+        token = sequence.sampler.sample(context.logits(row), context.handle, row, sequence.tokens, sequence.n_prompt)
         self._stats.generated += 1
         sequence.tokens.append(token)
         sequence.pending += 1

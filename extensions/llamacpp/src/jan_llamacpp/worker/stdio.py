@@ -23,9 +23,9 @@ def claim() -> tuple[int, int]:
     """
     reader, writer = os.dup(0), os.dup(1)  # not inheritable (PEP 446)
     null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0, inheritable=False)
+    os.dup2(null, 0)
     os.close(null)
-    os.dup2(2, 1, inheritable=False)
+    os.dup2(2, 1)
     if sys.platform == "win32":
         import msvcrt
 
