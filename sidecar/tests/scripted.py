@@ -1,0 +1,228 @@
+"""A test engine: an extension that serves the inference methods by following orders in the question itself.
+
+It stands where the real engine stands in the method table, so that what is tested here (HTTP, the command line) is
+tested against timing and failures that no real model produces on demand.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import msgspec
+
+from jan_core import Call, JanError, Overloaded, hookimpl, method, methods_of
+from jan_core.types import (
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatDelta,
+    ChatMessage,
+    ChatRequest,
+    ChunkChoice,
+    CompletionChoice,
+    CompletionRequest,
+    FunctionCall,
+    InstalledModel,
+    TextCompletion,
+    ToolCall,
+    Usage,
+)
+
+MODEL = "scripted-1"
+METHODS = ("models.", "chat.", "completions.", "tokens.", "engines.")
+
+
+class ModelNotFound(JanError):
+    """As the real engine has it."""
+
+    code, type = -32044, "model_not_found"
+
+
+class WorkerDied(JanError):
+    """As the real engine has it."""
+
+    code, type, retryable = -32030, "worker_died", True
+
+
+class ContextOverflow(JanError):
+    """As the real engine has it."""
+
+    code, type = -32032, "context_overflow"
+
+
+class ModelId(msgspec.Struct):
+    id: str
+
+
+class ModelList(msgspec.Struct):
+    models: list[InstalledModel]
+
+
+class CountRequest(msgspec.Struct):
+    messages: list[ChatMessage]
+    model: str = ""
+
+
+class CountResult(msgspec.Struct):
+    tokens: int
+    per_message: list[int]
+    context: int
+
+
+class Anything(msgspec.Struct):
+    """Params that are not looked at."""
+
+
+class ScriptedEngine:
+    """Orders: `say TEXT`, `echo TEXT`, `count N`, `hang after N`, `fail after N`, `work N`, `long`, `tool`, `escape`,
+    `overflow`, `busy`, `defect`."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: nothing was asked yet."""
+        self.requests: list[ChatRequest | CompletionRequest] = []
+        self.running = 0
+        self.sent = 0
+        self.working = threading.Event()
+        self.hanging = threading.Event()
+        self.cancelled = threading.Event()
+        self.loaded = False
+
+    @hookimpl
+    def jan_activate(self) -> None:
+        pass
+
+    @hookimpl
+    def jan_methods(self) -> list[Any]:
+        return methods_of(self)
+
+    @method("models.list")
+    async def list_models(self, params: Anything) -> ModelList:
+        """The one model."""
+        model = InstalledModel(
+            MODEL,
+            "Scripted",
+            "/secret/place.gguf",
+            1234,
+            state="loaded" if self.loaded else "available",
+            imported_at="2026-01-02T03:04:05Z",
+        )
+        return ModelList([model])
+
+    @method("models.load")
+    async def load(self, params: ModelId) -> Anything:
+        """Mark it as loaded."""
+        self._check(params.id)
+        self.loaded = True
+        return Anything()
+
+    @method("models.unload")
+    async def unload(self, params: ModelId) -> Anything:
+        """Mark it as not loaded."""
+        self._check(params.id)
+        self.loaded = False
+        return Anything()
+
+    @method("tokens.count")
+    async def count(self, params: CountRequest) -> CountResult:
+        """A token is a word."""
+        each = [len(message.text().split()) for message in params.messages]
+        return CountResult(sum(each), each, 4096)
+
+    @method("chat.complete", item=ChatChunk)
+    async def chat(self, params: ChatRequest, call: Call) -> ChatCompletion:
+        """Do as the last message says."""
+        self._check(params.model)
+        self.requests.append(params)
+        pieces: list[str] = []
+        reason: Any = "stop"
+        tool_calls = None
+        order = params.messages[-1].text().strip()
+
+        async def send(delta: ChatDelta, finish: Any = None, usage: Usage | None = None) -> None:
+            choices = [] if usage else [ChunkChoice(delta, finish_reason=finish)]
+            await call.send(ChatChunk("chatcmpl-1", 1700000000, MODEL, choices, usage))
+            self.sent += 1
+
+        self.running += 1
+        try:
+            async for piece in self._pieces(order, call):
+                if not pieces:
+                    await send(ChatDelta(role="assistant"))
+                pieces.append(piece)
+                await send(ChatDelta(content=piece))
+        except anyio.get_cancelled_exc_class():
+            self.cancelled.set()
+            raise
+        finally:
+            self.running -= 1
+        if order == "tool":
+            tool_calls = [ToolCall("call_1", FunctionCall("get_weather", '{"city": "Lima"}'))]
+            reason = "tool_calls"
+            await send(ChatDelta(tool_calls=tool_calls))
+        if order == "long":
+            reason = "length"
+        await send(ChatDelta(), finish=reason)
+        usage = Usage(3, len(pieces), 3 + len(pieces))
+        if params.stream_options is not None and params.stream_options.include_usage:
+            await send(ChatDelta(), usage=usage)
+        text = "".join(pieces)
+        message = ChatMessage("assistant", text if tool_calls is None else None, tool_calls=tool_calls)
+        return ChatCompletion("chatcmpl-1", 1700000000, MODEL, [ChatChoice(message, finish_reason=reason)], usage)
+
+    @method("completions.create", item=TextCompletion)
+    async def complete(self, params: CompletionRequest, call: Call) -> TextCompletion:
+        """Do as the prompt says."""
+        self._check(params.model)
+        self.requests.append(params)
+        pieces = []
+        async for piece in self._pieces(params.prompt, call):
+            pieces.append(piece)
+            await call.send(TextCompletion("cmpl-1", 1700000000, MODEL, [CompletionChoice(piece)]))
+        await call.send(TextCompletion("cmpl-1", 1700000000, MODEL, [CompletionChoice("", finish_reason="stop")]))
+        choice = CompletionChoice("".join(pieces), finish_reason="stop")
+        return TextCompletion("cmpl-1", 1700000000, MODEL, [choice], Usage(1, len(pieces), 1 + len(pieces)))
+
+    def _check(self, model: str) -> None:
+        if model not in ("", MODEL):
+            raise ModelNotFound(f"there is no model {model!r} here; installed: {MODEL}", known=[MODEL])
+
+    async def _pieces(self, order: str, call: Call) -> Any:
+        verb, _, rest = order.partition(" ")
+        number = next((int(word) for word in rest.split() if word.isdecimal()), 0)
+        if verb == "busy":
+            raise Overloaded("all places are taken")
+        if verb == "defect":
+            raise RuntimeError("a secret detail")
+        if verb == "overflow":
+            raise ContextOverflow("too long", n_prompt=9, n_ctx=8)
+        if verb == "work":
+            self.working.set()
+            for step in range(number):
+                call.progress(f"building {step} of {number}", done=step, total=number)
+                await anyio.sleep(0.02)
+        if verb in ("count", "hang", "fail"):
+            for step in range(1, number + 1):
+                yield f"{step} "
+                await anyio.lowlevel.checkpoint()
+        if verb == "hang":
+            self.hanging.set()
+            await anyio.sleep_forever()
+        elif verb == "fail":
+            raise WorkerDied("the worker ended", signal=9)
+        elif verb == "escape":
+            yield "red \x1b[31malarm\x1b[0m \x9b2J\x07 done"
+        elif verb == "say":
+            for word in rest.split(" "):
+                yield word + " "
+        elif verb == "echo":
+            yield rest
+        elif verb in ("work", "long"):
+            yield "done"
+        elif verb not in ("count", "tool"):
+            yield f"unknown order {verb!r}"
