@@ -1,4 +1,4 @@
-"""Writes GGUF headers byte by byte, right and wrong ones: for what the `gguf` package would refuse to write."""
+"""Writes GGUF headers byte by byte, right and wrong: for what the `gguf` package would refuse to write."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,7 @@ EMBEDDED_ID = "jan-tiny"
 EMBEDDED_MODEL = Path(__file__).parent / "models" / "jan-tiny.gguf"
 
 _RECORD = "model.json"
+_ABANDONED = 24 * 3600.0  # seconds
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,94}[a-z0-9]|[a-z0-9]")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # names Windows gives to devices
 _KINDS = {
@@ -123,9 +125,7 @@ class ModelStore:
         model = self._describe_embedded() if id == EMBEDDED_ID else self._describe(id) if _is_id(id) else None
         if model is None:
             known = [model.id for model in self.list()]
-            raise ModelNotFound(
-                f"there is no model {id!r} here; installed: {', '.join(known) or 'none'}", known=known
-            )
+            raise ModelNotFound(f"there is no model {id!r} here; installed: {', '.join(known) or 'none'}", known=known)
         return model
 
     def inspect(self, id: str) -> GGUFInfo:
@@ -171,9 +171,7 @@ class ModelStore:
 
     def delete(self, id: str) -> None:
         """Delete a model's files. Raises ModelNotFound, ModelReadOnly, StorageError."""
-        if id == EMBEDDED_ID:
-            raise ModelReadOnly(f"{id} is embedded and cannot be deleted", id=id)
-        self.get(id)
+        self.check_deletable(id)
         doomed = self._root / f".trash-{uuid.uuid4().hex}"
         try:
             (self._root / id).rename(doomed)  # out of sight at once: a crash below leaves nothing that counts
@@ -181,11 +179,18 @@ class ModelStore:
             raise StorageError(f"{id} could not be deleted: {failure.strerror or failure}") from failure
         shutil.rmtree(doomed, ignore_errors=True)
 
+    def check_deletable(self, id: str) -> None:
+        """Raises ModelNotFound or ModelReadOnly where `delete` would."""
+        if id == EMBEDDED_ID:
+            raise ModelReadOnly(f"{id} is embedded and cannot be deleted", id=id)
+        self.get(id)
+
     def sweep(self) -> None:
-        """Delete what interrupted imports and deletions left. Call when none is running, as at start."""
+        """Delete what interrupted imports and deletions left: things a day old, as another process may be at work."""
         for pattern in (".staging-*", ".trash-*"):
             for left in self._root.glob(pattern):
-                shutil.rmtree(left, ignore_errors=True)
+                if time.time() - left.stat().st_mtime > _ABANDONED:
+                    shutil.rmtree(left, ignore_errors=True)
 
     def _commit(self, stage: Path, id: str, info: GGUFInfo, source: Path) -> None:
         record = _Record(
@@ -278,9 +283,7 @@ def _is_id(text: str) -> bool:
 
 def _checked_id(text: str) -> str:
     if not _is_id(text):
-        raise InvalidModelId(
-            f"{text!r} cannot be a model's id: use a-z, 0-9, dots, dashes and underscores", id=text
-        )
+        raise InvalidModelId(f"{text!r} cannot be a model's id: use a-z, 0-9, dots, dashes and underscores", id=text)
     return text
 
 

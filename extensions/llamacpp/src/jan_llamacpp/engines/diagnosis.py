@@ -12,9 +12,7 @@ from typing import Literal
 
 __all__ = ["Reason", "compiler_advice", "diagnose"]
 
-Reason = Literal[
-    "compiler_missing", "network", "disk_full", "build_failed", "check_failed", "permission", "refused"
-]
+Reason = Literal["compiler_missing", "network", "disk_full", "build_failed", "check_failed", "permission", "refused"]
 
 _NETWORK = (
     "error sending request",

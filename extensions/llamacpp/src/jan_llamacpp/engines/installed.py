@@ -156,12 +156,9 @@ def sync_directory(directory: Path) -> None:
 
 def libraries(directory: Path) -> list[Library]:
     """Every native library of the engine in `directory`, hashed, in the order of their paths."""
-    files = {
-        file for pattern in _LIBRARIES for file in (directory / "llama_cpp").rglob(pattern) if file.is_file()
-    }
+    files = {file for pattern in _LIBRARIES for file in (directory / "llama_cpp").rglob(pattern) if file.is_file()}
     return [
-        Library(file.relative_to(directory).as_posix(), file.stat().st_size, _sha256(file))
-        for file in sorted(files)
+        Library(file.relative_to(directory).as_posix(), file.stat().st_size, _sha256(file)) for file in sorted(files)
     ]
 
 

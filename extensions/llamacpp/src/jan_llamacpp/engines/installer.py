@@ -87,7 +87,9 @@ class EngineInstaller:
     async def ensure(
         self, build: EngineBuild, on_progress: OnProgress, *, wheel: Path | None = None
     ) -> InstalledEngine:
-        """The build, installed if it is not yet; `wheel`: from this file (absolute path). Processes that want the same build wait for the first one.
+        """The build, installed if it is not yet; `wheel`: anew, from this file (absolute path).
+
+        Processes that want the same build wait for the first one.
 
         Raises EngineInstallFailed; its `log` then names a file with the full output. Cancelling ends every
         child process and leaves nothing that counts.
@@ -127,9 +129,7 @@ class EngineInstaller:
             except (_AttemptFailed, OSError) as failure:
                 log = self._keep_log(build.id, stage)
                 reason, message = (
-                    (failure.reason, str(failure))
-                    if isinstance(failure, _AttemptFailed)
-                    else _os_failure(failure)
+                    (failure.reason, str(failure)) if isinstance(failure, _AttemptFailed) else _os_failure(failure)
                 )
                 raise self._failed(build, reason, message, log) from None
             installed.write_record(target, record)
@@ -162,9 +162,7 @@ class EngineInstaller:
     def _may_fetch(self, build: EngineBuild) -> bool:
         return self._wheels and not self._offline and bool(build.index)
 
-    async def _from_wheel(
-        self, build: EngineBuild, stage: Path, tracker: Tracker, wheel: Path | None
-    ) -> None:
+    async def _from_wheel(self, build: EngineBuild, stage: Path, tracker: Tracker, wheel: Path | None) -> None:
         if wheel:
             what = ["--no-index", str(wheel)]
         else:
@@ -190,9 +188,7 @@ class EngineInstaller:
             if failure.reason != "network":
                 raise
             if self._offline:
-                raise _AttemptFailed(
-                    "network", "the engine is not in the cache, and offline mode is on"
-                ) from None
+                raise _AttemptFailed("network", "the engine is not in the cache, and offline mode is on") from None
             await self._uv(stage, tracker, what)
 
     async def _uv(self, stage: Path, tracker: Tracker, what: list[str], **env: str) -> None:
@@ -226,9 +222,7 @@ class EngineInstaller:
         except msgspec.DecodeError:
             checked = _Checked()
         if status or checked.error:
-            raise _AttemptFailed(
-                "check_failed", f"the engine does not run here: {checked.error or _ending(status)}"
-            )
+            raise _AttemptFailed("check_failed", f"the engine does not run here: {checked.error or _ending(status)}")
         return checked.devices
 
     @asynccontextmanager

@@ -57,8 +57,7 @@ def _devices() -> list[tuple[str, int]]:
     lib.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
     handles = [lib.ggml_backend_dev_get(index) for index in range(lib.ggml_backend_dev_count())]
     return [
-        (lib.ggml_backend_dev_description(h).decode("utf-8", "replace"), lib.ggml_backend_dev_type(h))
-        for h in handles
+        (lib.ggml_backend_dev_description(h).decode("utf-8", "replace"), lib.ggml_backend_dev_type(h)) for h in handles
     ]
 
 

@@ -103,9 +103,7 @@ def _version(cursor: Cursor) -> int:
 def _alignment(cursor: Cursor, metadata: dict[str, Value]) -> int:
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
-        raise cursor.fail(
-            "malformed", f"general.alignment is {alignment!r}, not a power of two of at least 8"
-        )
+        raise cursor.fail("malformed", f"general.alignment is {alignment!r}, not a power of two of at least 8")
     return alignment
 
 
@@ -138,9 +136,7 @@ class _Tensors:
         self.names.add(name)
         n_dims = cursor.u32()
         if n_dims > _MAX_DIMS:
-            raise cursor.fail(
-                "tensor", f"the tensor {name} has {n_dims} dimensions: at most {_MAX_DIMS} exist"
-            )
+            raise cursor.fail("tensor", f"the tensor {name} has {n_dims} dimensions: at most {_MAX_DIMS} exist")
         dims = [cursor.u64() for _ in range(n_dims)]
         elements = 1
         for dim in dims:
@@ -152,14 +148,10 @@ class _Tensors:
             raise cursor.fail("tensor", f"the tensor {name} has a type this version does not know")
         type_name, per_block, block_bytes = kind
         if (dims[0] if dims else 1) % per_block:
-            raise cursor.fail(
-                "tensor", f"a row of the tensor {name} is not a whole number of {type_name} blocks"
-            )
+            raise cursor.fail("tensor", f"a row of the tensor {name} is not a whole number of {type_name} blocks")
         offset = cursor.u64()
         if offset % alignment:
-            raise cursor.fail(
-                "tensor", f"the tensor {name} lies at {offset}, which is not a multiple of {alignment}"
-            )
+            raise cursor.fail("tensor", f"the tensor {name} lies at {offset}, which is not a multiple of {alignment}")
         size = elements // per_block * block_bytes
         self.elements += elements
         self.bytes_by_type[type_name] = self.bytes_by_type.get(type_name, 0) + size
@@ -171,9 +163,7 @@ class _Tensors:
 class _Checker:
     """Checks the metadata of one file against itself and its tensors, and says what the file is."""
 
-    def __init__(
-        self, cursor: Cursor, metadata: dict[str, Value], lengths: dict[str, int], tensors: _Tensors
-    ) -> None:
+    def __init__(self, cursor: Cursor, metadata: dict[str, Value], lengths: dict[str, int], tensors: _Tensors) -> None:
         self._cursor = cursor
         self._metadata = metadata
         self._lengths = lengths
@@ -221,9 +211,7 @@ class _Checker:
             return "adapter"
         return "projector" if architecture == "clip" or declared == "mmproj" else "model"
 
-    def _check_model(
-        self, architecture: str, context: int, embedding: int, blocks: int, tokenizer: str
-    ) -> None:
+    def _check_model(self, architecture: str, context: int, embedding: int, blocks: int, tokenizer: str) -> None:
         fail = self._cursor.fail
         for key, value in (
             ("context_length", context),
@@ -233,9 +221,7 @@ class _Checker:
             if not 0 < value < 1 << 31:
                 raise fail("malformed", f"{architecture}.{key} is {value}")
         if blocks > _MAX_BLOCKS:
-            raise fail(
-                "limit", f"{architecture}.block_count is {blocks}: at most {_MAX_BLOCKS} blocks are supported"
-            )
+            raise fail("limit", f"{architecture}.block_count is {blocks}: at most {_MAX_BLOCKS} blocks are supported")
         absent = [block for block in range(blocks) if block not in self._tensors.blocks]
         if absent:
             raise fail(

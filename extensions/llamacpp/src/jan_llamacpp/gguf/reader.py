@@ -101,9 +101,7 @@ class Cursor:
             raise self.fail("limit", f"{number} {what}: at most {limit} are accepted")
         if number * least > self.size - self.pos:
             missing = number * least - (self.size - self.pos)
-            raise self.fail(
-                "truncated", f"truncated: {number} {what} announced, at least {missing} bytes missing"
-            )
+            raise self.fail("truncated", f"truncated: {number} {what} announced, at least {missing} bytes missing")
         return number
 
     def text(self, what: str, limit: int) -> str:

@@ -1,0 +1,202 @@
+"""The methods `chat.complete`, `completions.create` and `tokens.count`.
+
+One path for streamed and whole answers: the chunks are made either way, and sent only when the request asks
+for a stream. What a request means to the worker is `openai.py`; which process answers is the pool's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
+
+from jan_core import Call, InvalidParams, JanError, Overloaded, Progress, RpcError, method
+from jan_core.types import (
+    ChatChunk,
+    ChatCompletion,
+    ChatMessage,
+    ChatRequest,
+    CompletionChoice,
+    CompletionRequest,
+    InferenceEngine,
+    InferenceOutcome,
+    InferenceRequest,
+    TextCompletion,
+    Usage,
+)
+
+from . import openai
+from .client import GenerateParams, Piece, Prompt, WorkerProcess
+from .failures import ContextOverflow, GenerationFailed, InvalidGeneration, TemplateFailed
+from .model_methods import LOAD_ERRORS
+from .services import Services
+from .shapes import Counted, CountTokens
+
+__all__ = ["ENGINE_ID", "InferenceMethods", "RequestRefused"]
+
+ENGINE_ID = "llamacpp"
+_ERRORS = [
+    *LOAD_ERRORS,
+    ContextOverflow,
+    TemplateFailed,
+    GenerationFailed,
+    InvalidGeneration,
+    InvalidParams,
+    Overloaded,
+]
+
+
+class RequestRefused(JanError):
+    """An extension refused the request, or no engine may answer it. The message is its reason."""
+
+    code, type = -32039, "request_refused"
+
+
+class InferenceMethods:
+    """Handlers. `services` is set when the extension is activated, before any call can come."""
+
+    services: Services
+
+    @method("chat.complete", item=ChatChunk, errors=[*_ERRORS, RequestRefused])
+    async def complete(self, params: ChatRequest, call: Call) -> ChatCompletion:
+        """Answer a chat: OpenAI's chat-completion request and response.
+
+        The model is loaded if it is not, and an engine installed if there is none; both are reported as
+        progress. With `stream` the chunks are stream items, and the result is the whole answer all the same.
+        Cancelling ends the generation at its next step.
+        """
+        hooks = self.services.ctx.hooks
+        request = await hooks.before_inference(InferenceRequest(params))
+        if request.refused:
+            raise RequestRefused(request.refused)
+        engine = await self._route(request)
+        outcome = InferenceOutcome(engine.id, request.chat.model or self.services.settings.default_model, 0.0)
+        started = time.monotonic()
+        try:
+            answer = await self._answer(request.chat, engine, call, outcome, started)
+            outcome.usage = answer.usage
+            outcome.finish_reason = answer.choices[0].finish_reason if answer.choices else None
+            return answer
+        except BaseException as failure:
+            outcome.error = _kind(failure)
+            raise
+        finally:
+            outcome.duration = time.monotonic() - started
+            # Observers must not hold up the answer, nor be cancelled with it.
+            self.services.ctx.tasks.start_soon(hooks.after_inference, request, outcome)
+
+    @method("completions.create", item=TextCompletion, errors=_ERRORS)
+    async def create(self, params: CompletionRequest, call: Call) -> TextCompletion:
+        """Continue a text as it stands, without a chat template: OpenAI's older completion request and
+        response.
+
+        With `stream` the parts are stream items, and the result is the whole text all the same.
+        """
+        id = await self.services.resolve(params.model)
+        answer = TextCompletion(f"cmpl-{secrets.token_hex(12)}", int(time.time()), id, [], Usage())
+        generation = openai.completion_params(params, self.services.settings.queue_seconds)
+        texts = [params.prompt] if params.echo else []
+        unsent = params.prompt if params.echo else ""
+        choice = CompletionChoice("")
+        async with (
+            self.services.use(id, _report(call)) as worker,
+            _pieces(worker, generation) as pieces,
+        ):
+            async for piece in pieces:
+                texts.append(piece.text)
+                if piece.finish is not None:
+                    choice.finish_reason = "length" if piece.finish == "length" else "stop"
+                    answer.usage = openai.usage_of(piece)
+                if params.stream and (piece.text or unsent or piece.finish):
+                    part = CompletionChoice(unsent + piece.text, finish_reason=choice.finish_reason)
+                    await call.send(TextCompletion(answer.id, answer.created, id, [part]))
+                    unsent = ""
+        if params.stream and params.stream_options and params.stream_options.include_usage:
+            await call.send(TextCompletion(answer.id, answer.created, id, [], answer.usage))
+        choice.text = "".join(texts)
+        answer.choices = [choice]
+        return answer
+
+    @method("tokens.count", errors=_ERRORS)
+    async def count(self, params: CountTokens, call: Call) -> Counted:
+        """Count the tokens of a chat prompt with the model's own template and vocabulary; loads the model if
+        need be.
+        """
+        id = await self.services.resolve(params.model)
+        async with self.services.use(id, _report(call)) as worker:
+            whole = worker.count_tokens(openai.chat_prompt(params.messages, params.tools))
+            each = [worker.count_tokens(Prompt(text=_text(message))) for message in params.messages if _text(message)]
+            total, *counted = await asyncio.gather(whole, *each)
+            found = iter(counted)
+            own = [next(found) if _text(message) else 0 for message in params.messages]
+            share = max(0, -(-(total - sum(own)) // len(own)))
+            return Counted(total, [count + share for count in own], worker.info.n_ctx)
+
+    async def _route(self, request: InferenceRequest) -> InferenceEngine:
+        """The engine that answers. Remote engines are never candidates: routing to them is not there yet."""
+        hooks = self.services.ctx.hooks
+        proposed = (await hooks.inference_engines()).values
+        candidates = [engine for engines in proposed for engine in engines if engine.kind == "local"]
+        outcome = await hooks.route_inference(request, candidates)
+        route = outcome.value if outcome else None
+        for engine in candidates:
+            if route and engine.id == route.engine:
+                return engine
+        raise RequestRefused("no engine on this machine may answer this request")
+
+    async def _answer(
+        self, chat: ChatRequest, engine: InferenceEngine, call: Call, outcome: InferenceOutcome, started: float
+    ) -> ChatCompletion:
+        async def send(chunk: ChatChunk) -> None:
+            if outcome.time_to_first_token is None and chunk.text():
+                outcome.time_to_first_token = time.monotonic() - started
+            if chat.stream:
+                await call.send(chunk)
+
+        services = self.services
+        if engine.id != ENGINE_ID:
+            async with services.ctx.stream(
+                engine.method, chat, item=ChatChunk, result=ChatCompletion, progress=_report(call)
+            ) as stream:
+                async for chunk in stream:
+                    await send(chunk)
+                completion: ChatCompletion = await stream.result()
+                return completion
+        generation = openai.chat_params(chat, services.settings.queue_seconds)
+        outcome.model = await services.resolve(chat.model)
+        include_usage = chat.stream_options is not None and chat.stream_options.include_usage
+        tools = generation.prompt.tools is not None
+        answer = openai.Answer(outcome.model, tools=tools, include_usage=include_usage)
+        async with (
+            services.use(outcome.model, _report(call)) as worker,
+            _pieces(worker, generation) as pieces,
+        ):
+            async for piece in pieces:
+                for chunk in answer.feed(piece):
+                    await send(chunk)
+        return answer.completion()
+
+
+def _pieces(worker: WorkerProcess, generation: GenerateParams) -> aclosing[AsyncGenerator[Piece, None]]:
+    """An answer's pieces; leaving the block ends the generation in the worker at once, not when garbage is collected."""
+    return aclosing(cast("AsyncGenerator[Piece, None]", worker.generate(generation)))
+
+
+def _report(call: Call) -> Progress:
+    return lambda message, done, total: call.progress(message, done=done, total=total)
+
+
+def _text(message: ChatMessage) -> str:
+    """A message's own text as far as it counts: its content, and the calls it asks for."""
+    calls = "".join(f"{each.function.name}{each.function.arguments}" for each in message.tool_calls or [])
+    return message.text() + calls
+
+
+def _kind(failure: BaseException) -> str:
+    """The stable type of an error, as an outcome has it."""
+    if isinstance(failure, JanError | RpcError):
+        return failure.type
+    return "internal_error" if isinstance(failure, Exception) else "cancelled"

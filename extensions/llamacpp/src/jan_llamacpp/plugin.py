@@ -1,0 +1,74 @@
+"""The extension `llamacpp`: local inference for the house. Hooks and wiring only; see `services.py` for the
+parts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+
+from jan_core import Context, Method, hookimpl, methods_of
+from jan_core.types import BuildChoice, EngineBuild, Hardware, InferenceEngine, InferenceRequest, Route
+
+from .engines.builds import choose, known_builds
+from .settings import LlamaCppSettings
+
+if TYPE_CHECKING:
+    from .services import Services
+
+__all__ = ["LlamaCppExtension"]
+
+
+class LlamaCppExtension:
+    """Serves `engines.*`, `models.*`, `chat.complete`, `completions.create`, `tokens.count`.
+
+    Emits `models.changed` `{id, state, error}` and `engines.changed` `{id, installed}`.
+    """
+
+    def __init__(self) -> None:
+        from .engine_methods import EngineMethods
+        from .inference import InferenceMethods
+        from .model_methods import ModelMethods
+
+        self._handlers = (EngineMethods(), ModelMethods(), InferenceMethods())
+        self._services: Services
+
+    @hookimpl
+    async def jan_activate(self, ctx: Context) -> None:
+        from .services import Services
+
+        self._services = Services(ctx)
+        for handler in self._handlers:
+            handler.services = self._services
+        ctx.on_dispose(self._services.pool.close)
+        ctx.tasks.start_soon(anyio.to_thread.run_sync, self._services.store.sweep)
+
+    @hookimpl
+    def jan_methods(self) -> list[Method]:
+        return methods_of(*self._handlers)
+
+    @hookimpl
+    def jan_settings(self) -> type[LlamaCppSettings]:
+        return LlamaCppSettings
+
+    @hookimpl
+    def jan_engine_builds(self, hardware: Hardware) -> list[EngineBuild]:
+        return known_builds(hardware)
+
+    @hookimpl(trylast=True)
+    def jan_select_engine_build(self, hardware: Hardware, builds: list[EngineBuild]) -> BuildChoice | None:
+        return choose(builds)
+
+    @hookimpl
+    async def jan_inference_engines(self) -> list[InferenceEngine]:
+        from .inference import ENGINE_ID
+
+        return [InferenceEngine(ENGINE_ID, "local", "chat.complete")]
+
+    @hookimpl(trylast=True)
+    async def jan_route_inference(self, request: InferenceRequest, candidates: list[InferenceEngine]) -> Route | None:
+        from .inference import ENGINE_ID
+
+        here = any(engine.id == ENGINE_ID for engine in candidates)
+        return Route(ENGINE_ID, "it runs on this machine") if here else None

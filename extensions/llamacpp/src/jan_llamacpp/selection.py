@@ -1,0 +1,87 @@
+"""Which engine build this machine uses: what the hooks propose, what they choose, and why each other one was
+not taken.
+
+Nothing is installed here (`engines/installer.py`). The choice is made anew each time it is needed; it is
+cheap, and a setting or an extension may have changed it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio.to_thread
+from msgspec import Struct
+
+from jan_core import Context, JanError
+from jan_core.types import BuildChoice, EngineBuild, Hardware
+
+from .engines import installed
+from .engines.errors import EngineNotFound
+from .engines.hardware import detect
+
+__all__ = ["EngineSelection", "NoUsableEngine", "Selected"]
+
+
+class NoUsableEngine(JanError):
+    """No engine build can run on this machine. `data.refused` says why, by build."""
+
+    code, type = -32049, "no_usable_engine"
+
+
+class Selected(Struct, frozen=True):
+    """The outcome. `by` is the extension that chose; `builds` are all candidates, refused ones included."""
+
+    hardware: Hardware
+    builds: list[EngineBuild]
+    choice: BuildChoice
+    by: str
+
+    @property
+    def build(self) -> EngineBuild:
+        return next(build for build in self.builds if build.id == self.choice.build)
+
+
+class EngineSelection:
+    """Asks the house's hooks. `engines`: the folder of the installed builds."""
+
+    def __init__(self, ctx: Context, engines: Path) -> None:
+        self._ctx = ctx
+        self._engines = engines
+
+    async def candidates(self) -> tuple[Hardware, list[EngineBuild]]:
+        """This machine, and every build somebody proposed for it, each id once, marked when installed."""
+        hardware = await anyio.to_thread.run_sync(detect)
+        proposed = (await self._ctx.hooks.engine_builds(hardware)).values
+        here = {engine.id for engine in await anyio.to_thread.run_sync(installed.list_installed, self._engines)}
+        builds: dict[str, EngineBuild] = {}
+        for build in (build for builds in proposed for build in builds):
+            build.installed = build.id in here
+            builds.setdefault(build.id, build)
+        return hardware, list(builds.values())
+
+    async def find(self, id: str) -> EngineBuild:
+        """The candidate of this id. Raises EngineNotFound with the ids there are."""
+        _, builds = await self.candidates()
+        for build in builds:
+            if build.id == id:
+                return build
+        known = [build.id for build in builds]
+        raise EngineNotFound(f"there is no engine build {id!r}; known: {', '.join(known)}", build=id, known=known)
+
+    async def select(self) -> Selected:
+        """The build to use. A choice that is refused or unknown is an error: nothing else is taken in its
+        place.
+
+        Raises NoUsableEngine.
+        """
+        hardware, builds = await self.candidates()
+        outcome = await self._ctx.hooks.select_engine_build(hardware, builds)
+        if outcome is None or outcome.value is None:
+            refused = {build.id: build.refused for build in builds if build.refused}
+            raise NoUsableEngine("no engine build can be used on this machine", refused=refused)
+        selected = Selected(hardware, builds, outcome.value, outcome.extension)
+        chosen = {build.id: build for build in builds}.get(outcome.value.build)
+        if chosen is None or chosen.refused:
+            why = chosen.refused if chosen else "it is not among the candidates"
+            raise NoUsableEngine(f"{outcome.extension} chose {outcome.value.build}: {why}", refused={})
+        return selected

@@ -1,0 +1,146 @@
+"""What the methods of this extension take and return, beside the OpenAI objects of `jan_core.types`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+from jan_core.types import ChatMessage, EngineBuild, Hardware, InstalledModel, Tool
+
+from .client import ModelInfo
+from .engines.installed import EngineRecord
+
+__all__ = [
+    "CountTokens",
+    "Counted",
+    "EngineId",
+    "EngineList",
+    "Explanation",
+    "ImportModel",
+    "InspectedModel",
+    "InstallEngine",
+    "LoadedModel",
+    "ModelId",
+    "ModelList",
+    "UnloadModel",
+    "Verdict",
+]
+
+NonEmpty = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class EngineId(Struct, forbid_unknown_fields=True):
+    """A build's id."""
+
+    id: NonEmpty
+
+
+class InstallEngine(Struct, forbid_unknown_fields=True):
+    """`id` empty: the build chosen for this machine. `wheel`: take the engine from this file (absolute path)."""
+
+    id: str = ""
+    wheel: str = ""
+
+
+class EngineList(Struct):
+    """Every build that could be used here, refused ones included, and the records of those that are
+    installed.
+    """
+
+    builds: list[EngineBuild]
+    installed: list[EngineRecord]
+
+
+class Verdict(Struct):
+    """What became of one candidate, and why."""
+
+    id: str
+    verdict: Literal["chosen", "usable", "refused"]
+    reason: str
+    installed: bool
+
+
+class Explanation(Struct):
+    """Which build is used on this machine and why. `by`: the extension that chose.
+
+    `damaged`: libraries of the chosen build that are not what was installed.
+    """
+
+    build: str
+    reason: str
+    by: str
+    candidates: list[Verdict]
+    hardware: Hardware
+    damaged: list[str] = field(default_factory=list)
+
+
+class ModelId(Struct, forbid_unknown_fields=True):
+    """A model's id."""
+
+    id: NonEmpty
+
+
+class ModelList(Struct):
+    models: list[InstalledModel]
+
+
+class InspectedModel(Struct):
+    """A model and what its file's header says. `metadata` leaves out vocabularies and texts over 4,096
+    characters.
+    """
+
+    model: InstalledModel
+    version: int
+    embedding_length: int
+    block_count: int
+    tokenizer: str
+    n_vocab: int
+    n_tensors: int
+    has_chat_template: bool
+    metadata: dict[str, Any]
+
+
+class ImportModel(Struct, forbid_unknown_fields=True):
+    """Take in the GGUF file at `path`. `id` empty: made from the file's name. `copy`: never share the file's
+    blocks.
+    """
+
+    path: NonEmpty
+    id: str = ""
+    copy: bool = False
+
+
+class LoadedModel(Struct):
+    """A model in memory: what the engine says about it, and the engine build it runs on."""
+
+    id: str
+    engine: str
+    info: ModelInfo
+
+
+class UnloadModel(Struct, forbid_unknown_fields=True):
+    """`force`: also when it is answering; those answers end with an error."""
+
+    id: NonEmpty
+    force: bool = False
+
+
+class CountTokens(Struct):
+    """How many tokens a chat prompt takes in a model (empty: the default one), its template included."""
+
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    model: str = ""
+    tools: list[Tool] | None = None
+
+
+class Counted(Struct):
+    """`tokens` is exact for the whole prompt.
+
+    `per_message`: each message's own tokens and an even share of what the template adds, rounded up, so that
+    their sum is never below `tokens`. `context`: the tokens one request may take, prompt and answer together.
+    """
+
+    tokens: int
+    per_message: list[int]
+    context: int

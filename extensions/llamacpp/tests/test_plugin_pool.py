@@ -1,0 +1,289 @@
+"""The pool of loaded models: shared loads, room for the least recently used, failures and deaths. Real workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from jan_llamacpp import pool as pool_module
+from jan_llamacpp.client import GenerateParams, LoadOptions, Prompt, Sampling, WorkerProcess
+from jan_llamacpp.engines.builds import ENGINE_VERSION
+from jan_llamacpp.engines.installer import EngineInstaller
+from jan_llamacpp.failures import ModelLoadFailed, WorkerDied
+from jan_llamacpp.pool import ModelBusy, ModelPool
+
+from jan_core import Overloaded, Progress
+from jan_core.types import EngineBuild
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    build = EngineBuild(f"cpu-{ENGINE_VERSION}", "cpu", ENGINE_VERSION)
+    installer = EngineInstaller(tmp_path_factory.mktemp("engines"), wheels=False)
+    return (await installer.ensure(build, lambda progress: None)).path
+
+
+class Starter:
+    """Starts real workers, all for the same file; can be held back, and made to fail."""
+
+    def __init__(self, engine: Path, model: Path) -> None:
+        self.engine, self.model = engine, model
+        self.starts: list[str] = []
+        self.error: ModelLoadFailed | None = None
+        self.held = False
+        self.begun, self.go_on = anyio.Event(), anyio.Event()
+
+    async def __call__(self, id: str, report: Progress) -> WorkerProcess:
+        self.starts.append(id)
+        report(f"loading {id}", 0.0, 1.0)
+        self.begun.set()
+        if self.held:
+            await self.go_on.wait()
+        if self.error:
+            raise self.error
+        return await WorkerProcess.start(self.engine, self.model, LoadOptions(n_ctx=512, n_seq=2, threads=1))
+
+
+@pytest.fixture
+def starter(engine: Path, babble: Path) -> Starter:
+    return Starter(engine, babble)
+
+
+@pytest.fixture
+async def pool(starter: Starter) -> AsyncIterator[ModelPool]:
+    pool = ModelPool(starter, max_loaded=lambda: 2, queue_seconds=lambda: 0.3)
+    yield pool
+    await pool.close()
+
+
+async def answer(worker: WorkerProcess, max_tokens: int = 3) -> int:
+    prompt = GenerateParams(Prompt(text="abc"), Sampling(temperature=0), max_tokens=max_tokens, ignore_eos=True)
+    return sum([piece.tokens async for piece in worker.generate(prompt)])
+
+
+async def test_a_model_is_loaded_once_and_used_again(pool: ModelPool, starter: Starter) -> None:
+    for _ in range(3):
+        async with pool.use("a") as worker:
+            assert await answer(worker) == 3
+    assert starter.starts == ["a"]
+    assert pool.state("a") == ("loaded", "")
+    assert pool.state("b") == ("available", "")
+
+
+async def test_concurrent_requests_share_one_load_and_all_see_its_progress(pool: ModelPool, starter: Starter) -> None:
+    seen: list[str] = []
+    pids: list[int] = []
+    starter.held = True
+
+    async def request() -> None:
+        async with pool.use("a", lambda text, done, total: seen.append(text)) as worker:
+            pids.append(worker.pid)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(request)
+        await starter.begun.wait()
+        assert pool.state("a") == ("loading", "")
+        starter.go_on.set()
+    assert starter.starts == ["a"]
+    assert len(set(pids)) == 1
+    assert seen == ["loading a"] * 4
+
+
+async def test_the_least_recently_used_model_makes_room(pool: ModelPool, starter: Starter) -> None:
+    for id in ("a", "b", "a", "c"):
+        async with pool.use(id):
+            pass
+    assert starter.starts == ["a", "b", "c"]
+    assert list(pool.loaded()) == ["a", "c"]
+
+
+async def test_a_model_in_use_is_never_taken_for_another(pool: ModelPool, starter: Starter) -> None:
+    async with pool.use("a"), pool.use("b"):
+        with pytest.raises(Overloaded, match="a, b did not become free"):
+            async with pool.use("c"):
+                pass
+    assert set(pool.loaded()) == {"a", "b"}
+
+
+async def test_a_waiting_request_gets_the_room_that_comes_up(starter: Starter) -> None:
+    pool = ModelPool(starter, max_loaded=lambda: 1, queue_seconds=lambda: 30)
+    waiting = anyio.Event()
+    order: list[str] = []
+
+    async def second() -> None:
+        async with pool.use("b", lambda text, done, total: waiting.set()):
+            order.append("b")
+
+    async with anyio.create_task_group() as group:
+        async with pool.use("a"):
+            group.start_soon(second)
+            await waiting.wait()
+            order.append("a")
+    assert order == ["a", "b"]
+    await pool.close()
+
+
+async def test_a_load_that_nobody_waits_for_any_more_is_cancelled(pool: ModelPool, starter: Starter) -> None:
+    starter.held = True
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(pool.load, "a")
+            await starter.begun.wait()
+            scope.cancel()
+    starter.go_on.set()
+    assert pool.state("a") == ("available", "")
+    async with pool.use("a") as worker:
+        assert await answer(worker) == 3
+
+
+async def test_a_load_goes_on_while_one_request_still_waits(pool: ModelPool, starter: Starter) -> None:
+    starter.held = True
+    loaded: list[int] = []
+
+    async def patient() -> None:
+        async with pool.use("a") as worker:
+            loaded.append(worker.pid)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(patient)
+        await starter.begun.wait()
+        with anyio.move_on_after(0.05):
+            await pool.load("a")
+        starter.go_on.set()
+    assert len(loaded) == 1
+    assert starter.starts == ["a"]
+
+
+async def test_unloading_during_a_load_tells_those_who_wait(pool: ModelPool, starter: Starter) -> None:
+    starter.held = True
+    errors: list[ModelLoadFailed] = []
+
+    async def request() -> None:
+        with pytest.raises(ModelLoadFailed, match="unloaded while it was loading") as caught:
+            await pool.load("a")
+        errors.append(caught.value)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(request)
+        await starter.begun.wait()
+        assert await pool.unload("a")
+    assert len(errors) == 1
+    assert pool.state("a") == ("available", "")
+
+
+async def test_a_failed_load_is_remembered_and_explained(pool: ModelPool, starter: Starter) -> None:
+    starter.error = ModelLoadFailed("no such architecture", reason="x", log="")
+    for _ in range(3):
+        with pytest.raises(ModelLoadFailed, match="no such architecture"):
+            async with pool.use("a"):
+                pass
+    assert starter.starts == ["a"]
+    assert pool.state("a") == ("failed", "no such architecture")
+
+
+async def test_an_explicit_load_tries_again_at_once(pool: ModelPool, starter: Starter) -> None:
+    starter.error = ModelLoadFailed("no memory", reason="x", log="")
+    for _ in range(2):
+        with pytest.raises(ModelLoadFailed):
+            await pool.load("a")
+    assert starter.starts == ["a", "a"]
+    starter.error = None
+    await pool.load("a")
+    assert pool.state("a") == ("loaded", "")
+
+
+async def test_after_a_pause_a_failed_model_is_tried_again(
+    pool: ModelPool, starter: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_FIRST_PAUSE", 0.0)
+    starter.error = ModelLoadFailed("no memory", reason="x", log="")
+    with pytest.raises(ModelLoadFailed):
+        async with pool.use("a"):
+            pass
+    starter.error = None
+    async with pool.use("a"):
+        pass
+    assert starter.starts == ["a", "a"]
+
+
+def test_pauses_double_and_end_at_a_minute() -> None:
+    assert [pool_module._pause(count) for count in (1, 2, 3, 6, 7, 1000)] == [1, 2, 4, 32, 60, 60]
+
+
+async def test_a_dead_worker_is_replaced_at_once_and_then_after_a_pause(
+    pool: ModelPool, starter: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_FIRST_PAUSE", 0.2)
+    seen: list[str] = []
+    for death in range(3):
+        with anyio.fail_after(20):
+            async with pool.use("a", lambda text, done, total: seen.append(text)) as worker:
+                assert await answer(worker) == 3
+                os.kill(worker.pid, signal.SIGKILL)
+                await worker.exited
+                with pytest.raises(WorkerDied):
+                    await answer(worker)
+        assert pool.state("a")[0] == "available"
+        assert any("waiting before the next start" in text for text in seen) == (death == 2)
+    assert starter.starts == ["a", "a", "a"]
+
+
+async def test_a_busy_model_is_unloaded_only_by_force(pool: ModelPool) -> None:
+    async with pool.use("a") as worker:
+        with pytest.raises(ModelBusy):
+            await pool.unload("a")
+        assert await pool.unload("a", force=True)
+        with pytest.raises(WorkerDied):
+            await answer(worker)
+    assert not await pool.unload("a")
+
+
+async def test_closing_ends_loaded_and_loading_models(starter: Starter) -> None:
+    pool = ModelPool(starter, max_loaded=lambda: 2, queue_seconds=lambda: 1)
+    worker = await pool.load("a")
+    starter.held, starter.begun = True, anyio.Event()
+    refused = anyio.Event()
+
+    async def request() -> None:
+        with pytest.raises(ModelLoadFailed):
+            await pool.load("b")
+        refused.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(request)
+        await starter.begun.wait()
+        await pool.close()
+    assert refused.is_set()
+    assert not worker.alive
+    assert pool.loaded() == {}
+
+
+async def test_many_requests_for_more_models_than_fit_are_all_answered(starter: Starter) -> None:
+    pool = ModelPool(starter, max_loaded=lambda: 2, queue_seconds=lambda: 60)
+    done: list[str] = []
+
+    async def request(id: str) -> None:
+        async with pool.use(id) as worker:
+            assert len(pool.loaded()) <= 2
+            assert await answer(worker) == 3
+        done.append(id)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            for id in "abcab" * 3:
+                group.start_soon(request, id)
+    assert sorted(done) == sorted("abcab" * 3)
+    await pool.close()
