@@ -5,6 +5,7 @@ This is the record. What moves it from state to state is in `loader.py` and `lif
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import anyio
 import msgspec
 
 from .manifest import Manifest
@@ -77,10 +77,10 @@ class Generation:
     methods: list[Method] = field(default_factory=list)
     settings_type: type[msgspec.Struct] | None = None
     leases: int = 0
-    retiring: anyio.Event = field(default_factory=anyio.Event)
+    retiring: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to end it; see `lifecycle.live`."""
-    retired: anyio.Event = field(default_factory=anyio.Event)
-    _idle: anyio.Event = field(default_factory=anyio.Event)
+    retired: asyncio.Event = field(default_factory=asyncio.Event)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def name(self) -> str:
@@ -97,7 +97,7 @@ class Generation:
             self.leases -= 1
             if not self.leases:
                 self._idle.set()
-                self._idle = anyio.Event()
+                self._idle = asyncio.Event()
 
     async def drained(self) -> None:
         """Wait until no call is inside. New calls must have been led elsewhere before."""
@@ -119,7 +119,7 @@ class Extension:
     current: Generation | None = None
     generations: int = 0
     """How many were staged so far; the next one gets the next number."""
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def fail(self, failure: Failure) -> None:
         self.state, self.failure = State.FAILED, failure

@@ -10,6 +10,7 @@ two in one process do not know of each other.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
@@ -17,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import msgspec
 
 from . import API_VERSION
@@ -28,7 +28,6 @@ from .events import Event, EventBus
 from .extension import State
 from .hooks import Hooks
 from .lifecycle import Lifecycle, unavailable
-from .live import House
 from .loader import Source, installed
 from .methods import Method, MethodTable, methods_of
 from .rpc.direct import DirectClient
@@ -83,7 +82,7 @@ class Host:
         self.dispatcher = Dispatcher(self.lifecycle.hook_failed)
         self.hooks = Hooks(self.dispatcher)
         self.draining = False
-        self._house = House(data_dir, self.settings, self.bus, self.dispatcher, self.hooks, self.client, http)
+        self._http = http
         self._running = self._run()
 
     async def __aenter__(self) -> Host:
@@ -100,35 +99,29 @@ class Host:
         except OSError as error:
             raise StorageError(f"cannot make the data folder {self.data_dir}: {error.strerror}") from error
         self.table.replace("core", [replace(m, owner="core") for m in methods_of(CoreMethods(self))])
-        async with anyio.create_task_group() as group:
-            self.lifecycle.begin(self._house, self.table, group)
-            self._group = group
-            send, receive = anyio.create_memory_object_stream[Event](EVENT_BACKLOG)
-            dropped = 0
+        self.lifecycle.begin(self, self.table)
+        events: asyncio.Queue[Event] = asyncio.Queue(EVENT_BACKLOG)
+        dropped = 0
 
-            def hear(event: Event) -> None:
-                nonlocal dropped
-                try:
-                    send.send_nowait(event)
-                except anyio.WouldBlock:
-                    dropped += 1
-                    log.warning("jan_event listeners are behind: %d events dropped", dropped)
+        def hear(event: Event) -> None:
+            nonlocal dropped
+            try:
+                events.put_nowait(event)
+            except asyncio.QueueFull:
+                dropped += 1
+                log.warning("jan_event listeners are behind: %d events dropped", dropped)
 
-            with self.bus.subscribe(hear):
-                group.start_soon(self._tell_extensions, receive)
-                try:
-                    yield
-                finally:
-                    self.draining = True
-                    with anyio.CancelScope(shield=True):
-                        await self.lifecycle.retire_all()
-                    group.cancel_scope.cancel()
-                    send.close()
+        with self.bus.subscribe(hear):
+            self.lifecycle.start_soon(self._tell_extensions(events), "jan_event")
+            try:
+                yield
+            finally:
+                self.draining = True
+                await asyncio.shield(self.lifecycle.end())
 
-    async def _tell_extensions(self, events: Any) -> None:
-        with events:
-            async for event in events:
-                await self.hooks.event(event)
+    async def _tell_extensions(self, events: asyncio.Queue[Event]) -> None:
+        while True:
+            await self.hooks.event(await events.get())
 
     async def activate_startup(self) -> None:
         """Activate the extensions that ask for it; returns when each is up or has failed."""
@@ -136,11 +129,15 @@ class Host:
 
     def activate_startup_soon(self) -> None:
         """The same in the background: what `initialized` does, so that no client waits for it."""
-        self._group.start_soon(self.lifecycle.activate_startup)
+        self.lifecycle.start_soon(self.lifecycle.activate_startup(), "startup")
 
     def client(self, name: str = "direct") -> DirectClient:
         """A caller in this process."""
         return DirectClient(self, name)
+
+    def http(self) -> httpx.AsyncClient:
+        """The shared HTTP client."""
+        return self._http()
 
     # -- what peers need (invoke.Service) ---------------------------------------------------------------------------
 

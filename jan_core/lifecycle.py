@@ -7,23 +7,24 @@ change.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.to_thread
 import msgspec
-from anyio.abc import TaskGroup
 
 from .dispatch import FAILURES_BEFORE_QUARANTINE
 from .errors import ExtensionUnavailable, MethodNotFound
 from .events import Event
 from .extension import Extension, Failure, Generation, State
-from .live import House, live
 from .loader import Source, StageError, stage
 from .manifest import ManifestError
 from .methods import MethodTable
+
+if TYPE_CHECKING:
+    from .live import House
 
 __all__ = ["Lifecycle"]
 
@@ -42,12 +43,27 @@ class Lifecycle:
     def __init__(self, sources: Iterable[Source], api_version: str, disabled: frozenset[str]) -> None:
         self.extensions: dict[str, Extension] = {}
         self._api_version = api_version
+        self._tasks: set[asyncio.Task[Any]] = set()
         for order, source in enumerate(sources):
             self._discover(source, order, disabled)
 
-    def begin(self, house: House, table: MethodTable, group: TaskGroup) -> None:
+    def begin(self, house: House, table: MethodTable) -> None:
         """Attach what active extensions live in. Called once, by the host."""
-        self._house, self._table, self._group = house, table, group
+        self._house, self._table = house, table
+
+    def start_soon(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+        """Run something in the background until it ends or the host does."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)  # the loop itself keeps only a weak reference
+        task.add_done_callback(self._tasks.discard)
+
+    async def end(self) -> None:
+        """End every extension and whatever runs in the background."""
+        await self.retire_all()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=RETIRE_LIMIT)
 
     def _discover(self, source: Source, order: int, disabled: frozenset[str]) -> None:
         if source.id in self.extensions:
@@ -85,10 +101,10 @@ class Lifecycle:
 
     async def activate_startup(self) -> None:
         """Activate every extension whose manifest says `startup`. Returns when each is up or has failed."""
-        async with anyio.create_task_group() as group:
+        async with asyncio.TaskGroup() as group:
             for extension in self.extensions.values():
                 if extension.manifest and extension.manifest.activation == "startup":
-                    group.start_soon(self._try_activate, extension)
+                    group.create_task(self._try_activate(extension))
 
     async def _try_activate(self, extension: Extension) -> None:
         try:
@@ -118,6 +134,11 @@ class Lifecycle:
         raise unavailable(extension)
 
     async def _bring_up(self, extension: Extension) -> Generation:
+        import anyio  # here: nothing is brought up before `initialize` is answered, and this takes 30 ms
+        import anyio.to_thread
+
+        from .live import live
+
         assert extension.manifest is not None
         extension.generations += 1
         try:
@@ -132,7 +153,13 @@ class Lifecycle:
         def failed(failure: Failure) -> None:
             extension.failure = failure
 
-        failure: Failure | None = await self._group.start(live, self._house, generation, failed, name=generation.name)
+        started: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
+        self.start_soon(live(self._house, generation, failed, started), generation.name)
+        try:
+            failure = await asyncio.shield(started)
+        except asyncio.CancelledError:
+            generation.retiring.set()  # whoever wanted it has gone: it ends as soon as it is up
+            raise
         if failure is not None:
             raise StageError(failure)
         return generation
@@ -153,10 +180,10 @@ class Lifecycle:
 
     async def retire_all(self) -> None:
         """End every active generation, all at once: calls inside have been drained or cancelled before."""
-        async with anyio.create_task_group() as group:
+        async with asyncio.TaskGroup() as group:
             for extension in self.extensions.values():
                 if extension.current is not None:
-                    group.start_soon(self._retire, extension, State.RETIRED)
+                    group.create_task(self._retire(extension, State.RETIRED))
 
     async def _retire(self, extension: Extension, state: State) -> None:
         generation = extension.current
@@ -166,9 +193,10 @@ class Lifecycle:
         self._house.dispatcher.swap(generation, None)
         extension.state = State.DRAINING
         generation.retiring.set()
-        with anyio.move_on_after(RETIRE_LIMIT) as scope:
-            await generation.retired.wait()
-        if scope.cancelled_caught:
+        try:
+            async with asyncio.timeout(RETIRE_LIMIT):
+                await generation.retired.wait()
+        except TimeoutError:
             log.warning("%s did not end within %g s", generation.name, RETIRE_LIMIT)
         extension.current, extension.state = None, state
 
@@ -180,7 +208,7 @@ class Lifecycle:
         extension.failure = failure
         if in_row >= FAILURES_BEFORE_QUARANTINE and extension.state is State.ACTIVE:
             log.error("extension %s is quarantined after %d failures in a row", extension.id, in_row)
-            self._group.start_soon(self._quarantine, extension)
+            self.start_soon(self._quarantine(extension), f"quarantine {extension.id}")
 
     async def _quarantine(self, extension: Extension) -> None:
         async with extension.lock:

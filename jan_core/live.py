@@ -12,13 +12,12 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import anyio.from_thread
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from .context import Caller, Progress, Stream
 from .dispatch import Dispatcher
@@ -36,18 +35,22 @@ CLEANUP_LIMIT = 5.0
 """Seconds for an extension's own disposers together: the host's exit must not hang on one of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class House:
-    """What every context reaches into. The host makes one; extensions never see it."""
+class House(Protocol):
+    """What a context reaches into: the part of a host that extensions need. They never see it themselves."""
 
     data_dir: Path
     settings: Settings
     bus: EventBus
     dispatcher: Dispatcher
     hooks: Hooks
-    caller: Callable[[str], Caller]
-    """Makes a caller in the name of an extension."""
-    http: Callable[[], httpx.AsyncClient]
+
+    def client(self, name: str) -> Caller:
+        """A caller in the name of an extension."""
+        ...
+
+    def http(self) -> httpx.AsyncClient:
+        """The shared HTTP client."""
+        ...
 
 
 class LiveTasks:
@@ -78,7 +81,7 @@ class LiveContext:
         self.data_dir = house.data_dir / self.id
         self.tasks = tasks
         self._house, self._kind, self._stack = house, generation.settings_type, stack
-        self._caller = house.caller(self.id)
+        self._caller = house.client(self.id)
         self.call = self._caller.call
 
     def stream(
@@ -117,22 +120,28 @@ async def live(
     house: House,
     generation: Generation,
     on_failure: Callable[[Failure], None],
-    *,
-    task_status: TaskStatus[Failure | None],
+    started: asyncio.Future[Failure | None],
 ) -> None:
-    """Activate a generation, report through `task_status` how that went, and see it through to its end.
+    """Activate a generation, tell through `started` how that went, and see it through to its end.
 
-    Reports None when it is up, else the failure; a failed one is disposed of before this returns.
+    `started` gets None when it is up, else the failure; what failed is disposed of first.
     """
     try:
-        await _live(house, generation, on_failure, task_status)
+        failure = await _live(house, generation, on_failure, started)
+        if failure is not None and not started.done():
+            failure.stage = "activate"
+            started.set_result(failure)
     finally:
         generation.retired.set()
+        started.cancel()  # nobody waits for ever, whatever happened
 
 
 async def _live(
-    house: House, generation: Generation, on_failure: Callable[[Failure], None], task_status: TaskStatus[Failure | None]
-) -> None:
+    house: House,
+    generation: Generation,
+    on_failure: Callable[[Failure], None],
+    started: asyncio.Future[Failure | None],
+) -> Failure | None:
     failure: Failure | None = None
     # The disposers are entered before the tasks, so that they run after them: what a task uses outlives it.
     async with _bounded(CLEANUP_LIMIT) as disposers, anyio.create_task_group() as group:
@@ -145,7 +154,8 @@ async def _live(
             outcome = await house.dispatcher.single(generation, "jan_activate", ctx=context)
             failure = outcome.failure if outcome else None
         if failure is None:
-            task_status.started(None)
+            if not started.done():
+                started.set_result(None)
             await generation.retiring.wait()
             await generation.drained()
             with anyio.CancelScope(shield=True):
@@ -154,9 +164,7 @@ async def _live(
                 outcome.failure.stage = "deactivate"
                 on_failure(outcome.failure)
         group.cancel_scope.cancel()
-    if failure is not None:
-        failure.stage = "activate"
-        task_status.started(failure)
+    return failure
 
 
 def _on_loop(function: Callable[[], Any]) -> None:
