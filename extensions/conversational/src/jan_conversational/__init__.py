@@ -1,0 +1,1 @@
+"""Conversations: threads and messages in SQLite, and one assistant turn."""
