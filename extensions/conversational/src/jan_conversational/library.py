@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from functools import partial
 from pathlib import Path
@@ -57,6 +56,8 @@ class Library:
         return Store(make, self._ids, self._owner, incognito=False)
 
     def _incognito(self) -> Store:
+        import hashlib
+
         # The name is the folder's, so that the next generation of this extension finds it and another host's
         # does not.
         name = "jan-incognito-" + hashlib.sha256(str(self._folder.resolve()).encode()).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""Assistants: who answers, with which instructions, model and parameters."""
