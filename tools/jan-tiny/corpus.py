@@ -58,15 +58,16 @@ def plain(text: str) -> str:
 @cache
 def topics() -> tuple[Topic, ...]:
     """Every topic of the corpus, without the off-topic answer."""
-    carriers = read("carriers.toml")
+    carriers, more = read("carriers.toml"), read("paraphrases.toml")["more"]
     found = []
     for name in TOPIC_FILES:
         for entry in read(name)["topic"]:
-            groups: list[tuple[str, ...]] = [tuple(expand(pattern)) for pattern in entry.get("ask", [])]
+            patterns = [*entry.get("ask", []), *more[entry["id"]]]
+            groups = [tuple(expand(pattern)) for pattern in patterns]
             for kind in ("about", "how", "command"):
                 if entry.get(kind):
                     filled = [shape.replace("{x}", x) for shape in carriers[kind] for x in entry[kind]]
-                    groups.extend([tuple(filled)] * max(2, len(entry.get("ask", [])) // 2))
+                    groups.extend([tuple(filled)] * max(2, len(patterns) // 3))
             held_out = tuple(entry["held_out"])
             found.append(Topic(entry["id"], entry["canonical"], entry["answer"], tuple(groups), held_out))
     return tuple(found)

@@ -40,7 +40,7 @@ HERE = Path(__file__).parent
 BUILD = HERE / "build"
 SHIPPED = HERE.parents[1] / "extensions/llamacpp/src/jan_llamacpp/models/jan-tiny.gguf"
 SEED = 1337
-STEPS = 3000
+STEPS = 2800
 SHAPES = ((16, 256, 0.15, 0.60), (8, 512, 0.45, 0.30), (4, 1024, 0.45, 0.10))
 """Rows, tokens a row, share of rows with tools, share of steps. Every step has 4,096 tokens."""
 
