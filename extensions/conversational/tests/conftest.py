@@ -73,8 +73,9 @@ class EchoEngine:
         self.added.append(message)
 
     @method("tokens.count")
-    async def count(self, params: CountTokens) -> TokenCount:
+    async def count(self, params: CountTokens, call: Call) -> TokenCount:
         """Words."""
+        call.progress("loading", done=1, total=2)
         per_message = [len(m.text().split()) for m in params.messages]
         return TokenCount(sum(per_message) + 2, per_message, self.context)
 
@@ -82,6 +83,7 @@ class EchoEngine:
     async def complete(self, params: ChatRequest, call: Call) -> ChatCompletion:
         """The newest message again."""
         self.requests.append(params)
+        call.progress("waiting")
         words = params.messages[-1].text().split(" ")
         for number, word in enumerate(words):
             if number == self.pause_after:

@@ -81,6 +81,21 @@ async def test_the_run_wins_over_the_thread_which_wins_over_the_assistant(house:
     assert (second.model, second.temperature, second.top_k) == ("r", 0.5, 7)
 
 
+async def test_system_messages_that_meet_become_one_because_templates_take_one(house: House) -> None:
+    id = await house.thread()
+    await house.call("messages.create", {"thread_id": id, "role": "system", "content": "Speak French."})
+    await run(house, id, "hello")
+    shown = [(m.role, m.text()) for m in house.engine.requests[0].messages]
+    assert shown == [("system", "You are a helpful assistant.\n\nSpeak French."), ("user", "hello")]
+
+
+async def test_progress_of_counting_and_answering_reaches_the_caller(house: House) -> None:
+    reports: list[Any] = []
+    params = {"thread_id": await house.thread(), "content": "hello"}
+    await house.client.call("threads.run", params, progress=lambda *report: reports.append(report))
+    assert reports == [("loading", 1, 2), ("waiting", None, None)]
+
+
 async def test_a_deleted_assistant_is_replaced_by_the_default_one_and_the_run_says_so(house: House) -> None:
     id = await house.thread(assistant_id="gone")
     result = await run(house, id, "x")

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from jan_core import Context, InvalidParams, RpcError
+from jan_core import Context, InvalidParams, Progress, RpcError
 from jan_core.types import Assembly, Assistant, Budget, ChatMessage, Message, Sampling, Thread
 
 from .errors import ContextOverflow
 from .messages import History
 from .settings import ConversationalSettings
 from .shapes import Parameters
-from .tokens import TokenCount, count_tokens, estimate
+from .tokens import count_tokens, estimate
 
 __all__ = ["Prompt", "assemble", "assistant_for", "merged"]
 
@@ -67,17 +67,18 @@ async def assemble(
     model: str,
     sampling: Sampling,
     settings: ConversationalSettings,
+    progress: Progress,
 ) -> Prompt:
-    """Put the prompt together, within the model's context window.
+    """Put the prompt together, within the model's context window. `progress` is called while the model is loaded.
 
     Raises InvalidParams when there is nothing to answer, ContextOverflow when what must stay does not fit,
     and RpcError for what the engine refuses to count.
     """
     assembly = _everything(thread, history, assistant)
-    count = await count_tokens(ctx, model, assembly.messages)
+    count = await count_tokens(ctx, model, assembly.messages, progress)
     counted = count is not None
     if count is None:
-        count = estimate(assembly.messages)
+        count = estimate(assembly.messages, settings.unknown_context)
         assembly.notes.append("tokens were estimated: no engine counts them")
     context = count.context or settings.unknown_context
     reserved = _reserved(sampling.max_tokens, context, settings)
@@ -89,7 +90,8 @@ async def assemble(
         assembly = await ctx.hooks.assemble_context(assembly, Budget(model, context, reserved + overhead))
         changed = assembly.messages != before
         if changed:
-            count = await _recount(ctx, model, assembly.messages, count, counted)
+            recounted = await count_tokens(ctx, model, assembly.messages, progress) if counted else None
+            count = recounted or estimate(assembly.messages, context)
         if count.tokens <= context - reserved or not changed:
             break
     free = context - count.tokens
@@ -132,6 +134,12 @@ def _everything(thread: Thread, history: History, assistant: Assistant | None) -
 
 
 def _put(assembly: Assembly, message: ChatMessage, id: str, *, stays: bool) -> None:
+    before = assembly.messages[-1] if assembly.messages else None
+    if before is not None and before.role == message.role == "system":
+        # Chat templates take one system message at a time; many refuse or ignore a second.
+        before.content = f"{before.text()}\n\n{message.text()}"
+        assembly.ids[-1] = id
+        return
     if stays:
         assembly.pinned.append(len(assembly.messages))
     assembly.messages.append(message)
@@ -153,16 +161,6 @@ def _unanswered(messages: list[Message]) -> list[Message]:
             break
         count += 1
     return messages[len(messages) - count :]
-
-
-async def _recount(
-    ctx: Context, model: str, messages: list[ChatMessage], before: TokenCount, counted: bool
-) -> TokenCount:
-    count = await count_tokens(ctx, model, messages) if counted else None
-    if count is None:
-        count = estimate(messages)
-        count.context = before.context
-    return count
 
 
 def _reserved(max_tokens: int | None, context: int, settings: ConversationalSettings) -> int:

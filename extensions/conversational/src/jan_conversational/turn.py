@@ -6,10 +6,12 @@ strategy are reached by name, through the method table and the hooks; nothing he
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import anyio
 import msgspec
 
-from jan_core import Call, Context, ErrorObject, JanError, RpcError
+from jan_core import Call, Context, ErrorObject, JanError, Progress, RpcError
 from jan_core.types import (
     ChatChunk,
     ChatCompletion,
@@ -30,6 +32,8 @@ from .store import Run, Store
 
 __all__ = ["Turns"]
 
+Send = Callable[[RunItem], Awaitable[None]]
+
 LAST_WRITE_SECONDS = 10.0
 """How long a cancelled run may hold its caller up for storing what had arrived: longer than another process
 may hold the database, shorter than anybody's patience."""
@@ -44,12 +48,16 @@ class Turns:
 
     async def run(self, params: RunThread, call: Call) -> RunResult:
         """See `threads.run`."""
+
+        def progress(message: str, done: float | None, total: float | None) -> None:
+            call.progress(message, done=done, total=total)
+
         store = self._library.store_of(params.thread_id)
         run = await store.begin_run(params.thread_id, params.content)
         if run.question is not None:
             self.added(run.thread, run.question)
         try:
-            request, prompt = await self._prepare(store, run, params)
+            request, prompt = await self._prepare(store, run, params, progress)
         except BaseException:
             with anyio.move_on_after(LAST_WRITE_SECONDS, shield=True):
                 await store.end_run(run, None)
@@ -57,7 +65,9 @@ class Turns:
         settings: ConversationalSettings = self._ctx.settings
         recorder = Recorder(store, run, every=settings.flush_seconds)
         try:
-            completion = await self._stream(request, prompt, run, recorder, call if params.stream else None)
+            completion = await self._stream(
+                request, prompt, run, recorder, call.send if params.stream else _drop, progress
+            )
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(LAST_WRITE_SECONDS, shield=True):
                 await self._keep(recorder, run, "cancelled", JanError("cancelled"))
@@ -84,14 +94,16 @@ class Turns:
             # In the background: whoever listens must not hold up the conversation.
             self._ctx.tasks.start_soon(self._ctx.hooks.message_added, thread, message, name="message_added")
 
-    async def _prepare(self, store: Store, run: Run, params: RunThread) -> tuple[ChatRequest, Prompt]:
+    async def _prepare(
+        self, store: Store, run: Run, params: RunThread, progress: Progress
+    ) -> tuple[ChatRequest, Prompt]:
         thread = run.thread
         history = await store.history(thread.id)
         assistant, notes = await assistant_for(self._ctx, thread)
         model = params.model or thread.model or (assistant.model if assistant else "")
         sampling = merged(assistant, params.parameters)
         settings: ConversationalSettings = self._ctx.settings
-        prompt = await assemble(self._ctx, thread, history, assistant, model, sampling, settings)
+        prompt = await assemble(self._ctx, thread, history, assistant, model, sampling, settings, progress)
         prompt.notes[:0] = notes
         request = ChatRequest(
             messages=prompt.messages,
@@ -106,15 +118,13 @@ class Turns:
         return request, prompt
 
     async def _stream(
-        self, request: ChatRequest, prompt: Prompt, run: Run, recorder: Recorder, call: Call | None
+        self, request: ChatRequest, prompt: Prompt, run: Run, recorder: Recorder, send: Send, progress: Progress
     ) -> ChatCompletion:
-        async def send(item: RunItem) -> None:
-            if call is not None:
-                await call.send(item)
-
         asked = run.question.id if run.question else ""
         await send(RunStarted(asked, run.answer_id, prompt.omitted, prompt.notes))
-        async with self._ctx.stream("chat.complete", request, item=ChatChunk, result=ChatCompletion) as stream:
+        async with self._ctx.stream(
+            "chat.complete", request, item=ChatChunk, result=ChatCompletion, progress=progress
+        ) as stream:
             async for chunk in stream:
                 text = chunk.text()
                 reasoning = "".join(choice.delta.reasoning_content or "" for choice in chunk.choices)
@@ -153,6 +163,10 @@ class Turns:
             self._ctx.log.error("a partial answer could not be kept: %s", failure.message)
         else:
             self.added(run.thread, message)
+
+
+async def _drop(item: RunItem) -> None:
+    """Where items go that nobody asked for."""
 
 
 def _with_ids(error: JanError, run: Run) -> RpcError:
