@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol, corrected in three places: bounded headers, JSON errors, pipelining clients that leave."""
+"""uvicorn's HTTP/1.1 protocol, corrected in three places: header limits, JSON errors, pipelining clients that leave."""
 
 from __future__ import annotations
 

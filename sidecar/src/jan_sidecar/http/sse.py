@@ -1,8 +1,8 @@
 """Server-sent events (WHATWG HTML, 9.2): one answer streamed as `data: {…}` events, then `data: [DONE]`.
 
 Nothing is sent before the first event is there, so that what fails before it is an ordinary error response. Later
-errors are an event of their own in OpenAI's form, and no `[DONE]` follows: that line means the answer is whole. While a model
-loads, comment lines keep proxies from giving up.
+errors are an event of their own in OpenAI's form, and no `[DONE]` follows: that line means the answer is whole. While
+a model loads, comment lines keep proxies from giving up.
 """
 
 from __future__ import annotations

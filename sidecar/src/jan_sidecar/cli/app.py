@@ -1,0 +1,202 @@
+"""The tree of commands and what all of them share: global options, exit statuses, and one line for each error.
+
+Exit status: 0 done, 1 the operation failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from jan_core import Caller
+
+__all__ = ["App", "Failed", "Opener", "pass_app", "root", "run", "wrong_usage"]
+
+Opener = Callable[["App", bool], AbstractAsyncContextManager["Caller"]]
+"""Opens a host for one command; the second argument says whether extensions that start with the application do so."""
+
+COMMANDS = {
+    "chat": ("chat:chat", "Ask a model, or talk with it."),
+    "serve": ("serve:serve", "Serve the OpenAI-compatible API on this machine."),
+    "sidecar": ("serve:sidecar", "Speak JSON-RPC on stdio, as jan-sidecar does."),
+    "models": ("models:models", "Models on this machine."),
+    "threads": ("threads:threads", "Stored conversations."),
+    "assistants": ("assistants:assistants", "Who answers: instructions, model and parameters."),
+    "registry": ("registry:registry", "The list of models that can be had."),
+    "downloads": ("downloads:downloads", "Files being fetched."),
+    "engines": ("engines:engines", "Builds of the inference engine."),
+    "ext": ("system:ext", "Extensions."),
+    "settings": ("settings:settings", "Read and change settings."),
+    "doctor": ("system:doctor", "Check this installation and say what to do."),
+    "rpc": ("system:rpc", "Call any method."),
+    "schema": ("system:schema", "Machine-readable descriptions of all methods."),
+}
+"""Name -> (module:attribute, one line of help). Modules are imported when their command runs."""
+
+HINTS = {
+    "model_not_found": "see what is installed: jan models list",
+    "thread_not_found": "see the stored threads: jan threads list",
+    "assistant_not_found": "see the assistants: jan assistants list",
+    "engine_not_found": "see the engine builds: jan engines list",
+    "extension_unavailable": "see why: jan ext list",
+    "storage_error": "check the data folder: jan doctor",
+    "no_usable_engine": "see why: jan engines explain",
+    "engine_install_failed": "try again with: jan engines install",
+    "engine_broken": "see what is damaged: jan engines explain",
+    "model_unknown": "find one with: jan registry search WORDS",
+    "download_not_found": "see the downloads: jan downloads list",
+}
+"""What to try next, by the stable type of an error."""
+
+
+class Failed(Exception):
+    """The operation failed; the message is for the person, the hint says what to try."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass
+class App:
+    """The global options, handed to every command."""
+
+    opener: Opener
+    chosen_data_dir: Path | None = None
+    verbose: bool = False
+
+    @property
+    def data_dir(self) -> Path:
+        """`--data-dir`, else `JAN_DATA_DIR`, else the platform's place for this user's data."""
+        from ..runtime import data_folder
+
+        return data_folder(self.chosen_data_dir)
+
+    def call(self, method: str, params: Any = None) -> Any:
+        """Open a host, call one method with progress shown, and close the host."""
+        from .session import run_session
+
+        return run_session(self, lambda session: session.call(method, params))
+
+
+pass_app = click.make_pass_decorator(App)
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(f".{module}", __package__), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"jan {version('jan-sidecar')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="JAN_DATA_DIR",
+    help="Where everything is kept. Default: this user's data folder.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr; details of errors go to the log.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.pass_obj
+def root(app: App, data_dir: Path | None, verbose: bool) -> None:
+    """A local-first AI backend: models, conversations and an OpenAI-compatible API on this machine."""
+    app.chosen_data_dir = data_dir
+    app.verbose = verbose
+
+
+def run(arguments: Sequence[str], opener: Opener | None = None) -> int:
+    """Run one command line and return its exit status. Never raises, never prints a traceback."""
+    app = App(opener or _open)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows another
+    try:
+        status = root.main(list(arguments), prog_name="jan", obj=app, standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        return _reader_left()
+    except SystemExit as error:  # click's own way out of a broken pipe
+        return _reader_left() if error.code == 1 else int(error.code or 0)
+    except Exception as error:
+        return _report(app, error)
+    return status if isinstance(status, int) else 0
+
+
+def _report(app: App, error: Exception) -> int:
+    from jan_core import JanError
+
+    log = f"the log is {app.data_dir / 'logs' / 'jan.log'}"
+    if isinstance(error, Failed):
+        message, hint = str(error), error.hint
+    elif isinstance(error, JanError):
+        message, hint = error.message, log if error.type == "internal_error" else HINTS.get(error.type, "")
+    else:
+        logging.getLogger("jan_sidecar.cli").error("the command failed", exc_info=error)
+        message, hint = f"internal error: {type(error).__name__}: {error}", log
+    from .output import clean
+
+    # One line, whatever was in the message; the terminal must not obey it either.
+    click.echo(f"jan: {' '.join(clean(message).split())}", err=True)
+    if hint:
+        click.echo(f"     {hint}", err=True)
+    return 1
+
+
+def _reader_left() -> int:
+    """Whoever read our output has seen enough (`jan … | head`): end quietly, and keep Python from flushing again."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    except (OSError, ValueError, AttributeError):
+        pass
+    return 0
+
+
+def _open(app: App, activate: bool) -> AbstractAsyncContextManager[Caller]:
+    from .session import open_host_client
+
+    return open_host_client(app, activate)
+
+
+def wrong_usage(message: str) -> NoReturn:
+    """Leave with status 2 and one line."""
+    raise click.UsageError(message)

@@ -1,0 +1,95 @@
+"""One conversation as the command line holds it: a thread, made when the first question comes, and turns in it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .output import clean, note
+from .session import Session
+
+__all__ = ["Conversation", "Printer"]
+
+
+class Printer:
+    """Writes an answer to stdout as it comes, each piece at once."""
+
+    def __init__(self, session: Session) -> None:
+        self._interrupts = session.interrupts
+        self._terminal = sys.stdout.isatty()
+        self._last = ""
+
+    def __call__(self, text: str) -> None:
+        text = clean(text) if self._terminal else text
+        if not text:
+            return
+        self._last = text[-1]
+        try:
+            # The write blocks when the reader is behind, and the event loop with it; an interrupt must come through.
+            with self._interrupts.while_writing():
+                sys.stdout.write(text)
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            pass  # what this stops was told; it ends at its next step
+
+    def end(self) -> None:
+        """End the line, if there is one."""
+        if self._last and self._last != "\n":
+            self("\n")
+
+
+@dataclass
+class Conversation:
+    """What is said to whom. `thread_id` None: a thread is made for the first question."""
+
+    session: Session
+    thread_id: str | None = None
+    incognito: bool = False
+    assistant: str = ""
+    model: str = ""
+    system: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def restart(self) -> None:
+        """Leave the thread; the next question begins a new one."""
+        self.thread_id = None
+
+    async def ask(self, question: str, show: Callable[[str], None] | None) -> dict[str, Any]:
+        """One turn. `show` gets the answer's text as it comes; None: only the result matters.
+
+        Returns the result of `threads.run`. Raises RpcError.
+        """
+        with self.session.progress() as progress, progress.otherwise("waiting for the model"):
+            await self._begin()
+            params = {
+                "thread_id": self.thread_id,
+                "content": question,
+                "model": self.model,
+                "parameters": self.parameters,
+                "stream": show is not None,
+            }
+            async with self.session.caller.stream("threads.run", params, progress=progress) as stream:
+                async for item in stream:
+                    if item["type"] == "delta" and show is not None:
+                        progress.close()
+                        show(item["text"])
+                    elif item["type"] == "reasoning":
+                        progress("thinking", None, None)
+                result: dict[str, Any] = await stream.result()
+        if result["omitted"]:
+            note(f"note: {len(result['omitted'])} older messages did not fit the model's context window")
+        if result["message"].get("finish_reason") == "length":
+            note("note: the answer stops at the token limit")
+        return result
+
+    async def _begin(self) -> None:
+        call = self.session.caller.call
+        if self.thread_id is None:
+            params = {"incognito": self.incognito, "assistant_id": self.assistant, "model": self.model}
+            self.thread_id = (await call("threads.create", params))["id"]
+        if self.system:
+            params = {"thread_id": self.thread_id, "role": "system", "content": self.system}
+            await call("messages.create", params)
+            self.system = ""
