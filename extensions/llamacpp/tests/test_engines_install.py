@@ -63,9 +63,7 @@ def pack(engine: Path, target: Path, spoil: str = "") -> Path:
         file.relative_to(engine).as_posix(): file.read_bytes()
         for folder in ("llama_cpp", info)
         for file in (engine / folder).rglob("*")
-        if file.is_file()
-        and "__pycache__" not in file.parts
-        and file.name not in ("RECORD", "INSTALLER", "REQUESTED")
+        if file.is_file() and "__pycache__" not in file.parts and file.name not in ("RECORD", "INSTALLER", "REQUESTED")
     }
     files["llama_cpp/__init__.py"] = spoil.encode() + files["llama_cpp/__init__.py"]
     lines = []
@@ -163,9 +161,7 @@ def test_a_name_that_is_no_build_finds_nothing(engines: Path, name: str) -> None
 
 
 @pytest.mark.parametrize("harm", ["no record", "torn record", "other id", "no library", "short library"])
-async def test_a_half_made_directory_does_not_count_and_is_replaced(
-    engines: Path, tmp_path: Path, harm: str
-) -> None:
+async def test_a_half_made_directory_does_not_count_and_is_replaced(engines: Path, tmp_path: Path, harm: str) -> None:
     shutil.copytree(engines / CPU.id, tmp_path / CPU.id)
     record = tmp_path / CPU.id / "engine.json"
     content = msgspec.json.decode(record.read_bytes())
@@ -276,14 +272,10 @@ async def test_an_engine_that_crashes_is_refused_with_the_signal(engines: Path, 
 
 async def test_an_engine_of_another_version_is_refused(wheel: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineInstallFailed, match=r"expected version 9\.9, found"):
-        await EngineInstaller(tmp_path, offline=True).ensure(
-            EngineBuild("cpu-9.9", "cpu", "9.9"), ignore, wheel=wheel
-        )
+        await EngineInstaller(tmp_path, offline=True).ensure(EngineBuild("cpu-9.9", "cpu", "9.9"), ignore, wheel=wheel)
 
 
-async def test_a_gpu_build_without_a_gpu_is_an_error_and_not_a_silent_cpu_run(
-    wheel: Path, tmp_path: Path
-) -> None:
+async def test_a_gpu_build_without_a_gpu_is_an_error_and_not_a_silent_cpu_run(wheel: Path, tmp_path: Path) -> None:
     build = EngineBuild("vulkan-x", "vulkan", ENGINE_VERSION)
     with pytest.raises(EngineInstallFailed, match="a vulkan build, but it finds no GPU here"):
         await EngineInstaller(tmp_path, offline=True).ensure(build, ignore, wheel=wheel)
@@ -296,9 +288,7 @@ async def test_a_refused_build_is_not_tried(tmp_path: Path) -> None:
     assert not (tmp_path / "engines").exists()
 
 
-async def test_without_network_and_cache_the_network_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_network_and_cache_the_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_DEFAULT_INDEX", NOWHERE)
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")

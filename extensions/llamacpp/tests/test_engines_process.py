@@ -99,9 +99,7 @@ async def test_a_cancel_ends_the_command_and_its_stubborn_children(tmp_path: Pat
         scope.cancel()
 
     with anyio.fail_after(20), anyio.CancelScope() as scope:
-        await run(
-            [sys.executable, "-c", STUBBORN], log=tmp_path / "log", cwd=tmp_path, env={}, on_line=started
-        )
+        await run([sys.executable, "-c", STUBBORN], log=tmp_path / "log", cwd=tmp_path, env={}, on_line=started)
     assert scope.cancelled_caught
     assert len(pids) == 2
     assert await anyio.to_thread.run_sync(gone, pids)

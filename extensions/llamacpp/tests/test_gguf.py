@@ -188,9 +188,7 @@ def test_counts_beyond_the_file_are_refused_at_once(tmp_path: Path, counts: tupl
         (("t", [31], 8), "blocks"),
     ],
 )
-def test_a_tensor_that_cannot_be_is_refused(
-    tmp_path: Path, tensor: tuple[str, list[int], int], words: str
-) -> None:
+def test_a_tensor_that_cannot_be_is_refused(tmp_path: Path, tensor: tuple[str, list[int], int], words: str) -> None:
     error = refusal(tmp_path, header(LLAMA, [*TENSORS, tensor]) + bytes(10_000))
     assert error.reason in ("tensor", "limit")
     assert words in error.message

@@ -13,8 +13,9 @@ from jan_llamacpp import pool as pool_module
 from jan_llamacpp.client import GenerateParams, LoadOptions, Prompt, Sampling, WorkerProcess
 from jan_llamacpp.engines.builds import ENGINE_VERSION
 from jan_llamacpp.engines.installer import EngineInstaller
+from jan_llamacpp.errors import ModelBusy
 from jan_llamacpp.failures import ModelLoadFailed, WorkerDied
-from jan_llamacpp.pool import ModelBusy, ModelPool
+from jan_llamacpp.pool import ModelPool
 
 from jan_core import Overloaded, Progress
 from jan_core.types import EngineBuild

@@ -11,17 +11,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jan_llamacpp import store as store_module
-from jan_llamacpp.gguf import InvalidModelFile
-from jan_llamacpp.store import (
-    EMBEDDED_ID,
-    InvalidModelId,
-    ModelExists,
-    ModelNotFound,
-    ModelReadOnly,
-    ModelStore,
-    model_id,
-)
+from jan_llamacpp.embedded import EMBEDDED_ID, EMBEDDED_MODEL
+from jan_llamacpp.errors import InvalidModelFile, InvalidModelId, ModelExists, ModelNotFound, ModelReadOnly
+from jan_llamacpp.store import ModelStore, model_id
 
 from jan_core.errors import StorageError
 
@@ -134,9 +126,7 @@ async def test_an_unwritable_folder_is_a_storage_error(tmp_path: Path, source: P
         await ModelStore(tmp_path / "models").take_in(source)
 
 
-async def test_a_deleted_model_is_gone_and_its_id_free(
-    store: ModelStore, source: Path, tmp_path: Path
-) -> None:
+async def test_a_deleted_model_is_gone_and_its_id_free(store: ModelStore, source: Path, tmp_path: Path) -> None:
     model = await store.take_in(source)
     store.delete(model.id)
     with pytest.raises(ModelNotFound) as caught:
@@ -147,9 +137,7 @@ async def test_a_deleted_model_is_gone_and_its_id_free(
     await store.take_in(source)
 
 
-async def test_the_embedded_model_can_be_neither_deleted_nor_replaced(
-    store: ModelStore, source: Path
-) -> None:
+async def test_the_embedded_model_can_be_neither_deleted_nor_replaced(store: ModelStore, source: Path) -> None:
     with pytest.raises(ModelReadOnly):
         store.delete(EMBEDDED_ID)
     with pytest.raises(ModelReadOnly):
@@ -238,4 +226,4 @@ def test_a_damaged_embedded_model_is_listed_as_failed(tmp_path: Path) -> None:
 
 
 def test_the_package_names_its_embedded_model() -> None:
-    assert store_module.EMBEDDED_MODEL.name == "jan-tiny.gguf"
+    assert EMBEDDED_MODEL.name == "jan-tiny.gguf"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
 from jan_core import Call, Empty, InvalidParams, method
 from jan_core.types import EngineBuild
 
-from .engines import installed
 from .engines.errors import EngineInstallFailed, EngineInUse, EngineNotFound
-from .engines.installed import EngineRecord
-from .selection import NoUsableEngine, Selected
-from .services import Services, install_report
+from .engines.record import EngineRecord
+from .errors import NoUsableEngine
+from .services import Services, install_report, report_to
 from .shapes import EngineId, EngineList, Explanation, InstallEngine, Verdict
+
+if TYPE_CHECKING:
+    from .selection import Selected
 
 __all__ = ["EngineMethods"]
 
@@ -27,6 +30,8 @@ class EngineMethods:
     @method("engines.list")
     async def list(self, params: Empty) -> EngineList:
         """List the engine builds for this machine, refused ones with the reason, and what is installed."""
+        from .engines import installed
+
         _, builds = await self.services.selection.candidates()
         here = await anyio.to_thread.run_sync(installed.list_installed, self.services.engines)
         return EngineList(builds, [engine.record for engine in here])
@@ -37,6 +42,8 @@ class EngineMethods:
 
         The libraries of an installed choice are hashed whole, to find damage.
         """
+        from .engines import installed
+
         selected = await self.services.selection.select()
         engine = await anyio.to_thread.run_sync(installed.find, self.services.engines, selected.build.id)
         damaged = await anyio.to_thread.run_sync(installed.damage, engine) if engine else []
@@ -62,7 +69,7 @@ class EngineMethods:
         build = await self._wanted(params.id)
         if params.wheel:
             self._refuse_when_used(build.id)
-        report = install_report(lambda message, done, total: call.progress(message, done=done, total=total))
+        report = install_report(report_to(call))
         wheel = Path(params.wheel) if params.wheel else None
         engine = await services.installer().ensure(build, report, wheel=wheel)
         services.ctx.emit("engines.changed", {"id": engine.id, "installed": True})
@@ -71,6 +78,8 @@ class EngineMethods:
     @method("engines.remove", errors=[EngineNotFound, EngineInUse])
     async def remove(self, params: EngineId) -> Empty:
         """Remove an installed build. Refused while a loaded model runs on it."""
+        from .engines import installed
+
         self._refuse_when_used(params.id)
         await anyio.to_thread.run_sync(installed.remove, self.services.engines, params.id)
         self.services.ctx.emit("engines.changed", {"id": params.id, "installed": False})

@@ -7,13 +7,12 @@ for a stream. What a request means to the worker is `openai.py`; which process a
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from jan_core import Call, InvalidParams, JanError, Overloaded, Progress, RpcError, method
+from jan_core import Call, InvalidParams, JanError, Overloaded, RpcError, method
 from jan_core.types import (
     ChatChunk,
     ChatCompletion,
@@ -28,14 +27,16 @@ from jan_core.types import (
     Usage,
 )
 
-from . import openai
-from .client import GenerateParams, Piece, Prompt, WorkerProcess
+from .errors import RequestRefused
 from .failures import ContextOverflow, GenerationFailed, InvalidGeneration, TemplateFailed
 from .model_methods import LOAD_ERRORS
-from .services import Services
+from .services import Services, report_to
 from .shapes import Counted, CountTokens
 
-__all__ = ["ENGINE_ID", "InferenceMethods", "RequestRefused"]
+if TYPE_CHECKING:
+    from .client import GenerateParams, Piece, WorkerProcess
+
+__all__ = ["ENGINE_ID", "InferenceMethods"]
 
 ENGINE_ID = "llamacpp"
 _ERRORS = [
@@ -47,12 +48,6 @@ _ERRORS = [
     InvalidParams,
     Overloaded,
 ]
-
-
-class RequestRefused(JanError):
-    """An extension refused the request, or no engine may answer it. The message is its reason."""
-
-    code, type = -32039, "request_refused"
 
 
 class InferenceMethods:
@@ -95,14 +90,16 @@ class InferenceMethods:
 
         With `stream` the parts are stream items, and the result is the whole text all the same.
         """
+        from . import openai
+
         id = await self.services.resolve(params.model)
-        answer = TextCompletion(f"cmpl-{secrets.token_hex(12)}", int(time.time()), id, [], Usage())
+        answer = TextCompletion(openai.answer_id("cmpl"), int(time.time()), id, [], Usage())
         generation = openai.completion_params(params, self.services.settings.queue_seconds)
         texts = [params.prompt] if params.echo else []
         unsent = params.prompt if params.echo else ""
         choice = CompletionChoice("")
         async with (
-            self.services.use(id, _report(call)) as worker,
+            self.services.pool.use(id, report_to(call)) as worker,
             _pieces(worker, generation) as pieces,
         ):
             async for piece in pieces:
@@ -125,8 +122,11 @@ class InferenceMethods:
         """Count the tokens of a chat prompt with the model's own template and vocabulary; loads the model if
         need be.
         """
+        from . import openai
+        from .worker.protocol import Prompt
+
         id = await self.services.resolve(params.model)
-        async with self.services.use(id, _report(call)) as worker:
+        async with self.services.pool.use(id, report_to(call)) as worker:
             whole = worker.count_tokens(openai.chat_prompt(params.messages, params.tools))
             each = [worker.count_tokens(Prompt(text=_text(message))) for message in params.messages if _text(message)]
             total, *counted = await asyncio.gather(whole, *each)
@@ -159,19 +159,21 @@ class InferenceMethods:
         services = self.services
         if engine.id != ENGINE_ID:
             async with services.ctx.stream(
-                engine.method, chat, item=ChatChunk, result=ChatCompletion, progress=_report(call)
+                engine.method, chat, item=ChatChunk, result=ChatCompletion, progress=report_to(call)
             ) as stream:
                 async for chunk in stream:
                     await send(chunk)
                 completion: ChatCompletion = await stream.result()
                 return completion
+        from . import openai
+
         generation = openai.chat_params(chat, services.settings.queue_seconds)
         outcome.model = await services.resolve(chat.model)
         include_usage = chat.stream_options is not None and chat.stream_options.include_usage
         tools = generation.prompt.tools is not None
         answer = openai.Answer(outcome.model, tools=tools, include_usage=include_usage)
         async with (
-            services.use(outcome.model, _report(call)) as worker,
+            services.pool.use(outcome.model, report_to(call)) as worker,
             _pieces(worker, generation) as pieces,
         ):
             async for piece in pieces:
@@ -181,12 +183,8 @@ class InferenceMethods:
 
 
 def _pieces(worker: WorkerProcess, generation: GenerateParams) -> aclosing[AsyncGenerator[Piece, None]]:
-    """An answer's pieces; leaving the block ends the generation in the worker at once, not when garbage is collected."""
+    """An answer's pieces; leaving the block ends the generation at once, not when garbage is collected."""
     return aclosing(cast("AsyncGenerator[Piece, None]", worker.generate(generation)))
-
-
-def _report(call: Call) -> Progress:
-    return lambda message, done, total: call.progress(message, done=done, total=total)
 
 
 def _text(message: ChatMessage) -> str:

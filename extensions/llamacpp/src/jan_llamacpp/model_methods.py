@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 import msgspec
@@ -12,13 +12,21 @@ from jan_core import Call, Empty, StorageError, method
 from jan_core.types import InstalledModel
 
 from .engines.errors import EngineInstallFailed
+from .errors import (
+    InvalidModelFile,
+    InvalidModelId,
+    ModelBusy,
+    ModelExists,
+    ModelNotFound,
+    ModelReadOnly,
+    NoUsableEngine,
+)
 from .failures import EngineBroken, ModelLoadFailed, WorkerDied
-from .gguf import GGUFInfo, InvalidModelFile
-from .pool import ModelBusy
-from .selection import NoUsableEngine
-from .services import Services
+from .services import Services, report_to
 from .shapes import ImportModel, InspectedModel, LoadedModel, ModelId, ModelList, UnloadModel
-from .store import InvalidModelId, ModelExists, ModelNotFound, ModelReadOnly
+
+if TYPE_CHECKING:
+    from .gguf import GGUFInfo
 
 __all__ = ["LOAD_ERRORS", "ModelMethods"]
 
@@ -90,9 +98,7 @@ class ModelMethods:
         """
         services = self.services
         id = await services.resolve(params.id)
-        worker = await services.pool.load(
-            id, lambda message, done, total: call.progress(message, done=done, total=total)
-        )
+        worker = await services.pool.load(id, report_to(call))
         return LoadedModel(id, services.engine_of.get(id, ""), worker.info)
 
     @method("models.unload", errors=[ModelNotFound, ModelBusy])

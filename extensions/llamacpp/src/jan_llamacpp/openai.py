@@ -33,7 +33,7 @@ from jan_core.types import chat as types
 from .client import GenerateParams, Piece, Prompt, Sampling
 from .toolcalls import ToolCallStream
 
-__all__ = ["Answer", "chat_params", "chat_prompt", "completion_params", "usage_of"]
+__all__ = ["Answer", "answer_id", "chat_params", "chat_prompt", "completion_params", "usage_of"]
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "frequency_penalty", "presence_penalty")
 
@@ -82,6 +82,11 @@ def chat_prompt(messages: Iterable[ChatMessage], tools: list[Tool] | None = None
     return Prompt(messages=plain, tools=msgspec.to_builtins(tools) if tools else None)
 
 
+def answer_id(kind: str) -> str:
+    """A fresh id of an answer, in OpenAI's form."""
+    return f"{kind}-{secrets.token_hex(12)}"
+
+
 def usage_of(piece: Piece) -> Usage:
     """The last piece's token counts."""
     used = piece.usage
@@ -111,7 +116,7 @@ class Answer:
     """
 
     def __init__(self, model: str, *, tools: bool = False, include_usage: bool = False) -> None:
-        self.id = f"chatcmpl-{secrets.token_hex(12)}"
+        self.id = answer_id("chatcmpl")
         self.created = int(time.time())
         self.model = model
         self.usage = Usage()

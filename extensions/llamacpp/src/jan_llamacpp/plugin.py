@@ -6,12 +6,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anyio.to_thread
-
 from jan_core import Context, Method, hookimpl, methods_of
 from jan_core.types import BuildChoice, EngineBuild, Hardware, InferenceEngine, InferenceRequest, Route
 
-from .engines.builds import choose, known_builds
 from .settings import LlamaCppSettings
 
 if TYPE_CHECKING:
@@ -41,8 +38,6 @@ class LlamaCppExtension:
         self._services = Services(ctx)
         for handler in self._handlers:
             handler.services = self._services
-        ctx.on_dispose(self._services.pool.close)
-        ctx.tasks.start_soon(anyio.to_thread.run_sync, self._services.store.sweep)
 
     @hookimpl
     def jan_methods(self) -> list[Method]:
@@ -54,10 +49,14 @@ class LlamaCppExtension:
 
     @hookimpl
     def jan_engine_builds(self, hardware: Hardware) -> list[EngineBuild]:
+        from .engines.builds import known_builds
+
         return known_builds(hardware)
 
     @hookimpl(trylast=True)
     def jan_select_engine_build(self, hardware: Hardware, builds: list[EngineBuild]) -> BuildChoice | None:
+        from .engines.builds import choose
+
         return choose(builds)
 
     @hookimpl

@@ -22,21 +22,16 @@ from typing import Literal
 from jan_core import JanError, Overloaded, Progress
 
 from .client import ExitReason, WorkerProcess
+from .errors import ModelBusy
 from .failures import ModelLoadFailed
 
-__all__ = ["ModelBusy", "ModelPool", "Starter"]
+__all__ = ["ModelPool", "Starter"]
 
 Starter = Callable[[str, Progress], Awaitable[WorkerProcess]]
 """Starts a worker for a model's id, reporting as it goes. Cancelling it must leave no process."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds
 _STEADY = 60.0  # a worker that lived this long is not in a crash loop
-
-
-class ModelBusy(JanError):
-    """The model is answering requests; `data.requests` says how many."""
-
-    code, type, retryable = -32048, "model_busy", True
 
 
 def ignore(message: str, done: float | None, total: float | None) -> None:

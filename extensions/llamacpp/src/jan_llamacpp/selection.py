@@ -12,20 +12,15 @@ from pathlib import Path
 import anyio.to_thread
 from msgspec import Struct
 
-from jan_core import Context, JanError
+from jan_core import Context
 from jan_core.types import BuildChoice, EngineBuild, Hardware
 
 from .engines import installed
 from .engines.errors import EngineNotFound
 from .engines.hardware import detect
+from .errors import NoUsableEngine
 
-__all__ = ["EngineSelection", "NoUsableEngine", "Selected"]
-
-
-class NoUsableEngine(JanError):
-    """No engine build can run on this machine. `data.refused` says why, by build."""
-
-    code, type = -32049, "no_usable_engine"
+__all__ = ["EngineSelection", "Selected"]
 
 
 class Selected(Struct, frozen=True):

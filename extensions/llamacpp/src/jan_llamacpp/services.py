@@ -1,29 +1,32 @@
 """What the methods of this extension work with: store, engine selection, installer and pool, wired together.
 
-Made when the extension is activated, closed when it retires. It has no methods of the table and no hooks
-itself.
+Made when the extension is activated, closed when it retires; each part is made when it is first needed, so that the
+host starts without them. It has no methods of the table and no hooks itself.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from jan_core import Context, Progress
+from jan_core import Call, Context, Progress
 
-from .client import LoadOptions, WorkerProcess
-from .engines.installer import EngineInstaller
-from .engines.progress import OnProgress
-from .engines.progress import Progress as InstallProgress
-from .gguf import InvalidModelFile
-from .pool import ModelPool
-from .selection import EngineSelection
+from .embedded import EMBEDDED_MODEL
 from .settings import LlamaCppSettings
-from .store import EMBEDDED_MODEL, ModelStore
 
-__all__ = ["Services", "install_report"]
+if TYPE_CHECKING:
+    from .client import WorkerProcess
+    from .engines.installer import EngineInstaller
+    from .engines.progress import OnProgress
+    from .engines.progress import Progress as InstallProgress
+    from .pool import ModelPool
+    from .selection import EngineSelection
+    from .store import ModelStore
+
+__all__ = ["Services", "install_report", "report_to"]
 
 
 class Services:
@@ -32,23 +35,44 @@ class Services:
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self.engines = ctx.data_dir / "engines"
-        self.store = ModelStore(ctx.data_dir / "models")
-        self.selection = EngineSelection(ctx, self.engines)
         self.engine_of: dict[str, str] = {}
-        self.pool = ModelPool(
-            self._start,
-            max_loaded=lambda: self.settings.max_loaded,
-            queue_seconds=lambda: self.settings.queue_seconds,
-            on_change=self._changed,
-        )
 
     @property
     def settings(self) -> LlamaCppSettings:
         settings: LlamaCppSettings = self.ctx.settings
         return settings
 
+    @cached_property
+    def store(self) -> ModelStore:
+        from .store import ModelStore
+
+        store = ModelStore(self.ctx.data_dir / "models")
+        self.ctx.tasks.start_soon(anyio.to_thread.run_sync, store.sweep)
+        return store
+
+    @cached_property
+    def selection(self) -> EngineSelection:
+        from .selection import EngineSelection
+
+        return EngineSelection(self.ctx, self.engines)
+
+    @cached_property
+    def pool(self) -> ModelPool:
+        from .pool import ModelPool
+
+        pool = ModelPool(
+            self._start,
+            max_loaded=lambda: self.settings.max_loaded,
+            queue_seconds=lambda: self.settings.queue_seconds,
+            on_change=self._changed,
+        )
+        self.ctx.on_dispose(pool.close)
+        return pool
+
     def installer(self) -> EngineInstaller:
         """An installer as the settings want it now."""
+        from .engines.installer import EngineInstaller
+
         settings = self.settings
         return EngineInstaller(
             self.engines,
@@ -64,11 +88,10 @@ class Services:
             await anyio.to_thread.run_sync(self.store.get, id)
         return id
 
-    def use(self, id: str, report: Progress) -> AbstractAsyncContextManager[WorkerProcess]:
-        """The worker of a model, loaded where it is not; see `ModelPool.use`."""
-        return self.pool.use(id, report)
-
     async def _start(self, id: str, report: Progress) -> WorkerProcess:
+        from .client import LoadOptions, WorkerProcess
+        from .errors import InvalidModelFile
+
         model = await anyio.to_thread.run_sync(self.store.get, id)
         if model.error:
             raise InvalidModelFile(f"{id}: {model.error}", path=model.path, reason="changed")
@@ -90,6 +113,11 @@ class Services:
         if state != "loaded":
             self.engine_of.pop(id, None)
         self.ctx.emit("models.changed", {"id": id, "state": state, "error": error}, key=f"models.changed/{id}")
+
+
+def report_to(call: Call) -> Progress:
+    """A call's progress as a function."""
+    return lambda message, done, total: call.progress(message, done=done, total=total)
 
 
 def install_report(report: Progress) -> OnProgress:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from .store import EMBEDDED_ID
+from .embedded import EMBEDDED_ID
 
 __all__ = ["LlamaCppSettings"]
 

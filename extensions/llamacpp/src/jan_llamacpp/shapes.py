@@ -8,8 +8,8 @@ from msgspec import Meta, Struct, field
 
 from jan_core.types import ChatMessage, EngineBuild, Hardware, InstalledModel, Tool
 
-from .client import ModelInfo
-from .engines.installed import EngineRecord
+from .engines.record import EngineRecord
+from .worker.protocol import ModelInfo
 
 __all__ = [
     "CountTokens",

@@ -19,25 +19,16 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from jan_core.errors import JanError, StorageError
+from jan_core import StorageError
 from jan_core.types import InstalledModel
 
+from .embedded import EMBEDDED_ID, EMBEDDED_MODEL
+from .errors import InvalidModelFile, InvalidModelId, ModelExists, ModelNotFound, ModelReadOnly
 from .files import OnBytes, copy, link
-from .gguf import GGUFInfo, InvalidModelFile, read_info
+from .gguf import GGUFInfo, read_info
 
-__all__ = [
-    "EMBEDDED_ID",
-    "EMBEDDED_MODEL",
-    "InvalidModelId",
-    "ModelExists",
-    "ModelNotFound",
-    "ModelReadOnly",
-    "ModelStore",
-    "model_id",
-]
+__all__ = ["ModelStore", "model_id"]
 
-EMBEDDED_ID = "jan-tiny"
-EMBEDDED_MODEL = Path(__file__).parent / "models" / "jan-tiny.gguf"
 
 _RECORD = "model.json"
 _ABANDONED = 24 * 3600.0  # seconds
@@ -48,32 +39,6 @@ _KINDS = {
     "adapter": "an adapter, which cannot be used by itself",
     "projector": "a projector, which cannot be used by itself",
 }
-
-
-class ModelNotFound(JanError):
-    """No model of this id is installed. `data.known` lists the ids that are."""
-
-    code, type = -32044, "model_not_found"
-
-
-class InvalidModelId(JanError):
-    """The id is not of the accepted form: 1 to 96 of a-z, 0-9, dot, dash and underscore, a letter or digit at
-    both ends.
-    """
-
-    code, type = -32045, "invalid_model_id"
-
-
-class ModelExists(JanError):
-    """A model of this id is installed already."""
-
-    code, type = -32046, "model_exists"
-
-
-class ModelReadOnly(JanError):
-    """The embedded model is part of this software: it cannot be replaced or deleted."""
-
-    code, type = -32047, "model_read_only"
 
 
 class _Record(Struct, frozen=True, kw_only=True):

@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from jan_core.types import BuildChoice, EngineBuild, Hardware
-from jan_core.types.inference import Variant
+from jan_core.types import BuildChoice, EngineBuild, Hardware, Variant
 
 __all__ = ["ENGINE_VERSION", "choose", "known_builds", "version_key"]
 

@@ -11,68 +11,17 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Literal
 
 import msgspec
-from msgspec import Struct
-
-from jan_core.types.inference import Variant
 
 from .builds import version_key
 from .errors import EngineNotFound
+from .record import EngineRecord, InstalledEngine, Library
 
-__all__ = [
-    "EngineRecord",
-    "InstalledEngine",
-    "Library",
-    "damage",
-    "find",
-    "list_installed",
-    "remove",
-    "write_record",
-]
+__all__ = ["damage", "discard", "find", "libraries", "list_installed", "remove", "sync_directory", "write_record"]
 
 RECORD = "engine.json"
 _LIBRARIES = ("*.so", "*.so.*", "*.dylib", "*.dll")
-
-
-class Library(Struct, frozen=True):
-    """One native library: its path inside the engine directory (with `/`), size in bytes, SHA-256 as hex."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-class EngineRecord(Struct, frozen=True, kw_only=True):
-    """The content of `engine.json`.
-
-    `origin`: compiled here from source, a prebuilt wheel of the variant's index, or a wheel file given by the
-    person. `pinned`: the engine's own package was checked against a SHA-256 shipped with this software; a
-    wheel never is, and its libraries' hashes below are then what arrived, not what was expected. `devices`:
-    what the engine listed when it was checked. `installed_at`: RFC 3339, UTC.
-    """
-
-    format: Literal[1] = 1
-    id: str
-    variant: Variant
-    version: str
-    origin: Literal["source", "wheel", "wheel-file"]
-    pinned: bool
-    installed_at: str
-    devices: list[str]
-    libraries: list[Library]
-
-
-class InstalledEngine(Struct, frozen=True):
-    """A usable build: `path` goes first on a worker's `sys.path`."""
-
-    path: Path
-    record: EngineRecord
-
-    @property
-    def id(self) -> str:
-        return self.record.id
 
 
 def find(engines: Path, build: str) -> InstalledEngine | None:

@@ -30,10 +30,10 @@ from jan_core.types import EngineBuild
 from . import installed
 from .diagnosis import Reason, diagnose
 from .errors import EngineInstallFailed
-from .installed import EngineRecord, InstalledEngine
 from .lock import held
 from .process import run
 from .progress import OnProgress, Progress, Tracker
+from .record import EngineRecord, InstalledEngine, Library
 
 __all__ = ["EngineInstaller"]
 
@@ -253,7 +253,7 @@ class EngineInstaller:
         return EngineInstallFailed(f"{build.id}: {message}", build=build.id, reason=reason, log=log)
 
 
-def _settle(stage: Path) -> list[installed.Library]:
+def _settle(stage: Path) -> list[Library]:
     """Hash the libraries and force them to the disk; the log goes along with the build."""
     target = stage / "target"
     libraries = installed.libraries(target)

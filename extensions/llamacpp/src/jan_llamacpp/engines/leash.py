@@ -1,4 +1,4 @@
-"""Runs one command in a process group of its own and ends the whole group when standard input ends.
+"""Runs one command in a session of its own and ends the whole session when standard input ends.
 
 Started as a script by `process.py`, with the parent holding the other end of standard input: when the parent
 cancels, exits or is killed with SIGKILL, the pipe closes and the command goes with all its descendants (a
@@ -13,9 +13,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
+from pathlib import Path
 
-_GRACE = 2.0  # seconds between asking a group to end and ending it: compilers remove their temporary files
+_GRACE = 2.0  # seconds for the group to end by itself
+_ROUNDS = 200
 
 
 def main(command: list[str]) -> int:
@@ -32,16 +35,41 @@ def _end_at_eof(child: subprocess.Popen[bytes]) -> None:
     if os.name != "posix":
         subprocess.run(["taskkill", "/F", "/T", "/PID", str(child.pid)], capture_output=True, check=False)
     else:
-        _signal_group(child.pid, signal.SIGTERM)
+        _end_session(child)
+    os._exit(128 + signal.SIGKILL)
+
+
+def _end_session(child: subprocess.Popen[bytes]) -> None:
+    """Kill everything the command started: all of its session, as ninja gives each compiler a group of its own.
+
+    Where the system does not list sessions, the group is asked first, so that ninja ends its compilers, then killed.
+    """
+    if not Path("/proc/self/stat").exists():
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             child.wait(_GRACE)
-        _signal_group(child.pid, signal.SIGKILL)  # also those of the group that outlived their leader
-    os._exit(128 + signal.SIGTERM)
-
-
-def _signal_group(group: int, number: int) -> None:
+    for _ in range(_ROUNDS):  # again, because one may have forked while the list was read
+        members = _session(child.pid)
+        if not members:
+            break
+        for pid in members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
     with suppress(ProcessLookupError):
-        os.killpg(group, number)
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def _session(leader: int) -> list[int]:
+    """The living processes of a session, from /proc; the zombies among them are dead already."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            state, _, _, session = entry.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(int(entry.parent.name))
+    return found
 
 
 if __name__ == "__main__":

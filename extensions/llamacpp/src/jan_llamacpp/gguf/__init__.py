@@ -5,7 +5,7 @@ not judge whether an engine can run the architecture, and reads no tensor data. 
 versions 2 and 3.
 """
 
+from ..errors import InvalidModelFile
 from .info import GGUFInfo, read_info
-from .reader import InvalidModelFile
 
 __all__ = ["GGUFInfo", "InvalidModelFile", "read_info"]

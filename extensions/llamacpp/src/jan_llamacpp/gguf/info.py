@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from .reader import Cursor, InvalidModelFile, Value
+from ..errors import InvalidModelFile
+from .reader import Cursor, Value
 from .types import FILE_TYPES, TENSOR_TYPES
 
 __all__ = ["GGUFInfo", "read_info"]

@@ -1,4 +1,4 @@
-"""A bounded cursor over the beginning of a file, and the typed refusal.
+"""A bounded cursor over the beginning of a file.
 
 Buffered reads, not a memory map: a file that another process truncates must give an error here, not a SIGBUS.
 Never more than `HEADER_LIMIT` bytes are read, and nothing is allocated by a count the file claims: whatever a
@@ -11,11 +11,10 @@ import os
 from struct import Struct
 from typing import BinaryIO
 
-from jan_core.errors import JanError
-
+from ..errors import InvalidModelFile
 from .types import ARRAY, BOOL, SCALARS, STRING, VALUE_NAMES
 
-__all__ = ["HEADER_LIMIT", "Cursor", "InvalidModelFile", "Scalar", "Value"]
+__all__ = ["HEADER_LIMIT", "Cursor", "Scalar", "Value"]
 
 HEADER_LIMIT = 64 * 1024 * 1024
 _FIRST_READ = 256 * 1024
@@ -27,21 +26,6 @@ Value = Scalar | list[int] | list[float] | list[bool] | None
 """A metadata value; None for an array that was skipped because it is long or holds strings."""
 
 _U32, _U64 = Struct("<I"), Struct("<Q")
-
-
-class InvalidModelFile(JanError):
-    """The file is not a usable GGUF model.
-
-    `data.reason` is a stable word (`not_gguf`, `truncated`, `version`, `big_endian`, `limit`, `malformed`,
-    `tensor`, `missing_key`, `missing_tensors`, `unreadable`); `data.offset` is the byte where it was noticed.
-    """
-
-    code, type = -32043, "invalid_model_file"
-
-    def __init__(self, message: str, /, *, path: str, reason: str, offset: int = 0) -> None:
-        super().__init__(message, path=path, reason=reason, offset=offset)
-        self.reason = reason
-        self.offset = offset
 
 
 class Cursor:
