@@ -1,0 +1,1 @@
+"""Local inference: llama.cpp in worker processes, engine builds, and the embedded model jan-tiny."""
