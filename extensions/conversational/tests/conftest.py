@@ -57,6 +57,8 @@ class EchoEngine:
     def __init__(self) -> None:
         self.requests: list[ChatRequest] = []
         self.added: list[Message] = []
+        self.counted: list[int] = []
+        """How many messages each count was asked for."""
         self.context = 1000
         self.pause_after = -1
         self.fail_with: Exception | None = None
@@ -76,6 +78,7 @@ class EchoEngine:
     async def count(self, params: CountTokens, call: Call) -> TokenCount:
         """Words."""
         call.progress("loading", done=1, total=2)
+        self.counted.append(len(params.messages))
         per_message = [len(m.text().split()) for m in params.messages]
         return TokenCount(sum(per_message) + 2, per_message, self.context)
 

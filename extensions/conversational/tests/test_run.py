@@ -246,6 +246,20 @@ async def test_what_does_not_fit_is_left_out_oldest_first_with_its_answers(house
     assert "8 older messages were left out" in result["notes"][0]
 
 
+async def test_a_turn_in_a_long_thread_counts_what_may_fit_and_not_all_of_it(house: House) -> None:
+    id = await house.thread()
+    ids = [
+        (await house.call("messages.create", {"thread_id": id, "content": "w " * 9 + "w", "pinned": n == 5}))["id"]
+        for n in range(700)
+    ]
+    result = await run(house, id)
+    shown = house.engine.requests[0].messages
+    assert len(shown) == 1 + 1 + 73  # of 1000 tokens 250 are kept free, 2 are the template's, 5 the instructions
+    assert house.engine.counted == [1 + 1 + 64, 1 + 1 + 512, len(shown)]
+    assert result["omitted"] == [id for n, id in enumerate(ids[:-73]) if n != 5]
+    assert result["notes"][0] == "187 older messages were not considered"
+
+
 async def test_pinned_messages_stay_when_older_ones_go(house: House) -> None:
     house.engine.context = 64
     id = await house.thread()

@@ -249,6 +249,15 @@ async def test_a_folder_that_is_gone_is_a_storage_error(tmp_path: Path) -> None:
             await fill(store, 1)
 
 
+async def test_the_folder_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("a b?c%20#ü'")
+    async with opened(folder) as store:
+        thread_id, _ = await fill(store, 1)
+    async with opened(tmp_path / folder) as store:
+        assert (await store.get_thread(thread_id)).id == thread_id
+
+
 async def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await fill(store, 1)

@@ -76,7 +76,7 @@ def disk_database(path: Path, ready: Callable[[sqlite3.Connection], None]) -> Da
         # Made by us rather than by SQLite: conversations are their owner's only. The WAL gets the same
         # permissions.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = _connect(path.as_uri() + "?mode=rw")
+        connection = _connect(path.absolute().as_uri() + "?mode=rw")
         try:
             # FULL: fsync at each commit. The last two matter on macOS, where fsync alone does not reach the
             # disk.
@@ -97,7 +97,7 @@ def disk_database(path: Path, ready: Callable[[sqlite3.Connection], None]) -> Da
         return connection
 
     def read() -> sqlite3.Connection:
-        connection = _connect(path.as_uri() + "?mode=rw")
+        connection = _connect(path.absolute().as_uri() + "?mode=rw")
         _pragmas(connection, query_only=1)
         return connection
 

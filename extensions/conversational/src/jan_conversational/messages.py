@@ -23,6 +23,8 @@ __all__ = ["History", "append", "delete", "get", "history", "insert", "page", "s
 
 PAGE_BYTES = 4 * 1024 * 1024
 """Text of one page: with JSON's worst escapes it stays within one message of the channel."""
+OLDER_IDS = 10_000
+"""Ids named of messages that were not even looked at: what a client can mark in its window."""
 HISTORY_BYTES = 8 * 1024 * 1024
 """Text considered for a prompt: more than any context window holds, less than what would hurt to load."""
 
@@ -153,19 +155,24 @@ def delete(connection: sqlite3.Connection, id: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What of a thread can go into a prompt:
+    """What of a thread can go into a prompt: `messages` from old to new.
 
-    `messages` from old to new, and how many older were not looked at.
+    `older` are the ids of the messages before them that were not looked at, the newest OLDER_IDS of `older_count`;
+    `more` says that a longer look would see more.
     """
 
     messages: list[Message]
-    skipped: int
+    older: list[str]
+    older_count: int
+    more: bool
 
 
-def history(connection: sqlite3.Connection, thread_id: str, *, most_bytes: int = HISTORY_BYTES) -> History:
-    """The newest messages of a thread, and before them those that always stay. Raises ThreadNotFound."""
+def history(connection: sqlite3.Connection, thread_id: str, most: int, *, most_bytes: int = HISTORY_BYTES) -> History:
+    """The newest `most` messages of a thread, and before them those that always stay. Raises ThreadNotFound."""
     key = threads.key_of(connection, thread_id)
-    rows = connection.execute(f"SELECT {MESSAGE_COLUMNS} FROM messages WHERE thread = ? ORDER BY sequence DESC", (key,))
+    rows = connection.execute(
+        f"SELECT {MESSAGE_COLUMNS} FROM messages WHERE thread = ? ORDER BY sequence DESC LIMIT ?", (key, most)
+    )
     found: list[Message] = []
     size = 0
     for row in rows:
@@ -173,15 +180,21 @@ def history(connection: sqlite3.Connection, thread_id: str, *, most_bytes: int =
         if found and size > most_bytes:
             break
         found.append(message_of(row, thread_id))
-    found.reverse()
     if not found:
-        return History([], 0)
-    kept = connection.execute(
-        f"SELECT {MESSAGE_COLUMNS} FROM messages WHERE thread = ? AND sequence < ?"
-        " AND (pinned OR role = 'system') ORDER BY sequence",
-        (key, found[0].sequence),
+        return History([], [], 0, more=False)
+    found.reverse()
+    before = (key, found[0].sequence)
+    stay = connection.execute(
+        f"SELECT {MESSAGE_COLUMNS} FROM messages WHERE thread = ? AND sequence < ? AND (pinned OR role = 'system')"
+        " ORDER BY sequence",
+        before,
     ).fetchall()
-    (older,) = connection.execute(
-        "SELECT count(*) FROM messages WHERE thread = ? AND sequence < ?", (key, found[0].sequence)
-    ).fetchone()
-    return History([*(message_of(row, thread_id) for row in kept), *found], older - len(kept))
+    older = "FROM messages WHERE thread = ? AND sequence < ? AND NOT (pinned OR role = 'system')"
+    (count,) = connection.execute(f"SELECT count(*) {older}", before).fetchone()
+    ids = connection.execute(f"SELECT id {older} ORDER BY sequence DESC LIMIT {OLDER_IDS}", before).fetchall()
+    return History(
+        [*(message_of(row, thread_id) for row in stay), *found],
+        [id for (id,) in reversed(ids)],
+        count,
+        more=bool(count) and size <= most_bytes,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,14 +16,29 @@ from .errors import ContextOverflow
 from .messages import History
 from .settings import ConversationalSettings
 from .shapes import Parameters
-from .tokens import count_tokens, estimate
+from .tokens import TokenCount, count_tokens, estimate
 
-__all__ = ["Prompt", "assemble", "assistant_for", "merged"]
+__all__ = ["Prompt", "Question", "assemble", "assistant_for", "merged"]
 
+ReadHistory = Callable[[int], Awaitable[History]]
+
+FIRST_LOOK, NEXT_LOOK = 64, 8
+"""How many messages are loaded and counted at first, and how many times more when all of them fit: a turn in a thread
+of ten thousand must not cost ten thousand counts."""
 SHORTEST_ANSWER = 32
 """Tokens: with less room than this for the answer, asking the model is of no use."""
 ATTEMPTS = 4
 """How often the prompt is cut and counted again: once nearly always; more where a template hides tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Who is asked in which thread: `model` and `sampling` are what the run, the thread and the assistant come to."""
+
+    thread: Thread
+    assistant: Assistant | None
+    model: str
+    sampling: Sampling
 
 
 class Prompt(Struct):
@@ -60,38 +77,43 @@ def merged(assistant: Assistant | None, parameters: Parameters) -> Parameters:
 
 
 async def assemble(
-    ctx: Context,
-    thread: Thread,
-    history: History,
-    assistant: Assistant | None,
-    model: str,
-    sampling: Sampling,
-    settings: ConversationalSettings,
-    progress: Progress,
+    ctx: Context, question: Question, read: ReadHistory, settings: ConversationalSettings, progress: Progress
 ) -> Prompt:
     """Put the prompt together, within the model's context window. `progress` is called while the model is loaded.
 
-    Raises InvalidParams when there is nothing to answer, ContextOverflow when what must stay does not fit,
-    and RpcError for what the engine refuses to count.
+    `read` gives the newest messages of the thread, as many as asked for. Raises InvalidParams when there is nothing to
+    answer, ContextOverflow when what must stay does not fit, and RpcError for what the engine refuses to count.
     """
-    assembly = _everything(thread, history, assistant)
-    count = await count_tokens(ctx, model, assembly.messages, progress)
-    counted = count is not None
-    if count is None:
-        count = estimate(assembly.messages, settings.unknown_context)
+
+    async def counted(messages: list[ChatMessage]) -> TokenCount:
+        count = await count_tokens(ctx, question.model, messages, progress)
+        return count or estimate(messages, settings.unknown_context)
+
+    most = FIRST_LOOK
+    while True:
+        history = await read(most)
+        assembly = _everything(question, history)
+        count = await counted(assembly.messages)
+        context = count.context or settings.unknown_context
+        reserved = _reserved(question.sampling.max_tokens, context, settings)
+        if not history.more or count.tokens > context - reserved:
+            break
+        most *= NEXT_LOOK  # all of it fits, and there is more
+    if count.estimated:
         assembly.notes.append("tokens were estimated: no engine counts them")
-    context = count.context or settings.unknown_context
-    reserved = _reserved(sampling.max_tokens, context, settings)
+    if history.older_count:
+        assembly.omitted += history.older
+        assembly.notes.append(f"{history.older_count} older messages were not considered")
     for _ in range(ATTEMPTS):
         assembly.tokens = count.per_message
         # What a template adds belongs to no message, so it is taken off the room there is for messages.
         overhead = max(0, count.tokens - sum(count.per_message))
         before = list(assembly.messages)
-        assembly = await ctx.hooks.assemble_context(assembly, Budget(model, context, reserved + overhead))
+        budget = Budget(question.model, context, reserved + overhead)
+        assembly = await ctx.hooks.assemble_context(assembly, budget)
         changed = assembly.messages != before
         if changed:
-            recounted = await count_tokens(ctx, model, assembly.messages, progress) if counted else None
-            count = recounted or estimate(assembly.messages, context)
+            count = await counted(assembly.messages)
         if count.tokens <= context - reserved or not changed:
             break
     free = context - count.tokens
@@ -107,9 +129,10 @@ async def assemble(
     return Prompt(assembly.messages, assembly.omitted, assembly.notes)
 
 
-def _everything(thread: Thread, history: History, assistant: Assistant | None) -> Assembly:
-    """The whole conversation, before anything is left out."""
-    assembly = Assembly(thread, messages=[], tokens=[], ids=[])
+def _everything(question: Question, history: History) -> Assembly:
+    """The conversation as far as it was looked at, before anything is left out."""
+    assembly = Assembly(question.thread, messages=[], tokens=[], ids=[])
+    assistant = question.assistant
     if assistant is not None and assistant.instructions:
         _put(assembly, ChatMessage(role="system", content=assistant.instructions), "", stays=True)
     retried = _unanswered(history.messages)
@@ -128,8 +151,6 @@ def _everything(thread: Thread, history: History, assistant: Assistant | None) -
     if retried:
         assembly.omitted += [m.id for m in retried]
         assembly.notes.append("the question is answered again, without what was answered before it broke off")
-    if history.skipped:
-        assembly.notes.append(f"{history.skipped} older messages were not considered: there is too much text")
     return assembly
 
 

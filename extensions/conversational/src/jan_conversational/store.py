@@ -131,9 +131,9 @@ class Store:
 
         await self._database.write(job)
 
-    async def history(self, thread_id: str) -> History:
-        """What of a thread can go into a prompt. Raises ThreadNotFound."""
-        return await self._database.read(lambda c: messages.history(c, thread_id))
+    async def history(self, thread_id: str, most: int) -> History:
+        """What of a thread can go into a prompt: its newest `most` messages. Raises ThreadNotFound."""
+        return await self._database.read(lambda c: messages.history(c, thread_id, most))
 
     async def begin_run(self, thread_id: str, content: str | None) -> Run:
         """Claim the thread for one answer, and store the question. Raises ThreadNotFound and ThreadBusy."""

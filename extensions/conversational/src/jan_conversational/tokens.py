@@ -21,6 +21,7 @@ class TokenCount(Struct):
     tokens: int
     per_message: list[int]
     context: int = 0
+    estimated: bool = False
 
 
 async def count_tokens(ctx: Context, model: str, messages: list[ChatMessage], progress: Progress) -> TokenCount | None:
@@ -40,4 +41,4 @@ async def count_tokens(ctx: Context, model: str, messages: list[ChatMessage], pr
 def estimate(messages: list[ChatMessage], context: int) -> TokenCount:
     """A count that errs high: a token for two bytes (English takes one for four), eight for each frame."""
     per_message = [len(m.text().encode()) // 2 + 8 for m in messages]
-    return TokenCount(sum(per_message) + 8, per_message, context)
+    return TokenCount(sum(per_message) + 8, per_message, context, estimated=True)

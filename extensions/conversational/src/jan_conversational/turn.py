@@ -7,6 +7,8 @@ strategy are reached by name, through the method table and the hooks; nothing he
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 
 import anyio
 import msgspec
@@ -24,7 +26,7 @@ from jan_core.types import (
 )
 
 from .library import Library
-from .prompt import Prompt, assemble, assistant_for, merged
+from .prompt import Prompt, Question, assemble, assistant_for, merged
 from .recorder import Recorder
 from .settings import ConversationalSettings
 from .shapes import RunDelta, RunItem, RunReasoning, RunResult, RunStarted, RunThread
@@ -59,15 +61,14 @@ class Turns:
         try:
             request, prompt = await self._prepare(store, run, params, progress)
         except BaseException:
-            with anyio.move_on_after(LAST_WRITE_SECONDS, shield=True):
+            with suppress(JanError), anyio.move_on_after(LAST_WRITE_SECONDS, shield=True):
                 await store.end_run(run, None)
             raise
         settings: ConversationalSettings = self._ctx.settings
         recorder = Recorder(store, run, every=settings.flush_seconds)
         try:
-            completion = await self._stream(
-                request, prompt, run, recorder, call.send if params.stream else _drop, progress
-            )
+            send = call.send if params.stream else _drop
+            completion = await self._stream(request, prompt, run, recorder, send, progress)
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(LAST_WRITE_SECONDS, shield=True):
                 await self._keep(recorder, run, "cancelled", JanError("cancelled"))
@@ -98,12 +99,12 @@ class Turns:
         self, store: Store, run: Run, params: RunThread, progress: Progress
     ) -> tuple[ChatRequest, Prompt]:
         thread = run.thread
-        history = await store.history(thread.id)
         assistant, notes = await assistant_for(self._ctx, thread)
         model = params.model or thread.model or (assistant.model if assistant else "")
         sampling = merged(assistant, params.parameters)
+        question = Question(thread, assistant, model, sampling)
         settings: ConversationalSettings = self._ctx.settings
-        prompt = await assemble(self._ctx, thread, history, assistant, model, sampling, settings, progress)
+        prompt = await assemble(self._ctx, question, partial(store.history, thread.id), settings, progress)
         prompt.notes[:0] = notes
         request = ChatRequest(
             messages=prompt.messages,
