@@ -397,3 +397,13 @@ async def test_a_source_that_is_no_web_address_is_refused_as_a_setting(open_hous
         with pytest.raises(RpcError) as refused:
             await house.client.call("settings.set", {"extension": "registry", "values": {"url": url}})
         assert refused.value.code == -32602
+
+
+def test_importing_costs_neither_database_nor_http() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, jan_registry.plugin; print([m for m in ('sqlite3', 'httpx', 'http.client') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -15,7 +15,6 @@ from .catalogue import Catalogue, Listing
 from .document import DocumentError, read
 from .errors import NoRegistry, RegistryInvalid, RegistryUnreachable
 from .shapes import RefreshReport
-from .source import fetch
 
 __all__ = ["Refresher"]
 
@@ -115,6 +114,8 @@ class Refresher:
             self.nudge()
 
     async def _ask(self, url: str) -> RefreshReport:
+        from .source import fetch
+
         began = time.monotonic()
         before = await self._catalogue.dynamic(url)
         try:
