@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jan_llamacpp.worker import scheduler
 from jan_llamacpp.worker.protocol import (
     Failed,
     GenerateParams,
     LoadOptions,
+    Pieces,
     Prompt,
     Sampling,
-    Step,
     StepPiece,
     Usage,
 )
@@ -31,7 +32,7 @@ class Bench:
     def __init__(self, engine_dir: Path, model: Path, options: LoadOptions) -> None:
         from jan_llamacpp.worker.engine import make_engine
 
-        self.sent: list[Step | Failed] = []
+        self.sent: list[Pieces | Failed] = []
         self.info, self.prompts, self.scheduler = make_engine(
             engine_dir, str(model), options, self.sent.append, lambda _done: True
         )
@@ -49,7 +50,7 @@ class Bench:
         raise AssertionError("it does not end")
 
     def pieces(self, id: int) -> list[tuple[int, StepPiece]]:
-        return [(s.step, p) for s in self.sent if isinstance(s, Step) for p in s.pieces if p.id == id]
+        return [(p.step, p) for s in self.sent if isinstance(s, Pieces) for p in s.pieces if p.id == id]
 
     def text(self, id: int) -> str:
         return "".join(piece.text for _, piece in self.pieces(id))
@@ -74,7 +75,9 @@ MakeBench = Callable[..., Bench]
 
 
 @pytest.fixture
-def bench(engine_dir: Path) -> MakeBench:
+def bench(engine_dir: Path, monkeypatch: pytest.MonkeyPatch) -> MakeBench:
+    monkeypatch.setattr(scheduler, "HOLD_SECONDS", 0)  # every step is seen at once
+
     def make(model: Path, **options: Any) -> Bench:
         return Bench(engine_dir, model, LoadOptions(**{"threads": 1, "n_seq": 4, "n_ctx": 512, **options}))
 
@@ -164,6 +167,22 @@ def test_a_long_prompt_is_read_in_chunks_between_the_tokens_of_others(bench: Mak
     b.run()
     reading = [step for step, _ in b.pieces(1) if before < step < b.pieces(2)[0][0]]
     assert len(reading) >= 5, "1,500 tokens take six chunks, and each brought the other a token"
+
+
+def test_text_shares_frames_but_beginnings_and_ends_do_not_wait(
+    bench: MakeBench, endless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = bench(endless)
+    monkeypatch.setattr(scheduler, "HOLD_SECONDS", 60)
+    b.ask(1, max_tokens=50)
+    b.ask(2, max_tokens=20)
+    b.run()
+    frames = [[(piece.id, piece.step) for piece in sent.pieces] for sent in b.sent if isinstance(sent, Pieces)]
+    assert frames[0] == [(1, 1), (2, 1)]
+    assert frames[1][-1] == (2, 20)
+    assert frames[2][-1] == (1, 50)
+    assert len(frames) == 3
+    assert len(b.pieces(1)) == 50
 
 
 def test_a_cancelled_answer_gives_its_slot_to_the_next(bench: MakeBench, endless: Path) -> None:

@@ -14,9 +14,9 @@ from jan_llamacpp.worker.protocol import (
     Failed,
     Generate,
     GenerateParams,
+    Pieces,
     Prompt,
     Sampling,
-    Step,
     StepPiece,
     Usage,
     decode_from_worker,
@@ -71,6 +71,6 @@ def test_messages_survive_the_journey() -> None:
     )
     for down in (Generate(4, params), Cancel(4)):
         assert decode_to_worker(encode(down)) == down
-    pieces = [StepPiece(4, "é", 1), StepPiece(5, "", 2, "stop", Usage(9, 2, 1))]
-    for up in (Step(12, pieces), Failed(4, "context_overflow", "too long", {"n_ctx": 8})):
+    pieces = [StepPiece(4, "é", 1, 12), StepPiece(5, "", 2, 13, "stop", Usage(9, 2, 1))]
+    for up in (Pieces(pieces), Failed(4, "context_overflow", "too long", {"n_ctx": 8})):
         assert decode_from_worker(encode(up)) == up

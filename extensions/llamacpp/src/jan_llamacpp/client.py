@@ -44,13 +44,13 @@ from .worker.protocol import (
     LoadOptions,
     LoadProgress,
     ModelInfo,
+    Pieces,
     Prompt,
     Sampling,
     Shutdown,
     Stats,
     StatsReply,
     StatsRequest,
-    Step,
     ToWorker,
     Usage,
 )
@@ -142,7 +142,7 @@ class WorkerProcess:
         """
         self = cls()
         try:
-            self._child = await Child.spawn(engine_dir, self._on_message, self._on_exit)
+            self._child = await Child.spawn(_absolute(engine_dir), self._on_message, self._on_exit)
         except OSError as error:
             raise EngineBroken(f"the worker process cannot be started: {error}") from error
         try:
@@ -245,7 +245,8 @@ class WorkerProcess:
 
     async def _load(self, model: Path, options: LoadOptions, on_progress: Callable[[float], None]) -> None:
         key = secrets.token_hex(16)
-        self._child.send(Load(key, str(model), options))
+        # The worker's directory is another one.
+        self._child.send(Load(key, str(_absolute(model)), options))
         try:
             first = await asyncio.wait_for(self._loading.get(), HELLO_SECONDS)
         except TimeoutError:
@@ -283,13 +284,13 @@ class WorkerProcess:
 
     def _on_message(self, message: FromWorker) -> None:
         match message:
-            case Step(step, pieces):
+            case Pieces(pieces):
                 for item in pieces:
                     stream = self._streams.get(item.id)
                     if stream is not None:
                         if item.finish is not None:
                             del self._streams[item.id]
-                        stream.put(Piece(item.text, item.tokens, step, item.finish, item.usage))
+                        stream.put(Piece(item.text, item.tokens, item.step, item.finish, item.usage))
             case Counted(id, n_tokens):
                 self._answer(id, n_tokens)
             case StatsReply(id, stats):
@@ -345,6 +346,10 @@ def _reason_in(log: str) -> str | None:
         if found:
             return str(found[-1]).strip()
     return None
+
+
+def _absolute(path: Path) -> Path:
+    return path.absolute()
 
 
 def _tail(log: str) -> str:

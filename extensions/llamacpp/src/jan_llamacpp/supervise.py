@@ -22,6 +22,7 @@ __all__ = ["Child", "ExitReason"]
 
 PACKAGE = Path(__file__).resolve().parent
 LOG_SIZE = 64 * 1024
+GRACE_SECONDS = 0.5
 KEPT = (
     "PATH",
     "HOME",
@@ -130,6 +131,12 @@ class Child(asyncio.SubprocessProtocol):
         if self._transport.get_returncode() is None:
             self._transport.kill()
 
+    def _status(self) -> int | None:
+        # Popen.kill looks for the status, too; when it is the one to find it, asyncio reports 255 instead.
+        process = self._transport.get_extra_info("subprocess")
+        found: int | None = process.returncode if process is not None else None
+        return found if found is not None else self._transport.get_returncode()
+
     # --- what asyncio calls ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -149,12 +156,12 @@ class Child(asyncio.SubprocessProtocol):
             self._kill()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        if fd == 1:  # It cannot answer any more, whatever else it may be doing.
-            self._kill()
+        if fd == 1:  # It cannot answer any more, whatever else it may be doing. Mostly it is just ending.
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, self._kill)
 
     def connection_lost(self, exc: Exception | None) -> None:
         # asyncio calls this last: the process has ended and its pipes are read to their end.
-        status = self._transport.get_returncode()
+        status = self._status()
         name = None
         if status is not None and status < 0:
             name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"

@@ -5,7 +5,7 @@ carries `PROTOCOL` so that a mix of two versions is noticed.
 
 Order: host `Load` -> worker `Hello`, `LoadProgress`…, then `Loaded` or `Failed(id=0)`. After `Loaded` any
 number of `Generate`, `Count`, `StatsRequest` (each answered by its own id) and `Cancel`; `Shutdown` or the
-end of the pipe ends the worker. A `Generate` is answered by pieces inside `Steps`, the last with a `finish`,
+end of the pipe ends the worker. A `Generate` is answered by its pieces inside `Pieces`, the last with a `finish`,
 or by one `Failed`.
 """
 
@@ -32,13 +32,13 @@ __all__ = [
     "LoadProgress",
     "Loaded",
     "ModelInfo",
+    "Pieces",
     "Prompt",
     "Sampling",
     "Shutdown",
     "Stats",
     "StatsReply",
     "StatsRequest",
-    "Step",
     "StepPiece",
     "ToWorker",
     "Usage",
@@ -157,11 +157,12 @@ class Usage(Struct, frozen=True, array_like=True):
 
 
 class StepPiece(Struct, array_like=True):
-    """What one scheduler step added to generation `id`: some text, `tokens` tokens, perhaps the end."""
+    """What scheduler step `step` added to generation `id`: some text, `tokens` tokens, perhaps the end."""
 
     id: int
     text: str
     tokens: int
+    step: int
     finish: Finish | None = None
     usage: Usage | None = None
 
@@ -236,10 +237,9 @@ class Loaded(_Message):
     info: ModelInfo
 
 
-class Step(_Message):
-    """The pieces of one scheduler step: one frame, whatever the number of sequences."""
+class Pieces(_Message):
+    """The pieces of one or more scheduler steps, oldest first: one frame for all sequences."""
 
-    step: int
     pieces: list[StepPiece]
 
 
@@ -263,7 +263,7 @@ class Failed(_Message):
 
 
 ToWorker = Load | Generate | Cancel | Count | StatsRequest | Shutdown
-FromWorker = Hello | LoadProgress | Loaded | Step | Counted | StatsReply | Failed
+FromWorker = Hello | LoadProgress | Loaded | Pieces | Counted | StatsReply | Failed
 
 
 class _Envelope(Struct):

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from .context import Context
 from .model import Model
 from .native import Native
-from .protocol import Failed, Finish, GenerateParams, Stats, Step, StepPiece, Usage
+from .protocol import Failed, Finish, GenerateParams, Pieces, Stats, StepPiece, Usage
 from .refusal import Refusal
 from .sampling import Sampler
 from .sequence import Sequence, Slot, common_prefix
@@ -38,11 +38,15 @@ SHARE_MIN = 16
 WAIT_MIN = 64
 """A request waits for another that is just reading the same prefix, when it is at least this long."""
 
-Emit = Callable[[Step | Failed], None]
+HOLD_SECONDS = 0.004
+"""Text may wait this long for more to share its frame, unless it begins or ends an answer. A small model makes a
+token in less time than it takes to wake the host for it; with any other this never happens."""
+
+Emit = Callable[[Pieces | Failed], None]
 
 
 class Scheduler:
-    """`emit` is called from the scheduler's thread: once for each step that has something to say."""
+    """`emit` is called from the scheduler's thread: at most once a step, and for each failure."""
 
     def __init__(
         self, native: Native, model: Model, context: Context, *, n_seq: int, n_ctx: int, n_cells: int,
@@ -61,6 +65,8 @@ class Scheduler:
         self._wake = threading.Event()
         self._closed = False
         self._pieces: list[StepPiece] = []
+        self._urgent = False
+        self._flushed = 0.0
         self._stats = Stats()
 
     # --- any thread -----------------------------------------------------------------------------------------
@@ -139,10 +145,15 @@ class Scheduler:
         busy = bool(self._active)
         if busy:
             self._advance()
-        if self._pieces:
-            pieces, self._pieces = self._pieces, []
-            self._emit(Step(self._stats.steps, pieces))
+        if self._urgent or not busy or time.monotonic() - self._flushed >= HOLD_SECONDS:
+            self._flush()
         return busy
+
+    def _flush(self) -> None:
+        if self._pieces:
+            pieces, self._pieces, self._urgent = self._pieces, [], False
+            self._flushed = time.monotonic()
+            self._emit(Pieces(pieces))
 
     def _take_in(self) -> None:
         while self._inbox:
@@ -257,6 +268,8 @@ class Scheduler:
 
     def _advance(self) -> None:
         parts = self._plan()
+        if any(count > 1 for _, count in parts):
+            self._flush()  # reading a prompt takes time
         ids = frozenset(slot.sequence.id for slot, _ in parts if slot.sequence is not None)
         with self._lock:
             if ids <= self._cancelled:
@@ -378,8 +391,9 @@ class Scheduler:
             usage = Usage(sequence.n_prompt, sequence.n_generated, sequence.cached or 0)
             if sequence.sampler is not None:
                 sequence.sampler.close()
-        self._pieces.append(StepPiece(sequence.id, text, sequence.pending, finish, usage))
-        sequence.pending = 0
+        self._pieces.append(StepPiece(sequence.id, text, sequence.pending, self._stats.steps, finish, usage))
+        self._urgent = self._urgent or finish is not None or not sequence.begun
+        sequence.pending, sequence.begun = 0, True
 
     def _finish(self, slot: Slot, finish: Finish, text: str = "") -> None:
         self._report(self._leave(slot), text, finish)
@@ -394,6 +408,7 @@ class Scheduler:
     def _fail(self, sequence: Sequence, refusal: Refusal) -> None:
         if sequence.sampler is not None:
             sequence.sampler.close()
+        self._flush()
         self._emit(Failed(sequence.id, refusal.type, refusal.message, refusal.data))
 
 

@@ -39,6 +39,8 @@ class Sequence:
     cached: int | None = None
     pending: int = 0
     """Tokens generated since the last piece that was sent."""
+    begun: bool = False
+    """A piece of it was sent."""
 
     @property
     def n_generated(self) -> int:
