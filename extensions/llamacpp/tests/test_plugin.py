@@ -17,17 +17,25 @@ from jan_llamacpp.engines.builds import ENGINE_VERSION
 from jan_llamacpp.engines.installer import EngineInstaller
 from jan_llamacpp.plugin import LlamaCppExtension
 
-from jan_core import RpcError, hookimpl
+from jan_core import Call, Method, RpcError, hookimpl, method, methods_of
 from jan_core.testing import InlineSource
 from jan_core.types import (
     BuildChoice,
+    ChatChoice,
     ChatChunk,
     ChatCompletion,
+    ChatDelta,
+    ChatMessage,
+    ChatRequest,
+    ChunkChoice,
     EngineBuild,
     Hardware,
+    InferenceEngine,
     InferenceOutcome,
     InferenceRequest,
+    Route,
     TextCompletion,
+    Usage,
 )
 
 from .gguf_bytes import whole
@@ -130,7 +138,7 @@ async def test_the_first_chat_installs_the_engine_and_loads_the_model_with_progr
 
 
 async def test_an_unknown_model_is_refused_with_the_ids_there_are(client: Any) -> None:
-    for method, params in (
+    for name, params in (
         ("chat.complete", ask(model="nobody")),
         ("models.load", {"id": "nobody"}),
         ("models.unload", {"id": "nobody"}),
@@ -139,8 +147,8 @@ async def test_an_unknown_model_is_refused_with_the_ids_there_are(client: Any) -
         ("tokens.count", ask(model="nobody")),
     ):
         with pytest.raises(RpcError) as caught:
-            await client.call(method, params)
-        assert caught.value.type == "model_not_found", method
+            await client.call(name, params)
+        assert caught.value.type == "model_not_found", name
         assert "babble" in caught.value.data["known"]
 
 
@@ -216,9 +224,9 @@ async def test_a_busy_model_is_not_unloaded_or_deleted_unless_forced(client: Any
     async with client.stream("chat.complete", ask(stream=True, max_tokens=3000)) as stream:
         items = aiter(stream)
         await anext(items)
-        for method in ("models.unload", "models.delete"):
+        for name in ("models.unload", "models.delete"):
             with pytest.raises(RpcError) as caught:
-                await client.call(method, {"id": "babble"})
+                await client.call(name, {"id": "babble"})
             assert caught.value.type == "model_busy"
         await client.call("models.unload", {"id": "babble", "force": True})
         with pytest.raises(RpcError) as caught:
@@ -358,3 +366,44 @@ async def test_closing_the_host_ends_its_workers(open_host: OpenHost, data: Path
         os.kill(pid, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+class Parrot:
+    """Another local engine: repeats the question, and takes the requests that ask for it."""
+
+    @hookimpl
+    def jan_methods(self) -> list[Method]:
+        return methods_of(self)
+
+    @hookimpl
+    async def jan_inference_engines(self) -> list[InferenceEngine]:
+        return [InferenceEngine("parrot", "local", "parrot.chat"), InferenceEngine("cloud", "remote", "parrot.chat")]
+
+    @hookimpl
+    async def jan_route_inference(self, request: InferenceRequest, candidates: list[InferenceEngine]) -> Route | None:
+        assert all(engine.kind == "local" for engine in candidates)
+        return Route(request.chat.model, "it was asked for") if request.chat.model in ("parrot", "cloud") else None
+
+    @method("parrot.chat", item=ChatChunk)
+    async def chat(self, params: ChatRequest, call: Call) -> ChatCompletion:
+        """Repeat the question, word by word."""
+        said = params.messages[-1].text()
+        for word in said.split():
+            await call.send(ChatChunk("1", 0, "parrot", [ChunkChoice(ChatDelta(content=word + " "))]))
+        return ChatCompletion("1", 0, "parrot", [ChatChoice(ChatMessage("assistant", said), 0, "stop")], Usage())
+
+
+async def test_another_local_engine_can_answer_and_a_remote_one_is_never_asked(open_host: OpenHost, data: Path) -> None:
+    sources = [
+        InlineSource("llamacpp", LlamaCppExtension, PREFIXES),
+        InlineSource("parrot", Parrot, ["parrot."]),
+    ]
+    async with open_host(sources=sources, data_dir=data) as host:
+        client = host.client()
+        request = ask("polly wants a model", model="parrot", stream=True)
+        async with client.stream("chat.complete", request, item=ChatChunk, result=ChatCompletion) as stream:
+            assert "".join([chunk.text() async for chunk in stream]) == "polly wants a model "
+            assert (await stream.result()).choices[0].message.content == "polly wants a model"
+        with pytest.raises(RpcError) as caught:
+            await client.call("chat.complete", ask(model="cloud"))
+        assert caught.value.type == "request_refused"
