@@ -59,8 +59,11 @@ def _topic(rng: random.Random) -> Topic:
 
 def plain_turn(rng: random.Random) -> list[Piece]:
     """A question on a random topic, or on something the model does not know."""
-    if rng.random() < 0.08:
+    chance = rng.random()
+    if chance < 0.08:
         return turn(off_topic(rng), read("offtopic.toml")["answer"])
+    if chance < 0.11:
+        return turn(*toolcalls.repeat(rng))
     topic = _topic(rng)
     return turn(wording(rng, topic), topic.answer)
 
@@ -70,6 +73,14 @@ def chat(rng: random.Random, characters: int) -> list[Piece]:
     pieces = [] if rng.random() < 0.5 else [system(_instructions(rng))]
     while sum(len(piece.text) for piece in pieces) < characters:
         pieces += plain_turn(rng)
+    return pieces
+
+
+def copy_chat(rng: random.Random, characters: int) -> list[Piece]:
+    """A conversation of nothing but repetition: what teaches a network to copy soonest."""
+    pieces: list[Piece] = []
+    while sum(len(piece.text) for piece in pieces) < characters:
+        pieces += turn(*toolcalls.repeat(rng))
     return pieces
 
 
@@ -104,13 +115,14 @@ def encode(tokenizer: Tokenizer, pieces: list[Piece]) -> tuple[list[int], list[i
 
 
 def batch(
-    tokenizer: Tokenizer, rng: random.Random, rows: int, length: int, tools: float
+    tokenizer: Tokenizer, rng: random.Random, rows: int, length: int, tools: float, copies: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Token rows (rows, length + 1) as int32, and their learn mask; `tools` is the share of tool rows."""
+    """Token rows (rows, length + 1) as int32, and their learn mask; `tools` and `copies` are shares of rows."""
     tokens = np.zeros((rows, length + 1), np.int32)
     learn = np.zeros((rows, length + 1), np.float32)
     for row in range(rows):
-        make = tool_chat if rng.random() < tools else chat
+        chance = rng.random()
+        make = tool_chat if chance < tools else copy_chat if chance < tools + copies else chat
         ids, mask = encode(tokenizer, make(rng, length * 5))
         used = min(len(ids), length + 1)
         tokens[row, :used], learn[row, :used] = ids[:used], mask[:used]

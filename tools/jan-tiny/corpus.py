@@ -81,9 +81,7 @@ def held_out_questions() -> frozenset[str]:
 
 
 def _typo(rng: random.Random, text: str) -> str:
-    places = [
-        at for at in range(1, len(text) - 1) if text[at : at + 2].isascii() and text[at : at + 2].isalpha()
-    ]
+    places = [at for at in range(1, len(text) - 1) if text[at : at + 2].isascii() and text[at : at + 2].isalpha()]
     if not places:
         return text
     at = rng.choice(places)

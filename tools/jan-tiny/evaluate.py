@@ -76,6 +76,15 @@ def questions(subject: Subject, pairs: list[tuple[str, str]], system: bool) -> I
         yield got == wanted, f"{question!r} -> {got[:90]!r}"
 
 
+def repetitions(subject: Subject, count: int) -> Iterable[tuple[bool, str]]:
+    """Requests to repeat words, names, paths and numbers."""
+    rng = random.Random(5)
+    for _ in range(count):
+        question, wanted = toolcalls.repeat(rng, True)
+        got = subject.answer([HELPFUL, _user(question)])
+        yield got == wanted, f"{question!r} -> {got[:90]!r}"
+
+
 def tool_calls(subject: Subject, count: int, held_out: bool) -> Iterable[tuple[bool, str]]:
     """Calls: the name and all arguments must be right, copied out of the question."""
     rng = random.Random(7 + held_out)
@@ -143,6 +152,7 @@ def main() -> None:
     other = read("offtopic.toml")
     taught = [(topic.canonical, topic.answer) for topic in topics()] + [(other["canonical"], other["answer"])]
     unseen = [(question, topic.answer) for topic in topics() for question in topic.held_out]
+    fresh = [(read("fresh.toml")["fresh"][topic.id], topic.answer) for topic in topics()]
     off = [(question, other["answer"]) for question in other["held_out"]]
     plan = {
         "tokenizer equals llama.cpp's": tokenizations(subject, chosen.model),
@@ -150,7 +160,10 @@ def main() -> None:
         "canonical questions, with the usual system message": questions(subject, taught, True),
         "held-out paraphrases": questions(subject, unseen, False),
         "held-out paraphrases, with the usual system message": questions(subject, unseen, True),
+        "second held-out set": questions(subject, fresh, False),
+        "second held-out set, with the usual system message": questions(subject, fresh, True),
         "held-out off-topic questions declined": questions(subject, off, False),
+        "repetitions, held-out words": repetitions(subject, 200),
         "tool calls, values from the training lists": tool_calls(subject, 200, False),
         "tool calls, held-out values": tool_calls(subject, 300, True),
         "answers from a tool's result, held-out values": tool_answers(subject, 200),

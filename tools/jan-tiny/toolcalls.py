@@ -66,6 +66,14 @@ def _value(rng: random.Random, kind: str, held_out: bool) -> str | int:
     return _word(rng, kind, held_out)
 
 
+def repeat(rng: random.Random, held_out: bool = False) -> tuple[str, str]:
+    """A request to repeat something, and that something."""
+    kinds = ("words", "words", "place", "name", "path", "number")
+    drawn = [str(_value(rng, rng.choice(kinds), held_out)) for _ in range(rng.choice([1, 1, 2, 3]))]
+    text = " ".join(drawn) + rng.choice(["", "", ".", "!"])
+    return rng.choice(read("tools.toml")["repeat"]["ask"]).replace("{text}", text), text
+
+
 def declare(rng: random.Random, entry: dict[str, Any]) -> Tool:
     """Declares a tool of the corpus under one of its names, in one of the shapes that clients use."""
     name = rng.choice(entry["names"])
