@@ -161,6 +161,7 @@ def test_progress_is_read_from_what_uv_and_ninja_print() -> None:
         "DEBUG Solving with installed Python version: 3.11.7",
         "DEBUG Downloading source distribution: llama-cpp-python==0.3.36",
         "   Building llama-cpp-python==0.3.36",
+        "DEBUG Solving with installed Python version: 3.11.7",
         "DEBUG [37/193] /usr/bin/g++ -DGGML_BUILD",
         "DEBUG [37/193] /usr/bin/g++ -DGGML_BUILD",
         "DEBUG [200/193] nonsense",

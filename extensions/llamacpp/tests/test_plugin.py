@@ -90,7 +90,7 @@ def ask(text: str = "Hello", **more: Any) -> dict[str, Any]:
 
 async def state_of(client: Any, id: str) -> str:
     models = (await client.call("models.list"))["models"]
-    return next(model.get("state", "available") for model in models if model["id"] == id)
+    return next(str(model.get("state", "available")) for model in models if model["id"] == id)
 
 
 async def test_a_chat_is_answered_and_the_model_stays_loaded(client: Any) -> None:

@@ -196,6 +196,7 @@ class EngineInstaller:
 
         command = [uv.find_uv_bin(), "pip", "install", "-v", "--target", str(stage / "target")]
         command += ["--python", sys.executable, *what]
+        tracker.begin()
         status, output = await run(
             command,
             log=stage / "install.log",

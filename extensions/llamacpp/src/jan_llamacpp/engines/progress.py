@@ -41,12 +41,20 @@ _MARKS: list[tuple[str, Phase, str]] = [
 ]
 
 
+_ORDER: list[Phase] = ["waiting", "resolving", "downloading", "building", "installing", "checking"]
+
+
 class Tracker:
-    """Feeds on the output of one uv command and reports each change once."""
+    """Feeds on the output of uv commands and reports each change once; within one command, phases go forward only."""
 
     def __init__(self, report: OnProgress) -> None:
         self._report = report
         self._last: Progress | None = None
+        self._reached = 0
+
+    def begin(self) -> None:
+        """Another command begins: earlier phases may come again."""
+        self._reached = 0
 
     def line(self, line: str) -> None:
         """Take one line of output."""
@@ -58,11 +66,13 @@ class Tracker:
             return
         text = line.strip()
         for mark, phase, message in _MARKS:
-            if text.startswith(mark):
+            # A build resolves and fetches its own tools: that is part of building to who waits.
+            if text.startswith(mark) and _ORDER.index(phase) >= self._reached:
                 self.show(Progress(phase, message))
 
     def show(self, progress: Progress) -> None:
         """Report `progress` unless it is what was reported last."""
+        self._reached = _ORDER.index(progress.phase)
         if progress != self._last:
             self._last = progress
             self._report(progress)
