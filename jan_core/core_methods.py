@@ -21,11 +21,9 @@ from .extension import ExtensionInfo, State
 from .methods import Empty, method
 
 if TYPE_CHECKING:
-    from .host import Host, ServerInfo
-else:
-    ServerInfo = Any
+    from .host import Host
 
-__all__ = ["PROTOCOL_VERSION", "CoreMethods"]
+__all__ = ["PROTOCOL_VERSION", "CoreMethods", "ServerInfo"]
 
 PROTOCOL_VERSION = "1.0"
 
@@ -50,11 +48,19 @@ class InitializeParams(Struct, rename="camel"):
         return self.client_info
 
 
+class ServerInfo(Struct):
+    """Who we say we are in `initialize`."""
+
+    name: str = "jan-core"
+    version: str = "0"
+    pid: int = 0
+
+
 class InitializeResult(Struct, rename="camel"):
     """Who answers, what it can do, and what is installed. `capabilities` are computed from what is there."""
 
     protocol_version: str
-    server_info: dict[str, Any]
+    server_info: ServerInfo
     capabilities: dict[str, Any]
     extensions: list[ExtensionInfo]
     schema_hash: str
@@ -146,7 +152,7 @@ class CoreMethods:
         own = sorted({name.partition(".")[0] for name in host.table if "." in name})
         return InitializeResult(
             PROTOCOL_VERSION,
-            {"name": server.name, "version": server.version, "pid": os.getpid()},
+            ServerInfo(server.name, server.version, os.getpid()),
             {"namespaces": own + prefixes, "streams": True, "progress": True, "cancellation": True, "batches": True},
             [e.info() for e in host.lifecycle.extensions.values()],
             host.lifecycle.schema_hash(),
@@ -160,7 +166,6 @@ class CoreMethods:
     @method("shutdown")
     async def shutdown(self, params: Empty) -> None:
         """End the session's work. Answered when running requests have ended; new ones are refused. `exit` follows."""
-        self._host.draining = True
 
     @method("ping")
     def ping(self, params: Empty) -> Empty:

@@ -121,6 +121,10 @@ class Extension:
     """How many were staged so far; the next one gets the next number."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def generation_of(self, method: Method) -> Generation | None:
+        """The generation that a method of this extension belongs to, if it still serves calls."""
+        return self.current if self.current and self.current.number == method.generation else None
+
     def fail(self, failure: Failure) -> None:
         self.state, self.failure = State.FAILED, failure
 

@@ -18,10 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from . import API_VERSION
-from .core_methods import CoreMethods
+from .core_methods import CoreMethods, ServerInfo
 from .dispatch import Dispatcher
 from .errors import MethodNotFound, StorageError
 from .events import Event, EventBus
@@ -43,14 +41,6 @@ log = logging.getLogger(__name__)
 EVENT_BACKLOG = 1024
 """Events waiting for the `jan_event` hook. Past it the oldest are dropped and counted: a slow listener must not eat
 memory."""
-
-
-class ServerInfo(msgspec.Struct):
-    """Who we say we are in `initialize`."""
-
-    name: str = "jan-core"
-    version: str = "0"
-    pid: int = 0
 
 
 def _no_http() -> httpx.AsyncClient:
@@ -81,7 +71,6 @@ class Host:
         self.lifecycle = Lifecycle(installed() if sources is None else sources, API_VERSION, frozenset(disabled))
         self.dispatcher = Dispatcher(self.lifecycle.hook_failed)
         self.hooks = Hooks(self.dispatcher)
-        self.draining = False
         self._http = http
         self._running = self._run()
 
@@ -116,7 +105,6 @@ class Host:
             try:
                 yield
             finally:
-                self.draining = True
                 await asyncio.shield(self.lifecycle.end())
 
     async def _tell_extensions(self, events: asyncio.Queue[Event]) -> None:
@@ -156,5 +144,5 @@ class Host:
 
     def lease(self, method: Method) -> AbstractContextManager[None]:
         extension = self.lifecycle.extensions.get(method.owner)
-        generation = extension.current if extension else None
+        generation = extension.generation_of(method) if extension else None
         return generation.lease() if generation else nullcontext()

@@ -1,4 +1,4 @@
-"""`jan-sidecar` as a shell drives it: a real process, real engine, real model; nothing is left behind, nothing is
+"""`jan-sidecar` as a shell drives it: real process, engine and model; nothing is left behind, nothing is lost."""
 lost."""
 
 from __future__ import annotations
@@ -173,8 +173,12 @@ async def test_sigterm_ends_a_sidecar_and_its_workers(sidecar: Spawn) -> None:
         await worker_of(running)
         processes = children(running.process.pid)
         running.process.terminate()
-        await running.ended()
+        assert await running.ended() == 0
         assert await gone(processes)
+
+
+def start_shell(program: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent is watched on Linux only so far")

@@ -167,10 +167,13 @@ class Peer:
             method = self._service.find(name)
             call = _WireCall(self, id, token)
             if method is None:
-                return self._spawn(id, batch, self._resolve_and_run(name, raw, call))
+                return self._spawn(id, batch, self._resolve_and_run(name, raw, call), ExitStack())
             bound = bind(method, raw)
             if _is_async(method):
-                return self._spawn(id, batch, self._run_leased(method, bound, call))
+                # The lease is taken now, not when the task begins: a reload may come between the two.
+                lease = ExitStack()
+                lease.enter_context(self._service.lease(method))
+                return self._spawn(id, batch, self._run(method, bound, call), lease)
             result = method.handler(bound, call) if method.takes_call else method.handler(bound)
             call.end()
             self._completed(name, bound)
@@ -197,29 +200,29 @@ class Peer:
 
     async def _resolve_and_run(self, name: str, params: Raw | None, call: _WireCall) -> Any:
         method = await self._service.resolve(name)
-        bound = bind(method, params)
-        return await self._run_leased(method, bound, call)
+        with self._service.lease(method):
+            return await self._run(method, bind(method, params), call)
 
-    async def _run_leased(self, method: Method, params: Any, call: _WireCall) -> Any:
+    async def _run(self, method: Method, params: Any, call: _WireCall) -> Any:
         if method.name == "shutdown":
             await self._drain_requests()
-        with self._service.lease(method):
-            try:
-                result = await run(method, params, call)
-            finally:
-                call.end()
+        try:
+            result = await run(method, params, call)
+        finally:
+            call.end()
         self._completed(method.name, params)
         return result
 
-    def _spawn(self, id: Id, batch: _Batch | None, work: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, id: Id, batch: _Batch | None, work: Coroutine[Any, Any, Any], lease: ExitStack) -> None:
         task = self._loop.create_task(work)
         self._running[id] = task
         # The answer is given by the callback, not by the task: a task that is cancelled before its first step runs
         # nothing of its body, and would otherwise owe its answer for ever.
-        task.add_done_callback(functools.partial(self._finished, id, batch))
+        task.add_done_callback(functools.partial(self._finished, id, batch, lease))
 
-    def _finished(self, id: Id, batch: _Batch | None, task: asyncio.Task[Any]) -> None:
+    def _finished(self, id: Id, batch: _Batch | None, lease: ExitStack, task: asyncio.Task[Any]) -> None:
         del self._running[id]
+        lease.close()
         if task.cancelled():
             self._answer(id, batch, error=Cancelled("the request was cancelled"))
         elif (error := task.exception()) is not None:
@@ -245,7 +248,7 @@ class Peer:
                 return
             bound = bind(method, None if params is UNSET else params)
             call = _WireCall(self, None, None)
-            task = self._loop.create_task(self._run_leased(method, bound, call))
+            task = self._loop.create_task(self._run(method, bound, call))
             task.add_done_callback(functools.partial(_log_failure, name))
         except (JanError, msgspec.MsgspecError) as error:
             log.info("notification %s ignored: %s", name, error)  # notifications are never answered

@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     log_to(folder, console=logging.INFO if options.verbose else logging.WARNING)
     try:
         code = asyncio.run(_serve(folder, read, write, options.safe_mode))
+    except asyncio.CancelledError:  # by SIGTERM, after the host was left properly
+        code = 0
     except KeyboardInterrupt:
         code = 130
     _leave(code)
