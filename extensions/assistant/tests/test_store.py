@@ -130,10 +130,13 @@ store = AssistantStore(Path(sys.argv[1]))
 for _ in sys.stdin:
     child = os.fork()
     if child == 0:
-        for number in range(1_000_000):
-            id = store.create(CreateAssistant(name=f"n{number}", instructions="x" * 2000)).id
-            store.update(UpdateAssistant(assistant_id=id, description="done"))
-            os.write(1, (id + "\\n").encode())
+        try:
+            for number in range(1_000_000):
+                id = store.create(CreateAssistant(name=f"n{number}", instructions="x" * 2000)).id
+                store.update(UpdateAssistant(assistant_id=id, description="done"))
+                os.write(1, (id + "\\n").encode())
+        finally:
+            os._exit(1)
     os.write(1, f"pid {child}\\n".encode())
     os.waitpid(child, 0)
     os.write(1, b"dead\\n")

@@ -65,7 +65,10 @@ def main() -> None:
     for _ in sys.stdin:
         child = os.fork()
         if child == 0:
-            asyncio.run(write(Path(sys.argv[1])))
+            try:
+                asyncio.run(write(Path(sys.argv[1])))
+            finally:
+                os._exit(1)  # its reader is gone: end, and do not go on as a nursery
         say("writer", child)
         os.waitpid(child, 0)
         say("dead")
