@@ -10,7 +10,7 @@ import re
 import sys
 from typing import Literal
 
-__all__ = ["Reason", "compiler_advice", "diagnose"]
+__all__ = ["AttemptFailed", "Reason", "compiler_advice", "diagnose"]
 
 Reason = Literal["compiler_missing", "network", "disk_full", "build_failed", "check_failed", "permission", "refused"]
 
@@ -41,6 +41,14 @@ _DISK = (
     "Disk quota exceeded",
 )
 _TELLING = re.compile(r"(?:fatal error|error|Error|CMake Error|FAILED)[: ].+")
+
+
+class AttemptFailed(Exception):
+    """One way of getting a build did not work; there may be another."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
 
 
 def diagnose(output: str) -> tuple[Reason, str]:

@@ -28,28 +28,18 @@ from msgspec import Struct
 from jan_core.types import EngineBuild
 
 from . import installed
-from .diagnosis import Reason, diagnose
+from .diagnosis import AttemptFailed, Reason
 from .errors import EngineInstallFailed
 from .lock import held
 from .process import run
 from .progress import OnProgress, Progress, Tracker
 from .record import EngineRecord, InstalledEngine, Library
+from .sources import LOG, Sources, environment
 
 __all__ = ["EngineInstaller"]
 
 _HERE = Path(__file__).parent
-_PACKAGE = "llama-cpp-python"
 _LEFTOVERS = ("bin", "include", "lib")  # CMake's second copy of the libraries; the package loads its own
-# Flags a person's environment may hold: they would change what is compiled behind the back of uv's cache.
-_SCRUBBED = (
-    "CMAKE_ARGS",
-    "FORCE_CMAKE",
-    "SKBUILD_CMAKE_ARGS",
-    "PYTHONPATH",
-    "PYTHONHOME",
-    "UV_TARGET",
-    "UV_PREFIX",
-)
 
 Origin = Literal["source", "wheel", "wheel-file"]
 
@@ -59,14 +49,6 @@ class _Checked(Struct):
 
     devices: list[str] = []
     error: str = ""
-
-
-class _AttemptFailed(Exception):
-    """One way of getting the build did not work; there may be another."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason: Reason = reason
 
 
 class EngineInstaller:
@@ -126,17 +108,14 @@ class EngineInstaller:
                     devices=devices,
                     libraries=await anyio.to_thread.run_sync(_settle, stage),
                 )
-            except (_AttemptFailed, OSError) as failure:
+            except (AttemptFailed, OSError) as failure:
                 log = self._keep_log(build.id, stage)
                 reason, message = (
-                    (failure.reason, str(failure)) if isinstance(failure, _AttemptFailed) else _os_failure(failure)
+                    (failure.reason, str(failure)) if isinstance(failure, AttemptFailed) else _os_failure(failure)
                 )
                 raise self._failed(build, reason, message, log) from None
-            installed.write_record(target, record)
             final = self._engines / build.id
-            installed.discard(final)  # an older or damaged directory of that name
-            target.rename(final)
-            installed.sync_directory(self._engines)
+            await anyio.to_thread.run_sync(_switch, target, final, record)
         return InstalledEngine(final, record)
 
     async def _obtain(
@@ -146,66 +125,24 @@ class EngineInstaller:
         ways: list[Origin] = ["wheel", "source"] if self._may_fetch(build) else ["source"]
         if wheel:
             ways = ["wheel-file"]
-        failures: list[_AttemptFailed] = []
+        sources = Sources(stage, tracker, offline=self._offline)
+        failures: list[AttemptFailed] = []
         for way in ways:
             shutil.rmtree(stage / "target", ignore_errors=True)
             try:
-                if way == "source":
-                    await self._from_source(build, stage, tracker)
+                if wheel:
+                    await sources.from_file(wheel)
+                elif way == "wheel":
+                    await sources.from_index(build)
                 else:
-                    await self._from_wheel(build, stage, tracker, wheel)
+                    await sources.from_source(build)
                 return way, await self._check(build, stage, tracker)
-            except _AttemptFailed as failure:
+            except AttemptFailed as failure:
                 failures.append(failure)
-        raise failures[-1]
+        raise _explained(failures)
 
     def _may_fetch(self, build: EngineBuild) -> bool:
         return self._wheels and not self._offline and bool(build.index)
-
-    async def _from_wheel(self, build: EngineBuild, stage: Path, tracker: Tracker, wheel: Path | None) -> None:
-        if wheel:
-            what = ["--no-index", str(wheel)]
-        else:
-            what = ["--only-binary", _PACKAGE, "--default-index", build.index, f"{_PACKAGE}=={build.version}"]
-        # A host that is not there must not hold up the build from source: one attempt, a short connect
-        # timeout.
-        await self._uv(stage, tracker, ["--no-deps", *what], UV_HTTP_RETRIES="0", UV_HTTP_CONNECT_TIMEOUT="5")
-        await self._pinned(stage, tracker, _without_engine(stage), [])
-
-    async def _from_source(self, build: EngineBuild, stage: Path, tracker: Tracker) -> None:
-        # The variant's flags go through uv's settings, which are part of the key of its cache; CMAKE_ARGS is
-        # not.
-        flags = ["-C", f"cmake.args={';'.join(build.cmake_args)}"] if build.cmake_args else []
-        await self._pinned(stage, tracker, _HERE / "requirements-cpu.txt", flags)
-
-    async def _pinned(self, stage: Path, tracker: Tracker, requirements: Path, flags: list[str]) -> None:
-        """Install hash-pinned requirements: out of uv's cache when it has them, else over the network."""
-        constraints = str(_HERE / "requirements-build.txt")
-        what = ["--require-hashes", "-r", str(requirements), "--build-constraints", constraints, *flags]
-        try:
-            await self._uv(stage, tracker, ["--offline", *what])
-        except _AttemptFailed as failure:
-            if failure.reason != "network":
-                raise
-            if self._offline:
-                raise _AttemptFailed("network", "the engine is not in the cache, and offline mode is on") from None
-            await self._uv(stage, tracker, what)
-
-    async def _uv(self, stage: Path, tracker: Tracker, what: list[str], **env: str) -> None:
-        import uv
-
-        command = [uv.find_uv_bin(), "pip", "install", "-v", "--target", str(stage / "target")]
-        command += ["--python", sys.executable, *what]
-        tracker.begin()
-        status, output = await run(
-            command,
-            log=stage / "install.log",
-            env=_environment(stage, **env),
-            cwd=stage,
-            on_line=tracker.line,
-        )
-        if status:
-            raise _AttemptFailed(*diagnose(output))
 
     async def _check(self, build: EngineBuild, stage: Path, tracker: Tracker) -> list[str]:
         """Import the staged engine, list devices and run the model in a child; returns the devices."""
@@ -216,14 +153,14 @@ class EngineInstaller:
         command = [sys.executable, "-I", str(_HERE / "smoke.py"), str(target), build.variant, build.version]
         if self._check_model:
             command.append(str(self._check_model))
-        status, output = await run(command, log=stage / "install.log", env=_environment(stage), cwd=stage)
+        status, output = await run(command, log=stage / LOG, env=environment(stage), cwd=stage)
         last = next((line for line in reversed(output.splitlines()) if line.startswith("{")), "{}")
         try:
             checked = msgspec.json.decode(last, type=_Checked)
         except msgspec.DecodeError:
             checked = _Checked()
         if status or checked.error:
-            raise _AttemptFailed("check_failed", f"the engine does not run here: {checked.error or _ending(status)}")
+            raise AttemptFailed("check_failed", f"the engine does not run here: {checked.error or _ending(status)}")
         return checked.devices
 
     @asynccontextmanager
@@ -231,21 +168,24 @@ class EngineInstaller:
         """A fresh directory beside the final one (same file system: the switch is a rename). Its lock is
         held.
         """
+        import anyio
+
         for old in [*self._engines.glob(f".staging-{build}-*"), *self._engines.glob(".trash-*")]:
-            shutil.rmtree(old, ignore_errors=True)
+            await anyio.to_thread.run_sync(_delete, old)
         stage = self._engines / f".staging-{build}-{uuid.uuid4().hex[:12]}"
         (stage / "tmp").mkdir(parents=True)
         try:
             yield stage
         finally:
-            shutil.rmtree(stage, ignore_errors=True)
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(_delete, stage)
 
     def _keep_log(self, build: str, stage: Path) -> str:
         """Move the log of a failed installation to `logs/<build>.log`, over that of the one before."""
         kept = self._engines / "logs" / f"{build}.log"
         try:
             kept.parent.mkdir(exist_ok=True)
-            (stage / "install.log").replace(kept)
+            (stage / LOG).replace(kept)
         except OSError:
             return ""
         return str(kept)
@@ -254,37 +194,37 @@ class EngineInstaller:
         return EngineInstallFailed(f"{build.id}: {message}", build=build.id, reason=reason, log=log)
 
 
+def _explained(failures: list[AttemptFailed]) -> AttemptFailed:
+    """The failure to report: the last one, with why there was no prebuilt wheel where that would have helped."""
+    *earlier, last = failures
+    if last.reason == "compiler_missing" and earlier:
+        return AttemptFailed(last.reason, f"{last}; a prebuilt one could not be had either: {earlier[0]}")
+    return last
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _switch(target: Path, final: Path, record: EngineRecord) -> None:
+    """Put a checked build in place. The rename is the moment from which it counts."""
+    installed.write_record(target, record)
+    installed.discard(final)  # an older or damaged directory of that name
+    target.rename(final)
+    installed.sync_directory(final.parent)
+
+
 def _settle(stage: Path) -> list[Library]:
     """Hash the libraries and force them to the disk; the log goes along with the build."""
     target = stage / "target"
     libraries = installed.libraries(target)
     if not libraries:
-        raise _AttemptFailed("check_failed", "the package holds no native library")
+        raise AttemptFailed("check_failed", "the package holds no native library")
     for library in libraries:
         with (target / library.path).open("rb") as file:
             os.fsync(file.fileno())
-    (stage / "install.log").replace(target / "install.log")
+    (stage / LOG).replace(target / LOG)
     return libraries
-
-
-def _without_engine(stage: Path) -> Path:
-    """The pinned requirements without the engine itself, as a file in `stage`."""
-    lines: list[str] = []
-    skipping = False
-    for line in (_HERE / "requirements-cpu.txt").read_text().splitlines():
-        if not line.startswith((" ", "\t")):
-            skipping = line.startswith(f"{_PACKAGE}==")
-        if not skipping:
-            lines.append(line)
-    path = stage / "dependencies.txt"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def _environment(stage: Path, **more: str) -> dict[str, str]:
-    tmp = str(stage / "tmp")  # what a killed build leaves there goes with the stage
-    env = {key: value for key, value in os.environ.items() if key not in _SCRUBBED}
-    return {**env, "TMPDIR": tmp, "TEMP": tmp, "TMP": tmp, "NO_COLOR": "1", "UV_NO_PROGRESS": "1", **more}
 
 
 def _os_failure(failure: OSError) -> tuple[Reason, str]:
