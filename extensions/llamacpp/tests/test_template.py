@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,13 @@ def test_an_endless_template_ends_in_a_typed_error() -> None:
     loop = "{% for i in range(99999) %}" * 5 + "{% set x = i %}" + "{% endfor %}" * 5
     assert refused(loop) == "too_slow"
     assert time.monotonic() - began < MAX_SECONDS + 1
+
+
+def test_an_endless_template_is_stopped_in_another_thread_too() -> None:
+    loop = "{% for i in range(99999) %}" * 5 + "{% set x = i %}" + "{% endfor %}" * 5
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(refused, loop).result(timeout=MAX_SECONDS + 10) == "too_slow"
+        assert pool.submit(render, None).result(timeout=10).startswith("<|im_start|>"), "and only once"
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
+import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class TemplateError(Exception):
 
 
 class _TooSlow(BaseException):
-    """Thrown into the rendering thread by its watchdog. No Exception: nothing on the way may swallow it."""
+    """Thrown into the rendering thread when its time is over. No Exception: nothing on the way may swallow it."""
 
 
 class ChatTemplate:
@@ -68,7 +68,8 @@ class ChatTemplate:
                 "too_large", f"the chat template has {len(source)} characters; {MAX_SOURCE} are allowed"
             )
         self._bos, self._eos = bos, eos
-        with _limits():
+        self._limits = _Limits()
+        with self._limits:
             self._template: Template = _environment().from_string(source)
 
     def render(
@@ -93,7 +94,7 @@ class ChatTemplate:
             **(extra or {}),
         }
         parts, size = [], 0
-        with _limits():
+        with self._limits:
             for part in self._template.generate(variables):
                 size += len(part)
                 if size > MAX_OUTPUT:
@@ -187,72 +188,127 @@ def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
 
 
-@contextmanager
-def _limits() -> Iterator[None]:
-    """Run the body with the limits on time and memory; turn what Jinja raises into TemplateError."""
+class _Limits:
+    """Limits on time and memory for the body of a `with`; what Jinja raises in it becomes TemplateError."""
+
+    def __init__(self) -> None:
+        self._memory = _MemoryLimit(MAX_MEMORY)
+        self._time: _Alarm | _Watchdog
+
+    def __enter__(self) -> None:
+        main = threading.current_thread() is threading.main_thread()
+        self._time = _Alarm() if main and hasattr(signal, "setitimer") else _Watchdog()
+        self._memory.set()
+        self._time.start(MAX_SECONDS)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
+        late: BaseException | None = None
+        try:
+            self._time.stop()
+        except _TooSlow as too_slow:  # it came while it was being stopped
+            late = too_slow
+        self._memory.lift()
+        error = late or error
+        if error is not None:
+            raise _typed(error) from error
+
+
+def _typed(error: BaseException) -> BaseException:
+    """The error to tell of for whatever a stranger's program may raise."""
     from jinja2.exceptions import SecurityError, TemplateSyntaxError
 
-    watchdog = _Watchdog(MAX_SECONDS)
-    try:
-        with _memory_limit(MAX_MEMORY), watchdog:
-            yield
-    except _TooSlow:
-        raise TemplateError("too_slow", f"the chat template ran longer than {MAX_SECONDS} s") from None
-    except TemplateError:
-        raise
-    except MemoryError:
-        raise TemplateError("too_much_memory", "the chat template takes too much memory") from None
-    except SecurityError as error:
-        raise TemplateError("unsafe", f"the chat template does what it must not: {error}") from error
-    except TemplateSyntaxError as error:
-        raise TemplateError("syntax", f"the chat template has an error in line {error.lineno}: {error}") from error
-    except (RecursionError, Exception) as error:  # whatever a stranger's program may raise
-        raise TemplateError("failed", f"the chat template failed: {type(error).__name__}: {error}") from error
+    match error:
+        case _TooSlow():
+            return TemplateError("too_slow", f"the chat template ran longer than {MAX_SECONDS} s")
+        case MemoryError():
+            return TemplateError("too_much_memory", "the chat template takes too much memory")
+        case SecurityError():
+            return TemplateError("unsafe", f"the chat template does what it must not: {error}")
+        case TemplateSyntaxError():
+            return TemplateError("syntax", f"the chat template has an error in line {error.lineno}: {error}")
+        case TemplateError():
+            return error
+        case Exception():
+            return TemplateError("failed", f"the chat template failed: {type(error).__name__}: {error}")
+    return error
+
+
+class _Alarm:
+    """Raises `_TooSlow` in the main thread by a timer signal: no other thread, so nothing to wait for.
+
+    Reaches Python code only; long C calls are what the limits on numbers and memory are for.
+    """
+
+    def start(self, seconds: float) -> None:
+        self._before = signal.signal(signal.SIGALRM, self._ring)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def stop(self) -> None:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:
+            signal.signal(signal.SIGALRM, self._before)
+
+    @staticmethod
+    def _ring(_number: int, _frame: object) -> None:
+        raise _TooSlow
 
 
 class _Watchdog:
-    """Throws `_TooSlow` into the thread that entered it, when it has not left after `seconds`.
+    """The same where there is no timer signal (Windows, threads): another thread throws it into this one."""
 
-    Reaches Python code only; long C calls are what the sandbox's and the memory's limits are for.
-    """
-
-    def __init__(self, seconds: float) -> None:
+    def __init__(self) -> None:
         self._thread = threading.get_ident()
         self._lock = threading.Lock()
-        self._left = False
+        self._stopped = False
+
+    def start(self, seconds: float) -> None:
         self._timer = threading.Timer(seconds, self._bark)
         self._timer.daemon = True
-
-    def __enter__(self) -> None:
         self._timer.start()
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         self._timer.cancel()
         with self._lock:
-            self._left = True
+            self._stopped = True
 
     def _bark(self) -> None:
         with self._lock:
-            if not self._left:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(_TooSlow))
+            if not self._stopped:
+                thread, error = ctypes.c_ulong(self._thread), ctypes.py_object(_TooSlow)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
 
 
-@contextmanager
-def _memory_limit(extra: int) -> Iterator[None]:
-    """Let the address space grow by at most `extra` bytes meanwhile. Other threads are under it, too: what a
-    hostile template can do with that is to end the worker it came with."""
-    if sys.platform != "linux":
-        yield
-        return
-    import resource
+class _MemoryLimit:
+    """Lets the address space grow by at most `extra` bytes from `set` to `lift`. Linux only; elsewhere no limit.
 
-    now = int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = now + extra
-    if soft != resource.RLIM_INFINITY:
-        wanted = min(wanted, soft)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    Other threads are under it meanwhile: what a hostile template can do with that is to end its own worker.
+    """
+
+    def __init__(self, extra: int) -> None:
+        self._extra = extra
+        self._before: tuple[int, int] | None = None
+        self._statm: int | None = None
+        if sys.platform == "linux":
+            # Kept open: every call that may block costs a wait for the interpreter's lock.
+            self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._statm)
+
+    def set(self) -> None:
+        if self._statm is None:
+            return
+        import resource
+
+        now = int(os.pread(self._statm, 64, 0).split()[0]) * resource.getpagesize()
+        self._before = soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = now + self._extra
+        if soft != resource.RLIM_INFINITY:
+            wanted = min(wanted, soft)
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+
+    def lift(self) -> None:
+        if self._before is None:
+            return
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, self._before)

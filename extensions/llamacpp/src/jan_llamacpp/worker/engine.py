@@ -29,7 +29,12 @@ class Prompts:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._template: ChatTemplate | None = None
+        # Compiled with the model's load and not by the first request; what is wrong with it is told to requests.
+        self._template: ChatTemplate | TemplateError
+        try:
+            self._template = ChatTemplate(model.chat_template, model.bos, model.eos)
+        except TemplateError as error:
+            self._template = error
 
     def tokens(self, prompt: Prompt) -> list[int]:
         """Raises Refusal: `template_failed`, `invalid_generation`."""
@@ -40,8 +45,8 @@ class Prompts:
         if prompt.messages is None:
             raise Refusal("invalid_generation", "a prompt needs messages, text or tokens")
         try:
-            if self._template is None:
-                self._template = ChatTemplate(self._model.chat_template, self._model.bos, self._model.eos)
+            if isinstance(self._template, TemplateError):
+                raise TemplateError(self._template.reason, str(self._template))
             text = self._template.render(prompt.messages, tools=prompt.tools, extra=prompt.extra)
         except TemplateError as error:
             raise Refusal("template_failed", str(error), reason=error.reason) from error

@@ -10,6 +10,8 @@ No text of a request is ever printed or logged.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import sys
 import threading
@@ -99,6 +101,9 @@ class _Worker:
                 self._load = message
                 self._pipe.send(Hello(message.key, os.getpid(), PROTOCOL))
                 threading.Thread(target=self._serve, args=(message,), name="decode", daemon=True).start()
+                # Meanwhile: the chat template will need it, and here it delays nobody.
+                with contextlib.suppress(ImportError):
+                    importlib.import_module("jinja2.sandbox")
             case Shutdown():
                 self._stopping = True
                 _exit(0)

@@ -80,7 +80,8 @@ class Model:
         raw = text.encode()
         begin = bos and self._add_bos and not (self.bos and text.startswith(self.bos))
         size = len(raw) + 2
-        tokenize = self._native.c.llama_tokenize
+        # A short text is quicker than letting go of the interpreter's lock and getting it again.
+        tokenize = self._native.tokenize if len(raw) < 4096 else self._native.c.llama_tokenize
         buffer = (ctypes.c_int32 * size)()
         count = tokenize(self.vocab, raw, len(raw), buffer, size, begin, True)
         if count < 0:  # The negative count is the room it needs.

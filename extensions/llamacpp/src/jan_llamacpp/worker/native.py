@@ -51,6 +51,9 @@ class Native:
         self.sampler_apply = self._bind("llama_sampler_apply", None, ptr, ptr)
         self.sampler_accept = self._bind("llama_sampler_accept", None, ptr, i32)
         self.set_n_threads = self._bind("llama_set_n_threads", None, ptr, i32, i32)
+        self.tokenize = self._bind(
+            "llama_tokenize", i32, ptr, ctypes.c_char_p, i32, ptr, i32, ctypes.c_bool, ctypes.c_bool
+        )
         self.model_desc = self._bind("llama_model_desc", i32, ptr, ctypes.c_char_p, size_t)
 
     def _bind(self, name: str, result: Any, *arguments: Any) -> Any:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,17 +43,16 @@ def physical_cores() -> int:
 
 
 class ThreadGovernor:
-    """Sets the number of threads through `apply`, between 1 and `most`. With `adapt` False it stays at
-    `most`.
-    """
+    """Sets the number of threads through `apply`: 1 to `most`, or always `most` with `adapt` False."""
 
     def __init__(self, most: int, apply: Callable[[int], None], *, adapt: bool) -> None:
         self.threads = self._most = most
         self._apply = apply
-        self._stat = None
-        if adapt and most > 1:
+        self._stat: int | None = None
+        if adapt and most > 1 and sys.platform == "linux":
             try:
-                self._stat = Path("/proc/stat").open("rb", buffering=0)  # noqa: SIM115 - kept open
+                self._stat = os.open("/proc/stat", os.O_RDONLY | os.O_CLOEXEC)
+                weakref.finalize(self, os.close, self._stat)
                 self._last = self._read()
             except (OSError, ValueError, IndexError):
                 self._stat = None
@@ -59,14 +60,13 @@ class ThreadGovernor:
 
     def after_step(self) -> None:
         """Look at the machine, at most every 0.15 s, and change the number of threads when that is due."""
-        if self._stat is None or time.monotonic() - self._last[0] < PERIOD:
+        if self._stat is None or self._now() - self._last[0] < PERIOD:
             return
         now, busy, own = self._read()
         then, busy_then, own_then = self._last
         self._last = now, busy, own
         foreign = max(0.0, (busy - busy_then) - (own - own_then)) / (now - then)
-        # Down at once, up only when it has been calm for a while: a stalled barrier costs more than an idle
-        # core.
+        # Down at once, up only after a calm while: a stalled barrier costs more than an idle core.
         self._foreign = 0.5 * self._foreign + 0.5 * foreign
         wanted = self._most - int(foreign + 0.55)
         if wanted > self.threads:
@@ -76,11 +76,13 @@ class ThreadGovernor:
             self.threads = wanted
             self._apply(wanted)
 
+    def _now(self) -> float:
+        return time.monotonic()
+
     def _read(self) -> tuple[float, float, float]:
         """Now; CPU seconds spent by everybody; by this process."""
         assert self._stat is not None
-        self._stat.seek(0)
-        ticks = [int(field) for field in self._stat.read(256).split(b"\n", 1)[0].split()[1:9]]
+        ticks = [int(field) for field in os.pread(self._stat, 256, 0).split(b"\n", 1)[0].split()[1:9]]
         times = os.times()
         busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
         return time.monotonic(), busy, times.user + times.system
