@@ -51,9 +51,9 @@ class Downloads:
             eta = run.meter.eta(job.expected - job.offset) if job.expected else None
         return Download.of(job, str(self.store.final(job.destination)), speed=speed, eta=eta)
 
-    async def changed(self, job_id: str) -> None:
-        """Wait for the next change of a job that this generation sees."""
-        await self._changes.setdefault(job_id, anyio.Event()).wait()
+    def change(self, job_id: str) -> anyio.Event:
+        """Set at the next change of a job that this generation sees. Take it before looking at the job."""
+        return self._changes.setdefault(job_id, anyio.Event())
 
     async def announce(self, job_id: str) -> None:
         """Tell everybody how a job stands that was changed elsewhere."""
@@ -90,8 +90,8 @@ class Downloads:
         if (job := await self._job(job_id)).state == "paused":
             return job
         _only(job, LIVE, "only one under way can be paused")
-        await self.queue.halt(job_id)
-        return await self._intervene(job_id, LIVE, state="paused")
+        async with self.queue.halted(job_id):
+            return await self._intervene(job_id, LIVE, state="paused")
 
     async def resume(self, job_id: str) -> Job:
         """Queue a job that was paused, failed or waits.
@@ -119,8 +119,8 @@ class Downloads:
         if (job := await self._job(job_id)).state == "cancelled":
             return job
         _only(job, (*LIVE, "failed"), "there is nothing to cancel")
-        await self.queue.halt(job_id)
-        job = await self._intervene(job_id, (*LIVE, "failed"), state="cancelled", offset=0)
+        async with self.queue.halted(job_id):
+            job = await self._intervene(job_id, (*LIVE, "failed"), state="cancelled", offset=0)
         if job_id not in self.queue.runs:  # else its thread has not let go yet, and the queue removes it then
             await in_thread(self.store.discard, job.partial)
         return job

@@ -160,6 +160,7 @@ class DownloadExtension:
     async def _follow(self, job_id: str, call: Call) -> Download:
         """Wait for the end of a job. Raises the error it fails with."""
         while True:
+            change = self._downloads.change(job_id)
             now = await self._downloads.get(job_id)
             call.progress(
                 now.error.message if now.error else now.state,
@@ -174,4 +175,4 @@ class DownloadExtension:
                 error = now.error
                 raise error_from(error.type if error else "", error.message if error else "the download failed")
             with anyio.move_on_after(1.0):
-                await self._downloads.changed(job_id)
+                await change.wait()  # in vain when another process runs the job: it is looked at once a second then

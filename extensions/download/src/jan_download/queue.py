@@ -12,7 +12,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -38,6 +38,8 @@ _LOOK_AGAIN = 5.0
 """Seconds after which the journal is looked at without a reason: another process may have added a job."""
 _EVENT_GAP = 0.25
 _REPAIR_DELAY = 30.0
+_LONGEST_WAIT = 3700.0
+"""A job that says it waits longer than any job does was written under another clock: it is due."""
 
 
 @dataclass(eq=False)
@@ -66,9 +68,11 @@ class Queue:
         self.runs: dict[str, Run] = {}
         self.admitted: set[str] = set()
         """Jobs that were voted on a moment ago and need not be again."""
+        self._held: set[str] = set()
         self._ctx, self._journal, self._store, self._others, self._tell = ctx, journal, store, others, tell
         self._lock = FolderLock(ctx.data_dir / "downloads.lock")
         self._wake = anyio.Event()
+        self._served = anyio.Event()
         self._loop = asyncio.get_running_loop()
         self._closing = False
 
@@ -81,22 +85,38 @@ class Queue:
         """There is something to start."""
         self._wake.set()
 
-    async def halt(self, job_id: str) -> None:
-        """End a job's run, if there is one here. Waits 1 s at most: a thread may hang in a name lookup."""
-        run = self.runs.get(job_id)
-        if run is not None:
-            run.halt()
-            with anyio.move_on_after(1.0):
-                await run.ended.wait()
+    @contextlib.asynccontextmanager
+    async def halted(self, job_id: str) -> AsyncIterator[None]:
+        """End a job's run, if there is one here, and start no other while the block goes on.
+
+        Waits 1 s at most: a thread may hang in a name lookup. It can no longer change the job once its run number did.
+        """
+        self._held.add(job_id)
+        try:
+            run = self.runs.get(job_id)
+            if run is not None:
+                run.halt()
+                with anyio.move_on_after(1.0):
+                    await run.ended.wait()
+            yield
+        finally:
+            self._held.discard(job_id)
+            self.wake()
 
     async def serve(self) -> None:
         """Run jobs until closed. Begins when the generation or process before has let go of the folder."""
+        try:
+            await self._serve()
+        finally:
+            self._served.set()
+
+    async def _serve(self) -> None:
         while not self._lock.acquire():
             await self._rest(0.2)
             if self._closing:
                 return
         if self._journal.exists:
-            for job in await in_thread(self._recover):
+            for job in await in_thread(self._recover, self.settings.resume_at_start):
                 self._tell(job)
         while not self._closing:
             await self._rest(await self._start_due() if self._journal.exists else _LOOK_AGAIN)
@@ -111,11 +131,12 @@ class Queue:
         with anyio.move_on_after(1.5, shield=True):
             for run in runs:
                 await run.ended.wait()
+            await self._served.wait()
         self._lock.release()
 
-    def _recover(self) -> list[Job]:
+    def _recover(self, again: bool) -> list[Job]:
         """Take up what an exit or a crash interrupted, and remove partial files nobody will ask for."""
-        again, changed = self.settings.resume_at_start, []
+        changed = []
         for job in self._journal.jobs(("running", "verifying", *(() if again else ("queued", "waiting")))):
             state = "queued" if again else "paused"
             after = self._journal.update(job.id, job.run, state=state, run=job.run + 1)
@@ -134,15 +155,15 @@ class Queue:
             return _LOOK_AGAIN
         now, delay = time.time(), _LOOK_AGAIN
         for job in jobs:
-            if job.id in self.runs:
+            if job.id in self.runs or job.id in self._held or self._closing:
                 continue
             if job.state in ("running", "verifying"):
                 # A run ended and could not be journaled (a full disk, say): try again after a while.
                 lost = StorageError("the end of the last run could not be recorded")
                 await self._settle(job, lost, _REPAIR_DELAY)
-            elif job.state == "waiting" and job.retry_at > now:
+            elif job.state == "waiting" and now < job.retry_at <= now + _LONGEST_WAIT:
                 delay = min(delay, job.retry_at - now)
-            elif len(self.runs) < self.settings.max_running and not self._closing:
+            elif len(self.runs) < self.settings.max_running:
                 self.runs[job.id] = Run(Meter(job.offset, time.monotonic()))
                 self._ctx.tasks.start_soon(self._perform, job, name=f"download {job.id}")
         return delay
