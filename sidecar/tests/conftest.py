@@ -134,3 +134,41 @@ def jan(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProces
         )
 
     return run
+
+
+@dataclass
+class FileServer:
+    """Files over HTTP on this machine."""
+
+    url: str
+    content: bytes
+    sha256: str
+
+
+@pytest.fixture
+def file_server() -> Iterator[FileServer]:
+    """Serves the same content under every name but `/missing.gguf`."""
+    import hashlib
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    content = bytes(range(256)) * 1000
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/missing.gguf":
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield FileServer(f"http://127.0.0.1:{server.server_port}", content, hashlib.sha256(content).hexdigest())
+        server.shutdown()
+        thread.join(LIMIT)

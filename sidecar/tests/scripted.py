@@ -77,8 +77,8 @@ class Anything(msgspec.Struct):
 
 
 class ScriptedEngine:
-    """Orders: `say TEXT`, `echo TEXT`, `count N`, `hang after N`, `fail after N`, `work N`, `long`, `tool`, `escape`,
-    `overflow`, `busy`, `defect`."""
+    """Orders: `say TEXT`, `echo TEXT`, `count N`, `hang after N`, `fail after N`, `work N`,
+    `slow N`, `request`, `long`, `tool`, `escape`, `overflow`, `busy`, `defect`."""
 
     def __init__(self) -> None:
         self.forget()
@@ -193,7 +193,7 @@ class ScriptedEngine:
             raise ModelNotFound(f"there is no model {model!r} here; installed: {MODEL}", known=[MODEL])
 
     async def _pieces(self, order: str, call: Call) -> Any:
-        verb, _, rest = order.partition(" ")
+        verb, rest = [*order.split(maxsplit=1), ""][:2]
         number = next((int(word) for word in rest.split() if word.isdecimal()), 0)
         if verb == "busy":
             raise Overloaded("all places are taken")
@@ -210,6 +210,12 @@ class ScriptedEngine:
             for step in range(1, number + 1):
                 yield f"{step} "
                 await anyio.lowlevel.checkpoint()
+        if verb == "slow":
+            for step in range(number):
+                yield f"{step} "
+                await anyio.sleep(0.02)
+        if verb == "request":
+            yield msgspec.json.encode(self.requests[-1]).decode()
         if verb == "hang":
             self.hanging.set()
             await anyio.sleep_forever()
@@ -224,5 +230,5 @@ class ScriptedEngine:
             yield rest
         elif verb in ("work", "long"):
             yield "done"
-        elif verb not in ("count", "tool"):
+        elif verb not in ("count", "tool", "slow", "request"):
             yield f"unknown order {verb!r}"

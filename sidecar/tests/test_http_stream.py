@@ -147,6 +147,16 @@ def test_a_stalled_reader_does_not_hold_up_others(api: Api, start: Start) -> Non
     assert api.engine.cancelled.wait(10)
 
 
+def test_a_client_that_leaves_a_fast_stream_cancels_it(api: Api, start: Start) -> None:
+    connection = start(api, "count 3000000")
+    response = connection.getresponse()
+    assert response.readline().startswith(b"data: ")
+    response.close()
+    connection.close()
+    assert api.engine.cancelled.wait(10)
+    assert api.engine.sent < 1_000_000
+
+
 def test_a_pipelining_client_that_leaves_cancels_the_answer_under_way(api: Api) -> None:
     body = json.dumps({"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "hang after 1"}]})
     request = (

@@ -147,14 +147,15 @@ def run(arguments: Sequence[str], opener: Opener | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except click.Abort:
+        _drop_output()
         return 130
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except BrokenPipeError:
-        return _reader_left()
-    except SystemExit as error:  # click's own way out of a broken pipe
-        return _reader_left() if error.code == 1 else int(error.code or 0)
+    except (BrokenPipeError, SystemExit):  # SystemExit is click's own way out of a broken pipe
+        # Whoever read our output has seen enough, as in `jan … | head`: that is no failure.
+        _drop_output()
+        return 0
     except Exception as error:
         return _report(app, error)
     return status if isinstance(status, int) else 0
@@ -180,15 +181,14 @@ def _report(app: App, error: Exception) -> int:
     return 1
 
 
-def _reader_left() -> int:
-    """Whoever read our output has seen enough (`jan … | head`): end quietly, and keep Python from flushing again."""
+def _drop_output() -> None:
+    """Let go of what is still to be written: Python does so at exit, and would wait for a reader that reads no more."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
     except (OSError, ValueError, AttributeError):
-        pass
-    return 0
+        pass  # there is no stdout, or it is not a file
 
 
 def _open(app: App, activate: bool) -> AbstractAsyncContextManager[Caller]:

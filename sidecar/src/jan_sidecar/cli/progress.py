@@ -6,6 +6,7 @@ Nothing is shown for work that is over within a moment, and nothing remains of t
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ SILENCE = 2.0
 """Seconds after which silence is explained."""
 INTERVAL = 3.0
 """Seconds between two plain lines at the least, unless the phase changes."""
+
+
+_NUMBERS = re.compile(r"\d[\d.,]*")
 
 
 class Progress:
@@ -93,7 +97,7 @@ class Progress:
 
     def _say(self, message: str, done: float | None, total: float | None) -> None:
         now = time.monotonic()
-        phase = message.rstrip("0123456789./ ")
+        phase = _NUMBERS.sub("", message)
         if phase == self._phase and now - self._said < INTERVAL:
             return
         self._phase, self._said = phase, now

@@ -41,6 +41,7 @@ class Interrupts:
         self._targets: list[tuple[Callable[[], None], bool]] = []
         self._writing = False
         self.count = 0
+        """How many came. Whoever carries on after one sets it back to 0."""
 
     @contextmanager
     def installed(self) -> Iterator[None]:

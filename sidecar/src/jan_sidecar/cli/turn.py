@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio.lowlevel
+
 from .output import clean, note
 from .session import Session
 
@@ -14,7 +16,7 @@ __all__ = ["Conversation", "Printer"]
 
 
 class Printer:
-    """Writes an answer to stdout as it comes, each piece at once."""
+    """Writes an answer to stdout as it comes, each piece at once; nothing more after an interrupt."""
 
     def __init__(self, session: Session) -> None:
         self._interrupts = session.interrupts
@@ -22,7 +24,15 @@ class Printer:
         self._last = ""
 
     def __call__(self, text: str) -> None:
-        text = clean(text) if self._terminal else text
+        if not self._interrupts.count:
+            self._write(clean(text) if self._terminal else text)
+
+    def end(self) -> None:
+        """End the line, if there is one; after an interrupt only on a terminal: a pipe may have no reader any more."""
+        if self._last and self._last != "\n" and (self._terminal or not self._interrupts.count):
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
         if not text:
             return
         self._last = text[-1]
@@ -32,12 +42,7 @@ class Printer:
                 sys.stdout.write(text)
                 sys.stdout.flush()
         except KeyboardInterrupt:
-            pass  # what this stops was told; it ends at its next step
-
-    def end(self) -> None:
-        """End the line, if there is one."""
-        if self._last and self._last != "\n":
-            self("\n")
+            pass  # whom this stops was told and ends at its next step
 
 
 @dataclass
@@ -72,6 +77,9 @@ class Conversation:
             }
             async with self.session.caller.stream("threads.run", params, progress=progress) as stream:
                 async for item in stream:
+                    # A source that always has the next item never lets this task sleep, and only sleepers hear of
+                    # a cancellation.
+                    await anyio.lowlevel.checkpoint_if_cancelled()
                     if item["type"] == "delta" and show is not None:
                         progress.close()
                         show(item["text"])

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
+import anyio.lowlevel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -96,6 +96,9 @@ class EventStream(Response):
             try:
                 async with self._caller.stream(self._method, self._params, item=self._item) as stream:
                     async for item in stream:
+                        # A source that always has the next item never lets this task sleep, and only sleepers hear
+                        # of a cancellation.
+                        await anyio.lowlevel.checkpoint_if_cancelled()
                         await self._write(send, b"data: " + self._encode(item) + b"\n\n")
                     await stream.result()
                 await self._write(send, b"data: [DONE]\n\n", last=True)
