@@ -63,6 +63,7 @@ class EchoEngine:
         self.pause_after = -1
         self.fail_with: Exception | None = None
         self.streams = True
+        self.counts_slowly = False
         self.paused = anyio.Event()
         self.go_on = anyio.Event()
 
@@ -79,6 +80,9 @@ class EchoEngine:
         """Words."""
         call.progress("loading", done=1, total=2)
         self.counted.append(len(params.messages))
+        if self.counts_slowly:
+            self.paused.set()
+            await self.go_on.wait()
         per_message = [len(m.text().split()) for m in params.messages]
         return TokenCount(sum(per_message) + 2, per_message, self.context)
 
