@@ -85,8 +85,7 @@ class InferenceMethods:
 
     @method("completions.create", item=TextCompletion, errors=_ERRORS)
     async def create(self, params: CompletionRequest, call: Call) -> TextCompletion:
-        """Continue a text as it stands, without a chat template: OpenAI's older completion request and
-        response.
+        """Continue a text as it stands, without a chat template: OpenAI's older completions.
 
         With `stream` the parts are stream items, and the result is the whole text all the same.
         """
@@ -119,8 +118,9 @@ class InferenceMethods:
 
     @method("tokens.count", errors=_ERRORS)
     async def count(self, params: CountTokens, call: Call) -> Counted:
-        """Count the tokens of a chat prompt with the model's own template and vocabulary; loads the model if
-        need be.
+        """Count a chat prompt's tokens with the model's own template and vocabulary.
+
+        The model is loaded if it is not.
         """
         from . import openai
         from .worker.protocol import Prompt

@@ -7,7 +7,9 @@ count announces must fit into what is left of the file, before anything is done 
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from struct import Struct
 from typing import BinaryIO
 
@@ -20,6 +22,8 @@ HEADER_LIMIT = 64 * 1024 * 1024
 _FIRST_READ = 256 * 1024
 _KEPT_ARRAY = 1024  # longer arrays (vocabularies) are skipped; per-layer values are shorter
 _KEPT_STRING = 1024 * 1024
+_RUN = 4096  # strings stepped over at once
+_USUAL_STRING = 20  # bytes of a string in a vocabulary, with its length; most are shorter
 
 Scalar = int | float | bool | str
 Value = Scalar | list[int] | list[float] | list[bool] | None
@@ -54,11 +58,14 @@ class Cursor:
         if end > HEADER_LIMIT:
             raise self.fail("limit", f"the header is longer than {HEADER_LIMIT} bytes")
         # Doubling keeps the copying linear; vocabularies make headers of some MiB.
-        wanted = min(max(end, 2 * len(self._data), _FIRST_READ), HEADER_LIMIT, self.size)
-        more = self._file.read(wanted - len(self._data))
-        self._data += more
+        self._read_to(max(end, 2 * len(self._data), _FIRST_READ))
         if len(self._data) < end:
             raise self.fail("truncated", f"truncated: {end - len(self._data)} bytes missing")
+
+    def _read_to(self, end: int) -> None:
+        wanted = min(end, HEADER_LIMIT, self.size) - len(self._data)
+        if wanted > 0:
+            self._data += self._file.read(wanted)
 
     def take(self, count: int) -> bytes:
         self.need(count)
@@ -137,19 +144,41 @@ class Cursor:
         return ([self._bool(key, value) for value in values] if kind == BOOL else values), number
 
     def _skip_strings(self, number: int) -> None:
-        """Step over `number` strings. The hot loop: a vocabulary and its merges are some hundred thousand of
-        them.
-        """
-        unpack = _U64.unpack_from
+        """Step over `number` strings: a vocabulary and its merges are some hundred thousand of them."""
+        run = None
+        if number >= _RUN:
+            run = _run_of_strings()
+            self._read_to(self.pos + _USUAL_STRING * number)  # the fast walk needs whole runs in memory
         while number:
-            data, pos, known = self._data, self.pos, len(self._data) - 8
-            while number and pos <= known:
-                after = pos + 8 + unpack(data, pos)[0]
-                if after > known + 8:
-                    break
-                pos = after
-                number -= 1
-            self.pos = pos
-            if number:  # the next string is not wholly in memory: read on, or fail
-                self.need(8)
-                self.need(8 + unpack(self._data, self.pos)[0])
+            if run and number >= _RUN and (match := run.match(self._data, self.pos)):
+                self.pos = match.end()
+                number -= _RUN
+            else:
+                number -= self._step(min(number, _RUN))
+
+    def _step(self, most: int) -> int:
+        """Step over up to `most` strings that are wholly in memory; where there is none, read on. Returns how many."""
+        unpack, data, pos, known = _U64.unpack_from, self._data, self.pos, len(self._data) - 8
+        done = 0
+        while done < most and pos <= known:
+            after = pos + 8 + unpack(data, pos)[0]
+            if after > known + 8:
+                break
+            pos = after
+            done += 1
+        self.pos = pos
+        if not done:
+            self.need(8)
+            self.need(8 + unpack(self._data, self.pos)[0])
+        return done
+
+
+@functools.cache
+def _run_of_strings() -> re.Pattern[bytes]:
+    """Matches `_RUN` length-prefixed strings of fewer than 64 bytes each: the same walk in half the time.
+
+    Linear whatever the bytes are: the first byte decides the branch, and the possessive repeat never goes back.
+    """
+    likely_first = sorted(range(64), key=lambda length: abs(length - 6))
+    strings = [re.escape(bytes([n])) + rb"\x00" * 7 + (b".{%d}" % n if n else b"") for n in likely_first]
+    return re.compile(b"(?:" + b"|".join(strings) + b"){%d}+" % _RUN, re.DOTALL)
