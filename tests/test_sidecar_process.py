@@ -1,5 +1,4 @@
 """`jan-sidecar` as a shell drives it: real process, engine and model; nothing is left behind, nothing is lost."""
-lost."""
 
 from __future__ import annotations
 

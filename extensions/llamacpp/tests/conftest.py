@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jan_llamacpp.engines.installed import list_installed
 
 CHATML = (
     "{%- for m in messages %}"
@@ -22,18 +22,11 @@ NEWLINE, BOS, EOS = 10, 257, 259
 """Tokens of the models made here: a byte's token is the byte, as an integer."""
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="session")
-def engine_dir() -> Path:
-    """A directory with llama-cpp-python in it, as `pip install --target` makes it."""
-    named = os.environ.get("JAN_TEST_ENGINE_DIR")
-    if not named:
-        pytest.fail("set JAN_TEST_ENGINE_DIR to a directory with llama-cpp-python (pip install --target)")
-    return Path(named)
+def engine_dir(engines: Path) -> Path:
+    """The installed CPU build: a directory with llama-cpp-python in it."""
+    (found,) = list_installed(engines)
+    return found.path
 
 
 @pytest.fixture(scope="session")
