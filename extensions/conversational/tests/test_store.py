@@ -216,7 +216,7 @@ async def test_a_stored_field_that_does_not_decode_costs_itself_and_not_the_text
         assert list((await store.get_thread(thread_id)).metadata) == ["damaged"]
 
 
-async def test_a_full_disk_is_a_storage_error_and_what_was_there_stays_and_grows_again(tmp_path: Path) -> None:
+async def test_a_full_disk_is_a_storage_error_that_costs_nothing_else(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         thread_id, _ = await fill(store, 3)
 
@@ -230,6 +230,12 @@ async def test_a_full_disk_is_a_storage_error_and_what_was_there_stays_and_grows
         page = await store.list_messages(ListMessages(thread_id=thread_id))
         assert [m.content for m in page.messages] == ["0", "1", "2"]
         limit(1 << 30)
+        run = await store.begin_run(thread_id, "x")
+        limit(1)
+        with pytest.raises(StorageError, match="disk is full"):
+            await store.end_run(run, answer(thread_id, run.answer_id, "x" * 100_000))
+        limit(1 << 30)
+        await store.end_run(await store.begin_run(thread_id, None), None)  # the thread is free all the same
         await store.add_message(CreateMessage(thread_id=thread_id, content="x" * 100_000))
 
 

@@ -23,7 +23,7 @@ __all__ = ["History", "append", "delete", "get", "history", "insert", "page", "s
 
 PAGE_BYTES = 4 * 1024 * 1024
 """Text of one page: with JSON's worst escapes it stays within one message of the channel."""
-OLDER_IDS = 10_000
+OLDER_IDS = 1000
 """Ids named of messages that were not even looked at: what a client can mark in its window."""
 HISTORY_BYTES = 8 * 1024 * 1024
 """Text considered for a prompt: more than any context window holds, less than what would hurt to load."""
@@ -189,12 +189,16 @@ def history(connection: sqlite3.Connection, thread_id: str, most: int, *, most_b
         " ORDER BY sequence",
         before,
     ).fetchall()
-    older = "FROM messages WHERE thread = ? AND sequence < ? AND NOT (pinned OR role = 'system')"
-    (count,) = connection.execute(f"SELECT count(*) {older}", before).fetchone()
-    ids = connection.execute(f"SELECT id {older} ORDER BY sequence DESC LIMIT {OLDER_IDS}", before).fetchall()
+    (count,) = connection.execute("SELECT count(*) FROM messages WHERE thread = ? AND sequence < ?", before).fetchone()
+    older = connection.execute(
+        "SELECT id FROM messages WHERE thread = ? AND sequence < ? AND NOT (pinned OR role = 'system')"
+        f" ORDER BY sequence DESC LIMIT {OLDER_IDS}",
+        before,
+    ).fetchall()
+    count -= len(stay)
     return History(
         [*(message_of(row, thread_id) for row in stay), *found],
-        [id for (id,) in reversed(ids)],
+        [id for (id,) in reversed(older)],
         count,
         more=bool(count) and size <= most_bytes,
     )

@@ -48,6 +48,8 @@ _V1 = (
         UNIQUE (thread, sequence)
     ) STRICT
     """,
+    # What goes into every prompt, however old it is.
+    "CREATE INDEX messages_that_stay ON messages (thread, sequence) WHERE pinned OR role = 'system'",
     # An answer under way: one per thread, whose it is, and the id it has or will have in `messages`.
     """
     CREATE TABLE runs (
