@@ -109,7 +109,7 @@ class Lifecycle:
     async def _try_activate(self, extension: Extension) -> None:
         try:
             await self.activate(extension)
-        except ExtensionUnavailable:
+        except (ExtensionUnavailable, MethodNotFound):
             log.debug("%s stays %s", extension.id, extension.state)
 
     async def activate(self, extension: Extension) -> Generation:
@@ -229,10 +229,14 @@ class Lifecycle:
         self._house.bus.emit(Event("extensions.changed", data))
 
 
-def unavailable(extension: Extension) -> ExtensionUnavailable:
-    """The error for a call to an extension that does not serve, with what a person needs to know."""
+def unavailable(extension: Extension) -> MethodNotFound | ExtensionUnavailable:
+    """The error for a call to an extension that does not serve, with what a person needs to know.
+
+    One that is switched off has no methods; one that failed has them, and cannot serve them.
+    """
+    kind = MethodNotFound if extension.state is State.DISABLED else ExtensionUnavailable
     reason = f": {extension.failure.message}" if extension.failure else ""
-    return ExtensionUnavailable(
+    return kind(
         f"extension {extension.id} is {extension.state.value}{reason}",
         extension=extension.id,
         state=extension.state.value,

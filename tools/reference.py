@@ -14,12 +14,13 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from jan_core.host import Host
 from jan_core.hookspecs import hookspecs
+from jan_core.host import Host
 from jan_core.methods import Method
 from jan_core.rpc.openrpc import error_table
 
@@ -50,7 +51,7 @@ def methods(table: dict[str, Method]) -> str:
         fields = [
             f"* `{f.encode_name}`{'' if f.required else '?'}: {_type(f.type)}" for f in msgspec.structs.fields(m.params)
         ]
-        lines.append("Params: " + ("none.\n" if not fields else "\n\n" + "\n".join(fields) + "\n"))
+        lines.append("Params:" + (" none.\n" if not fields else "\n\n" + "\n".join(fields) + "\n"))
         lines.append(f"Result: {_type(m.result)}." + (f" Stream items: {_type(m.item)}." if m.item else "") + "\n")
         if m.errors:
             lines.append("Errors: " + ", ".join(f"`{e.type}`" for e in m.errors) + ".\n")
@@ -71,12 +72,23 @@ def errors(table: dict[str, Method]) -> str:
 
 def _type(kind: Any) -> str:
     """A type as a reader wants to see it."""
+    return f"`{_name(kind)}`"
+
+
+def _name(kind: Any) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
     if kind is None or kind is type(None):
         return "null"
-    if isinstance(kind, type):
-        return f"`{kind.__name__}`"
-    text = re.sub(r"Annotated\[([^,]+?), Meta\(.*?\)\]", r"\1", re.sub(r"typing\.|(\w+\.)+(?=\w)", "", str(kind)))
-    return f"`{text}`"
+    if origin is Annotated:
+        return _name(arguments[0])
+    if origin in (Union, UnionType):
+        # Unset means that a member may be left out, which its question mark says already.
+        return " | ".join(dict.fromkeys(_name(a) for a in arguments if a is not msgspec.UnsetType))
+    if origin is Literal:
+        return " | ".join(repr(a) for a in arguments)
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(map(_name, arguments))}]"
+    return str(getattr(kind, "__name__", kind))
 
 
 async def _table() -> dict[str, Method]:
