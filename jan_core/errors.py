@@ -129,8 +129,7 @@ class ShuttingDown(JanError):
 
 
 class ExtensionUnavailable(JanError):
-    """The extension that serves this method failed, is disabled or is quarantined; `extension` and `state` say
-    which."""
+    """The extension that serves this method failed or is quarantined; `extension` and `state` say which."""
 
     code, type = -32004, "extension_unavailable"
 

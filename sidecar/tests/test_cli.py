@@ -231,6 +231,18 @@ def test_sigint_ends_it_though_nobody_reads_the_output(environment: dict[str, st
         assert process.wait(LIMIT) == 130
 
 
+def test_an_ignored_interrupt_stays_ignored(environment: dict[str, str]) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for `jan … &`
+    try:
+        with started(environment, "chat", "slow 40") as process:
+            assert process.stdout.read(2) == b"0 "
+            process.send_signal(signal.SIGINT)
+            assert process.wait(LIMIT) == 0
+            assert process.stdout.read().endswith(b"39 \n")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(environment: dict[str, str]) -> None:
     with started(environment, "chat", "count 100000") as process:
         assert process.stdout.read(4) == b"1 2 "
@@ -296,11 +308,11 @@ def test_a_data_folder_that_cannot_be_made_is_one_line(jan: Jan, tmp_path: Path)
 
 
 def test_progress_in_a_pipe_is_a_few_lines(jan: Jan) -> None:
-    done = jan("rpc", "chat.complete", '{"messages": [{"role": "user", "content": "work 40"}]}')
+    done = jan("rpc", "chat.complete", '{"messages": [{"role": "user", "content": "work 120"}]}')
     assert json.loads(out(done))["choices"][0]["message"]["content"] == "done"
     lines = done.stderr.decode().splitlines()
     assert 1 <= len(lines) <= 3
-    assert "of 40" in lines[0]
+    assert "of 120" in lines[0]
 
 
 # -- the other commands ------------------------------------------------------------------------------------------------

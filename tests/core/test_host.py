@@ -216,6 +216,7 @@ async def test_a_disabled_extension_stays_off_and_says_so(open_host: Any) -> Non
     async with open_host(Good(), id="good", methods=["good."], disabled=["good"]) as host:
         with pytest.raises(RpcError) as caught:
             await host.client().call("good.hello")
+        assert caught.value.type == "method_not_found"
         assert caught.value.data == {"extension": "good", "state": "disabled"}
 
 

@@ -84,6 +84,18 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
     assert caught.value.reason == "unreadable"
 
 
+def test_a_pipe_is_refused_at_once_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(InvalidModelFile, match="it is not a file"):
+        read_info(tmp_path / "pipe.gguf")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_name_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidModelFile, match="cannot be read"):
+        read_info(tmp_path / name)
+
+
 def test_a_big_endian_file_is_named_as_such(tmp_path: Path) -> None:
     error = refusal(tmp_path, b"GGUF" + struct.pack(">IQQ", 3, 1, 1) + bytes(100))
     assert error.reason == "big_endian"

@@ -17,7 +17,7 @@ from jan_llamacpp.engines.builds import ENGINE_VERSION
 from jan_llamacpp.engines.installer import EngineInstaller
 from jan_llamacpp.plugin import LlamaCppExtension
 
-from jan_core import Call, Method, RpcError, hookimpl, method, methods_of
+from jan_core import Call, Event, Method, RpcError, hookimpl, method, methods_of
 from jan_core.testing import InlineSource
 from jan_core.types import (
     BuildChoice,
@@ -247,6 +247,40 @@ async def test_a_damaged_file_is_refused_at_import(client: Any, tmp_path: Path) 
     with pytest.raises(RpcError) as caught:
         await client.call("models.import", {"path": str(path)})
     assert (caught.value.type, caught.value.data["reason"]) == ("invalid_model_file", "truncated")
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"path": "relative.gguf"}, "invalid_model_file"),
+        ({"path": "/a\0b"}, "invalid_model_file"),
+        ({"path": "/dev/zero"}, "invalid_model_file"),
+        ({"id": "../babble"}, "invalid_model_id"),
+        ({"id": "babble"}, "model_exists"),
+        ({"id": "jan-tiny"}, "model_read_only"),
+    ],
+)
+async def test_an_import_that_cannot_be_is_refused(
+    client: Any, babble: Path, change: dict[str, str], error: str
+) -> None:
+    with pytest.raises(RpcError) as caught:
+        await client.call("models.import", {"path": str(babble), "id": "other", **change})
+    assert caught.value.type == error
+
+
+async def test_changes_of_a_models_state_are_told(host: Any) -> None:
+    heard: list[tuple[str, str]] = []
+
+    def note(event: Event) -> None:
+        if event.name == "models.changed":
+            heard.append((event.data["id"], event.data["state"]))
+
+    client = host.client()
+    with client.notifications(note):
+        await client.call("models.load", {"id": "babble"})
+        await client.call("models.unload", {"id": "babble"})
+        await client.call("models.delete", {"id": "babble"})
+    assert heard == [("babble", state) for state in ("loading", "loaded", "available", "deleted")]
 
 
 async def test_a_model_the_engine_cannot_load_says_why_and_is_listed_as_failed(client: Any, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ class Machine(ThreadGovernor):
     def __init__(self, cores: int, readings: list[tuple[float, float, float]]) -> None:
         self.applied: list[int] = []
         self._readings: Iterator[tuple[float, float, float]] = iter(readings)
-        super().__init__(cores, self.applied.append, adapt=True)
+        super().__init__(cores, adapt=True)
 
     def _read(self) -> tuple[float, float, float]:
         return next(self._readings)
@@ -36,7 +36,8 @@ def load(cores: int, *foreign: float) -> Machine:
         readings.append((now + PERIOD, everybody + (busy + 1) * PERIOD, own + PERIOD))
     machine = Machine(cores, readings)
     for _ in foreign:
-        machine.after_step()
+        if machine.look():
+            machine.applied.append(machine.threads)
     return machine
 
 
@@ -71,10 +72,9 @@ def test_there_is_always_a_thread_and_never_more_than_asked_for(cores: int, fore
 
 
 def test_an_explicit_number_stays() -> None:
-    applied: list[int] = []
-    governor = ThreadGovernor(3, applied.append, adapt=False)
-    governor.after_step()
-    assert (governor.threads, applied) == (3, [])
+    governor = ThreadGovernor(3, adapt=False)
+    assert not governor.look()
+    assert governor.threads == 3
 
 
 def test_there_is_at_least_one_core_and_no_more_than_the_system_says() -> None:

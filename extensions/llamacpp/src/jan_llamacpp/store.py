@@ -260,8 +260,8 @@ def _importable(path: Path) -> GGUFInfo:
 
 
 def _found(path: Path) -> tuple[Path, GGUFInfo]:
-    path = path.expanduser().resolve()
-    return path, _importable(path)
+    info = _importable(path)
+    return path.resolve(), info
 
 
 def _name(info: GGUFInfo, source: Path) -> str:

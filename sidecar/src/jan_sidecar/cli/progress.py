@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["Progress"]
 
 PATIENCE = 0.3
-"""Seconds before anything is shown."""
+"""Seconds before a bar is shown."""
 SILENCE = 2.0
 """Seconds after which silence is explained."""
+QUIET = 1.5
+"""Seconds before the first plain line: it stays, so it must be worth it."""
 INTERVAL = 3.0
 """Seconds between two plain lines at the least, unless the phase changes."""
 
@@ -46,7 +48,8 @@ class Progress:
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def __call__(self, message: str, done: float | None, total: float | None) -> None:
-        if self._over or time.monotonic() - self._began < PATIENCE:
+        elapsed = time.monotonic() - self._began
+        if self._over or elapsed < (PATIENCE if self._terminal else QUIET):
             return
         if self._terminal:
             self._show(clean(message), done, total)

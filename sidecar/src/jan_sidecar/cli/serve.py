@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
@@ -46,6 +47,8 @@ def serve(
     from ..http.server import serve as run_server
     from .session import Session, run_session
 
+    if not app.verbose:
+        logging.getLogger("jan_sidecar.http").setLevel(logging.WARNING)  # requests are logged for who asks only
     options = ServeOptions(host, port, api_key_file, allow_host, allow_origin)
 
     def listening(where: Listening) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from stat import S_ISREG
 from typing import TypeVar
 
 from msgspec import Struct
@@ -64,11 +65,13 @@ class GGUFInfo(Struct, frozen=True, kw_only=True):
 def read_info(path: Path) -> GGUFInfo:
     """Read and check the header of `path`. Raises InvalidModelFile with the reason and the place."""
     try:
+        if not S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            raise OSError("it is not a file")
         with path.open("rb") as file:
             return _parse(Cursor(file, str(path)), path)
-    except OSError as failure:
-        reason = f"{path.name} cannot be read: {failure.strerror or failure}"
-        raise InvalidModelFile(reason, path=str(path), reason="unreadable") from None
+    except (OSError, ValueError) as failure:  # ValueError: no path at all (a zero byte, a lone surrogate)
+        why = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
+        raise InvalidModelFile(f"{path.name} cannot be read: {why}", path=str(path), reason="unreadable") from None
 
 
 def _parse(cursor: Cursor, path: Path) -> GGUFInfo:

@@ -22,6 +22,7 @@ __all__ = ["Prompts", "make_engine"]
 
 DEFAULT_CTX = 8192
 CELL_STEP = 256
+FIRST_LOOK = 0.03
 
 
 class Prompts:
@@ -61,13 +62,13 @@ def make_engine(
     Raises Refusal: `model_load_failed`, `engine_broken`.
     """
     began = time.perf_counter()
+    governor = ThreadGovernor(options.threads or physical_cores(), adapt=options.threads is None)
     native = load_native(engine_dir)
     native.c.llama_backend_init()
     model = Model(native, path, options, progress)
     n_ctx, n_cells = _sizes(model, options)
-    threads = options.threads or physical_cores()
-    context = Context(native, model, options, n_cells, threads)
-    governor = ThreadGovernor(threads, context.set_threads, adapt=options.threads is None)
+    governor.look(FIRST_LOOK)  # what others did during the load is what they will do now
+    context = Context(native, model, options, n_cells, governor.threads)
     scheduler = Scheduler(
         native, model, context, n_seq=options.n_seq, n_ctx=n_ctx, n_cells=n_cells,
         max_queue=options.max_queue, emit=emit, governor=governor,
@@ -75,7 +76,7 @@ def make_engine(
     info = ModelInfo(
         n_ctx=n_ctx, n_ctx_train=model.n_ctx_train, n_cells=n_cells, n_seq=options.n_seq,
         n_vocab=model.n_vocab, n_params=model.n_params, size=model.size, description=model.description,
-        eos=model.eos, has_template=model.chat_template is not None, threads=threads,
+        eos=model.eos, has_template=model.chat_template is not None, threads=governor.most,
         load_seconds=time.perf_counter() - began, engine=native.version, pid=os.getpid(),
     )  # fmt: skip
     return info, Prompts(model), scheduler

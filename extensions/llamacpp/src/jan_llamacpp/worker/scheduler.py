@@ -276,6 +276,8 @@ class Scheduler:
                 return  # all cancelled since they were taken in
             self._context.resume()
             self._in_decode = ids
+        if self._governor.look():
+            self._context.set_threads(self._governor.threads)
         began = time.perf_counter()
         status, rows = self._decode(parts)
         spent = time.perf_counter() - began
@@ -283,7 +285,6 @@ class Scheduler:
             self._in_decode = frozenset()
         self._stats.steps += 1
         self._stats.decode_seconds += spent
-        self._governor.after_step()
         if status == 0:
             self._sample_all(parts, rows)
         elif status != 2:

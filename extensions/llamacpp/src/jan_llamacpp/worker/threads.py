@@ -16,7 +16,6 @@ import platform
 import sys
 import time
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 
 __all__ = ["ThreadGovernor", "physical_cores"]
@@ -43,11 +42,10 @@ def physical_cores() -> int:
 
 
 class ThreadGovernor:
-    """Sets the number of threads through `apply`: 1 to `most`, or always `most` with `adapt` False."""
+    """Says how many threads to use: 1 to `most`, or always `most` with `adapt` False."""
 
-    def __init__(self, most: int, apply: Callable[[int], None], *, adapt: bool) -> None:
-        self.threads = self._most = most
-        self._apply = apply
+    def __init__(self, most: int, *, adapt: bool) -> None:
+        self.threads = self.most = most
         self._stat: int | None = None
         if adapt and most > 1 and sys.platform == "linux":
             try:
@@ -58,23 +56,26 @@ class ThreadGovernor:
                 self._stat = None
         self._foreign = 0.0
 
-    def after_step(self) -> None:
-        """Look at the machine, at most every 0.15 s, and change the number of threads when that is due."""
-        if self._stat is None or self._now() - self._last[0] < PERIOD:
-            return
+    def look(self, period: float = PERIOD) -> bool:
+        """Look at the machine, at most every `period` seconds. True when `threads` has changed.
+
+        To be called before a step: after a pause it then knows what others did meanwhile.
+        """
+        if self._stat is None or self._now() - self._last[0] < period:
+            return False
         now, busy, own = self._read()
         then, busy_then, own_then = self._last
         self._last = now, busy, own
         foreign = max(0.0, (busy - busy_then) - (own - own_then)) / (now - then)
         # Down at once, up only after a calm while: a stalled barrier costs more than an idle core.
         self._foreign = 0.5 * self._foreign + 0.5 * foreign
-        wanted = self._most - int(foreign + 0.55)
+        wanted = self.most - int(foreign + 0.55)
         if wanted > self.threads:
-            wanted = self._most - int(self._foreign + 0.75)
-        wanted = max(1, min(self._most, wanted))
-        if wanted != self.threads:
-            self.threads = wanted
-            self._apply(wanted)
+            wanted = self.most - int(self._foreign + 0.75)
+        wanted = max(1, min(self.most, wanted))
+        changed = wanted != self.threads
+        self.threads = wanted
+        return changed
 
     def _now(self) -> float:
         return time.monotonic()
