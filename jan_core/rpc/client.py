@@ -17,7 +17,7 @@ from ..context import Progress
 from ..errors import ErrorObject, RpcError
 from ..events import Event, EventBus
 from . import messages
-from .direct import _as
+from .direct import _as, settled
 from .framing import Splitter
 
 __all__ = ["WireClient"]
@@ -74,7 +74,7 @@ class WireClient:
         finally:
             if not pending.answer.done():
                 self.notify("$/cancelRequest", {"id": id})
-                await asyncio.wait([pending.answer])
+                await settled(pending.answer)
             if not pending.answer.cancelled():
                 pending.answer.exception()
             self._pending.pop(id, None)

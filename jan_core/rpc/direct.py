@@ -24,6 +24,9 @@ __all__ = ["DirectClient"]
 STREAM_BUFFER = 64
 """Items between a handler and a slow consumer; the handler waits beyond it, as it would on a full pipe."""
 
+SETTLE_LIMIT = 5.0
+"""Seconds a caller that left waits for the handler it cancelled."""
+
 _END = object()
 
 
@@ -52,7 +55,7 @@ class DirectClient:
         finally:
             if not task.done():
                 task.cancel()
-                await asyncio.wait([task])
+                await settled(task)
             if not task.cancelled():
                 task.exception()  # retrieved, so that leaving early does not log it as lost
 
@@ -119,6 +122,15 @@ class _DirectCall:
     def progress(self, message: str = "", *, done: float | None = None, total: float | None = None) -> None:
         if self._progress is not None:
             self._progress(message, done, total)
+
+
+async def settled(future: asyncio.Future[Any]) -> None:
+    """Wait until a cancelled call has ended, also inside a scope that is cancelled itself: what it was doing, storing a
+    partial answer perhaps, is then done when its caller goes on. Bounded, because a handler may refuse to end."""
+    import anyio
+
+    with anyio.move_on_after(SETTLE_LIMIT, shield=True):
+        await asyncio.wait([future])
 
 
 def _as(value: Any, kind: Any) -> Any:

@@ -55,6 +55,16 @@ async def test_leaving_a_stream_early_cancels_the_call(client: Client, sample: S
         assert await client.call("test.double", {"value": 1}) == {"value": 2}
 
 
+async def test_a_stream_left_by_cancellation_is_over_when_its_block_is(client: Client, sample: Sample) -> None:
+    with anyio.fail_after(5):
+        with anyio.CancelScope() as scope:
+            async with client.stream("test.wait"):
+                await sample.running.wait()
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert sample.cancelled.is_set()
+
+
 async def test_a_stream_that_fails_gives_its_items_and_then_the_error(client: Client) -> None:
     async with client.stream("test.half") as stream:
         assert [item async for item in stream] == [{"value": 1}]
