@@ -75,3 +75,23 @@ def test_the_reference_is_what_the_code_says() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+RPC = re.compile(r"^(?:\$ |    )jan rpc (?:--stream )?(\S+)(?: '(.*?)')?(?:\s|$)", re.MULTILINE | re.DOTALL)
+EXAMPLES = [
+    pytest.param(method, params or "{}", id=f"{page.parent.name}: {method}")
+    for page in PAGES
+    for method, params in RPC.findall(page.read_text("utf-8"))
+]
+
+
+@pytest.mark.parametrize(("method", "params"), EXAMPLES)
+async def test_a_call_shown_on_a_page_is_one_the_method_takes(method: str, params: str, tmp_path: Path) -> None:
+    from jan_hello.plugin import HelloExtension
+
+    from jan_core.host import Host
+    from jan_core.loader import installed
+
+    hello = InlineSource("hello", HelloExtension, ["hello."])
+    async with Host(tmp_path, sources=[*installed(), hello]) as host:
+        (await host.resolve(method)).decode(params.encode())
