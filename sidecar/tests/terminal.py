@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-LIMIT = 30.0
+LIMIT = 60.0
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[=>()][0-9A-B]?|\][^\x07]*\x07)")
 
 # Makes the pseudo-terminal the child's controlling one, so that Ctrl-C is a signal there, as for a person.

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,8 @@ from jan_core import Caller, hookimpl
 from jan_core.host import Host
 from jan_core.testing import InlineSource
 
-from .conftest import LIMIT, PROGRAM, Api
+from .conftest import LIMIT, PROGRAM, Api, Jan
 from .scripted import MODEL
-
-Jan = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 def out(done: subprocess.CompletedProcess[bytes]) -> str:
@@ -287,8 +285,8 @@ def test_what_had_come_before_a_failure_is_kept_on_its_own_line(jan: Jan) -> Non
 
 
 @pytest.mark.parametrize("verbose", [[], ["-v"]])
-def test_a_defect_is_in_the_log_and_not_on_the_terminal(jan: Jan, tmp_path: Path, verbose: list[str]) -> None:
-    done = jan(*verbose, "chat", "defect")
+def test_a_defect_is_in_the_log_and_not_on_the_terminal(jan_process: Jan, tmp_path: Path, verbose: list[str]) -> None:
+    done = jan_process(*verbose, "chat", "defect")
     assert done.returncode == 1
     assert b"Traceback" not in done.stderr
     assert b"a secret detail" not in done.stderr

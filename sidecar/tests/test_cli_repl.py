@@ -7,11 +7,10 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .conftest import PROGRAM
+from .conftest import PROGRAM, Jan
 from .terminal import Terminal
 
 CTRL_C, CTRL_D, ENTER, ALT_ENTER = "\x03", "\x04", "\r", "\x1b\r"
@@ -25,7 +24,7 @@ def terminal(environment: dict[str, str]) -> Iterator[Open]:
         yield lambda *arguments: stack.enter_context(Terminal([*PROGRAM, *arguments], environment))
 
 
-def test_a_conversation_answers_and_ends_with_ctrl_d(terminal: Open, jan: Any, tmp_path: Path) -> None:
+def test_a_conversation_answers_and_ends_with_ctrl_d(terminal: Open, jan: Jan, tmp_path: Path) -> None:
     screen = terminal("chat")
     screen.expect("Ctrl-D leaves.")
     screen.expect(">")
@@ -46,7 +45,7 @@ def test_a_conversation_answers_and_ends_with_ctrl_d(terminal: Open, jan: Any, t
     assert history.stat().st_mode & 0o777 == 0o600
 
 
-def test_incognito_leaves_nothing(terminal: Open, jan: Any, tmp_path: Path) -> None:
+def test_incognito_leaves_nothing(terminal: Open, jan: Jan, tmp_path: Path) -> None:
     screen = terminal("chat", "--incognito")
     screen.expect("nothing is kept")
     screen.type("say a very private thing" + ENTER)
@@ -59,7 +58,7 @@ def test_incognito_leaves_nothing(terminal: Open, jan: Any, tmp_path: Path) -> N
             assert b"private" not in path.read_bytes(), path
 
 
-def test_ctrl_c_stops_the_answer_and_the_conversation_goes_on(terminal: Open, jan: Any) -> None:
+def test_ctrl_c_stops_the_answer_and_the_conversation_goes_on(terminal: Open, jan: Jan) -> None:
     screen = terminal("chat")
     screen.expect("\n>")
     screen.type("hang after 3" + ENTER)
@@ -117,7 +116,7 @@ def test_a_failed_answer_is_one_line_and_the_conversation_goes_on(terminal: Open
     assert screen.wait() == 0
 
 
-def test_lines_are_joined_with_alt_enter_and_within_quotes(terminal: Open, jan: Any) -> None:
+def test_lines_are_joined_with_alt_enter_and_within_quotes(terminal: Open, jan: Jan) -> None:
     screen = terminal("chat")
     screen.expect("\n>")
     screen.type("echo one" + ALT_ENTER + "two" + ENTER)
@@ -136,7 +135,7 @@ def test_lines_are_joined_with_alt_enter_and_within_quotes(terminal: Open, jan: 
     assert [m["content"] for m in messages if m["role"] == "user"] == ["echo one\ntwo", "echo three\nfour"]
 
 
-def test_commands_do_what_help_says(terminal: Open, jan: Any) -> None:
+def test_commands_do_what_help_says(terminal: Open, jan: Jan) -> None:
     screen = terminal("chat")
     screen.expect("\n>")
     screen.type("/help" + ENTER)
@@ -166,7 +165,7 @@ def test_commands_do_what_help_says(terminal: Open, jan: Any) -> None:
     assert (messages[0]["role"], messages[0]["content"]) == ("system", "Speak like a sailor")
 
 
-def test_a_conversation_that_was_only_opened_is_not_stored(terminal: Open, jan: Any) -> None:
+def test_a_conversation_that_was_only_opened_is_not_stored(terminal: Open, jan: Jan) -> None:
     screen = terminal("chat")
     screen.expect("\n>")
     screen.type(CTRL_D)

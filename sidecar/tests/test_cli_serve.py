@@ -15,10 +15,8 @@ from typing import Any
 import openai
 import pytest
 
-from .conftest import LIMIT, PROGRAM, Api
+from .conftest import LIMIT, PROGRAM, Api, Jan
 from .scripted import MODEL
-
-Jan = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 class Serving:

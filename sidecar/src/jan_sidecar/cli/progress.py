@@ -94,9 +94,9 @@ class Progress:
                 transient=True,
             )
             self._task = self._bar.add_task("", total=None, count="")
-            self._bar.start()
         count = _count(done, total)
         self._bar.update(self._task, description=self._escape(message), completed=done or 0, total=total, count=count)
+        self._bar.start()
 
     def _say(self, message: str, done: float | None, total: float | None) -> None:
         now = time.monotonic()

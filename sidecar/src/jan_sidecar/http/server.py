@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import uvicorn
 
 from jan_core import Caller
@@ -123,6 +124,8 @@ async def serve(
             await server.serve(sockets)
         finally:
             stopping.cancel()
+            with anyio.CancelScope(shield=True):
+                await _leave(server, flights)
     finally:
         for sock in sockets:
             sock.close()
@@ -133,6 +136,15 @@ async def _stop(server: Server, flights: Flights, stop: asyncio.Event, grace: fl
     server.should_exit = True
     await asyncio.sleep(grace)
     flights.end()
+
+
+async def _leave(server: Server, flights: Flights) -> None:
+    """What is left when the server was cancelled rather than stopped: end it at once, so that nothing outlives it."""
+    flights.end()
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
+    while server.server_state.tasks:
+        await asyncio.wait(list(server.server_state.tasks))
 
 
 async def _resolve(host: str) -> list[str]:
