@@ -38,11 +38,6 @@ anyio.run(main)
 """
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -54,7 +49,7 @@ def alive(pid: int) -> bool:
         return sys.platform != "linux"
 
 
-def gone(pids: list[int], seconds: float = 10.0) -> bool:
+def gone(pids: list[int], seconds: float = 60.0) -> bool:
     """Waits until none of the processes runs any more."""
     deadline = time.monotonic() + seconds
     while any(map(alive, pids)) and time.monotonic() < deadline:
@@ -98,7 +93,7 @@ async def test_a_cancel_ends_the_command_and_its_stubborn_children(tmp_path: Pat
         pids.extend(map(int, line.split()[1:]))
         scope.cancel()
 
-    with anyio.fail_after(20), anyio.CancelScope() as scope:
+    with anyio.fail_after(120), anyio.CancelScope() as scope:
         await run([sys.executable, "-c", STUBBORN], log=tmp_path / "log", cwd=tmp_path, env={}, on_line=started)
     assert scope.cancelled_caught
     assert len(pids) == 2

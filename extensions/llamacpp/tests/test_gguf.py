@@ -180,12 +180,12 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("counts", [(2**63, 1), (1, 2**63), (2**64 - 1, 2**64 - 1), (2**16, 0), (0, 2**15)])
 def test_counts_beyond_the_file_are_refused_at_once(tmp_path: Path, counts: tuple[int, int]) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert refusal(tmp_path, b"GGUF" + struct.pack("<IQQ", 3, *counts) + bytes(200)).reason in (
         "limit",
         "truncated",
     )
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize(
@@ -273,12 +273,12 @@ def test_a_vocabulary_with_an_unusual_token_is_stepped_over_exactly(tmp_path: Pa
 
 
 def _seconds(path: Path) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     read_info(path)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
-@settings(max_examples=300, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_header_is_read_or_refused_and_nothing_else(tmp_path: Path, data: st.DataObject) -> None:
     damaged = bytearray(whole(LLAMA | {"llama.attention.head_count": [4, 4], "flag": True}))
@@ -295,10 +295,12 @@ def test_a_damaged_header_is_read_or_refused_and_nothing_else(tmp_path: Path, da
             case "insert":
                 damaged[at:at] = data.draw(st.binary(max_size=32))
     path = written(tmp_path, bytes(damaged))
+    started = time.process_time()
     try:
         outcome: GGUFInfo | InvalidModelFile = read_info(path)
     except InvalidModelFile as error:
         outcome = error
+    assert time.process_time() - started < 0.5  # of the processor: others may keep it busy
     if isinstance(outcome, InvalidModelFile):
         assert outcome.message
         assert 0 <= outcome.offset <= len(damaged)
@@ -306,7 +308,7 @@ def test_a_damaged_header_is_read_or_refused_and_nothing_else(tmp_path: Path, da
         assert outcome.size == len(damaged)
 
 
-@settings(max_examples=200, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(junk=st.binary(max_size=300))
 def test_random_bytes_after_the_magic_are_refused(tmp_path: Path, junk: bytes) -> None:
     with pytest.raises(InvalidModelFile):
