@@ -94,7 +94,7 @@ class Progress:
                 transient=True,
             )
             self._task = self._bar.add_task("", total=None, count="")
-        count = _count(done, total)
+        count = _count(message, done, total)
         self._bar.update(self._task, description=self._escape(message), completed=done or 0, total=total, count=count)
         self._bar.start()
 
@@ -104,12 +104,13 @@ class Progress:
         if phase == self._phase and now - self._said < INTERVAL:
             return
         self._phase, self._said = phase, now
-        count = _count(done, total)
+        count = _count(message, done, total)
         click.echo(f"{message}{' ' + count if count else ''} ({now - self._began:.0f} s)", err=True)
 
 
-def _count(done: float | None, total: float | None) -> str:
-    if done is None or not total:
+def _count(message: str, done: float | None, total: float | None) -> str:
+    """How far it is; empty when that is not known, or when the message says it already."""
+    if done is None or not total or f"{done:.0f} of {total:.0f}" in message:
         return ""
     if total >= 10_000:  # bytes, by all experience
         from .output import size

@@ -143,8 +143,10 @@ async def _leave(server: Server, flights: Flights) -> None:
     flights.end()
     for connection in list(server.server_state.connections):
         connection.transport.abort()
-    while server.server_state.tasks:
-        await asyncio.wait(list(server.server_state.tasks))
+    if tasks := list(server.server_state.tasks):
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=1)
 
 
 async def _resolve(host: str) -> list[str]:
