@@ -123,7 +123,7 @@ error: Request failed after 3 retries
 """
 FULL = """\
       [12/193] /usr/bin/g++ -O3 -o ops.cpp.o -c ops.cpp
-      fatal error: error writing to /tmp/ccZ7Cj5b.s: No space left on device
+      fatal error: error writing to ccZ7Cj5b.s: No space left on device
       ninja: build stopped: subcommand failed.
 """
 DEFECT = """\
