@@ -18,6 +18,8 @@ CHATML = (
 )
 
 MakeModel = Callable[..., Path]
+PATIENCE = 120.0
+"""Seconds until a test gives up waiting for an event; a busy machine needs more than it seems."""
 NEWLINE, BOS, EOS = 10, 257, 259
 """Tokens of the models made here: a byte's token is the byte, as an integer."""
 

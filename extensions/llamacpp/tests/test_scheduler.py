@@ -244,7 +244,7 @@ def test_without_a_limit_the_answer_fills_the_context(bench: MakeBench, endless:
 
 @pytest.mark.parametrize(
     ("tokens", "params"),
-    [([], {}), ([-1], {}), ([260], {}), ([1], {"max_tokens": -1})],
+    [([], {}), ([-1], {}), ([260], {}), ([1], {"max_tokens": -1}), ([1], {"stop": ["x" * 5000]})],
 )
 def test_prompts_and_limits_without_meaning_are_refused(
     bench: MakeBench, parrot: Path, tokens: list[int], params: dict[str, Any]

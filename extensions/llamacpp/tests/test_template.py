@@ -80,7 +80,7 @@ def test_an_endless_template_ends_in_a_typed_error() -> None:
     began = time.monotonic()
     loop = "{% for i in range(99999) %}" * 5 + "{% set x = i %}" + "{% endfor %}" * 5
     assert refused(loop) == "too_slow"
-    assert time.monotonic() - began < MAX_SECONDS + 1
+    assert time.monotonic() - began < MAX_SECONDS + 3
 
 
 def test_an_endless_template_is_stopped_in_another_thread_too() -> None:

@@ -19,6 +19,8 @@ from jan_llamacpp.supervise import Child
 from jan_llamacpp.worker.frames import frame
 from jan_llamacpp.worker.protocol import LoadProgress, encode
 
+from .conftest import PATIENCE
+
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")]
 
 ENDLESS = GenerateParams(Prompt(text="\n"), Sampling(temperature=0))
@@ -58,20 +60,20 @@ async def test_no_worker_outlives_its_host_not_even_in_mid_answer(
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert host.stdout is not None
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         pid = json.loads(await host.stdout.readline())
         ending = os.pidfd_open(pid)  # readable when it has ended; it is no child of ours
         assert not gone(pid)
         host.send_signal(how)
         await host.wait()
-    with anyio.fail_after(3):
+    with anyio.fail_after(PATIENCE):
         await anyio.wait_readable(ending)
     os.close(ending)
     assert gone(pid)
 
 
 async def test_a_killed_worker_answers_every_request_once_and_a_new_one_works(engine_dir: Path, endless: Path) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         worker = await WorkerProcess.start(engine_dir, endless, OPTIONS)
         running = asyncio.Event()
         ends: list[BaseException | str] = []
@@ -114,7 +116,7 @@ async def test_a_killed_worker_answers_every_request_once_and_a_new_one_works(en
 
 
 async def test_closing_a_worker_ends_its_open_answers_with_a_typed_error(engine_dir: Path, endless: Path) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         worker = await WorkerProcess.start(engine_dir, endless, OPTIONS)
         answer = worker.generate(ENDLESS)
         await anext(answer)
@@ -140,7 +142,7 @@ async def test_cancelling_a_load_leaves_no_process(
         return spawned[-1]
 
     monkeypatch.setattr(Child, "spawn", spawn)
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         task = asyncio.create_task(WorkerProcess.start(engine_dir, endless, OPTIONS))
         await loading.wait()
         task.cancel()
@@ -154,13 +156,13 @@ async def test_a_callback_that_raises_leaves_no_process(engine_dir: Path, endles
     def on_progress(done: float) -> None:
         raise ZeroDivisionError
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         with pytest.raises(ZeroDivisionError):
             await WorkerProcess.start(engine_dir, endless, OPTIONS, on_progress)
 
 
 async def test_ctrl_c_in_the_terminal_is_left_to_the_host(engine_dir: Path, endless: Path) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         worker = await WorkerProcess.start(engine_dir, endless, OPTIONS)
         os.kill(worker.pid, signal.SIGINT)
         answer = [p.text async for p in worker.generate(GenerateParams(Prompt(text="\n"), max_tokens=3))]
@@ -169,7 +171,7 @@ async def test_ctrl_c_in_the_terminal_is_left_to_the_host(engine_dir: Path, endl
 
 
 async def test_a_worker_that_reads_nonsense_ends_and_says_so(engine_dir: Path, endless: Path) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         worker = await WorkerProcess.start(engine_dir, endless, OPTIONS)
         pipe = worker._child._transport.get_pipe_transport(0)
         assert isinstance(pipe, asyncio.WriteTransport)
@@ -192,13 +194,13 @@ Pipe(writer).send(LoadProgress(0.5))
 
 
 def test_what_anybody_prints_goes_to_the_log_and_not_into_the_frames() -> None:
-    done = subprocess.run([sys.executable, "-c", NOISE], input=b"unread", capture_output=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", NOISE], input=b"unread", capture_output=True, timeout=PATIENCE)
     assert done.stdout == frame(encode(LoadProgress(0.5)))
     assert done.stderr == b"noise\nnoisenoise\n"
 
 
 async def test_the_log_has_llama_cpps_lines_and_no_text_of_a_request(engine_dir: Path, endless: Path) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         worker = await WorkerProcess.start(engine_dir, endless, OPTIONS)
         secret = "the password is swordfish"
         params = GenerateParams(Prompt(messages=[{"role": "user", "content": secret}]), max_tokens=4)

@@ -15,6 +15,8 @@ import pytest
 from jan_llamacpp.client import GenerateParams, LoadOptions, Piece, Prompt, Sampling, WorkerProcess
 from jan_llamacpp.toolcalls import ToolCallStream
 
+from .conftest import PATIENCE
+
 pytestmark = pytest.mark.anyio
 
 CORPUS = Path(__file__).parents[3] / "tools" / "jan-tiny" / "corpus"
@@ -33,7 +35,7 @@ def ask(question: str, **params: Any) -> GenerateParams:
 
 
 async def answer(worker: WorkerProcess, params: GenerateParams) -> list[Piece]:
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE):
         return [piece async for piece in worker.generate(params)]
 
 
@@ -44,7 +46,7 @@ def text_of(pieces: list[Piece]) -> str:
 @pytest.fixture
 async def worker(engine_dir: Path) -> AsyncIterator[WorkerProcess]:
     model = Path(str(files("jan_llamacpp") / "models" / "jan-tiny.gguf"))
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE):
         worker = await WorkerProcess.start(engine_dir, model, LoadOptions(threads=1, n_seq=4))
     yield worker
     await worker.close()

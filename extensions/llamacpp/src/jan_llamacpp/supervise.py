@@ -173,11 +173,11 @@ class Child(asyncio.SubprocessProtocol):
 
 
 def _environment() -> dict[str, str]:
-    """What a worker needs of our environment: places, languages, drivers' settings; no secrets, no Python
-    options.
-    """
-    return {
+    """What a worker needs of ours: places, languages, drivers' settings; no secrets, no Python options."""
+    kept = {
         name: value
         for name, value in os.environ.items()
         if name.upper() in KEPT or name.upper().startswith(KEPT_PREFIXES)
     }
+    # An abort would start a debugger for a backtrace: seconds, and another process in our pipes.
+    return {"GGML_NO_BACKTRACE": "1", **kept}

@@ -42,6 +42,9 @@ HOLD_SECONDS = 0.004
 """Text may wait this long for more to share its frame, unless it begins or ends an answer. A small model makes a
 token in less time than it takes to wake the host for it; with any other this never happens."""
 
+MAX_STOP = 4096
+"""Characters of all stop strings of a request: every piece of text is compared with all of them."""
+
 Emit = Callable[[Pieces | Failed], None]
 
 
@@ -124,6 +127,8 @@ class Scheduler:
                 max_tokens=params.max_tokens,
                 max_allowed=max(0, n_ctx - n_prompt),
             )
+        if sum(map(len, params.stop)) > MAX_STOP:
+            raise Refusal("invalid_generation", f"the stop strings have more than {MAX_STOP} characters")
         if len(self._queue) + len(self._inbox) >= self._max_queue:
             raise Refusal("overloaded", f"{self._max_queue} requests are waiting for this model already")
 
