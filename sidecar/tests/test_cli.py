@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jan_sidecar.cli.app import App, root, run
-from jan_sidecar.cli.output import clean
+from jan_sidecar.cli.output import clean, size
 
 from jan_core import Caller, hookimpl
 from jan_core.host import Host
@@ -446,3 +446,8 @@ def test_cleaned_text_holds_nothing_a_terminal_obeys(text: str) -> None:
     cleaned = clean(text)
     assert not any((ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 for c in cleaned)
     assert cleaned == "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 0x7F <= ord(c) < 0xA0))
+
+
+def test_sizes_are_in_the_unit_that_reads_best() -> None:
+    shown = [size(n) for n in (0, 999, 1000, 3_975_200, 2_000_000_000, 7_500_000_000_000)]
+    assert shown == ["0 B", "999 B", "1.0 kB", "4.0 MB", "2.0 GB", "7.5 TB"]

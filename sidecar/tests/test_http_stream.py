@@ -195,9 +195,10 @@ def test_stopping_ends_what_does_not_finish_and_says_so(serve_api: ServeApi, sta
         assert api.engine.cancelled.is_set()
 
 
-def test_stopping_answers_a_request_that_waits_for_its_whole_answer(serve_api: ServeApi, start: Start) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_stopping_answers_a_request_that_has_no_answer_yet(serve_api: ServeApi, start: Start, stream: bool) -> None:
     with serve_api(grace=0.2) as api:
-        connection = start(api, "hang after 1", stream=False)
+        connection = start(api, "hang after 0", stream=stream)
         assert api.engine.hanging.wait(10)
         api.stop()
         response = connection.getresponse()

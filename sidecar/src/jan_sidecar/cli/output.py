@@ -87,18 +87,22 @@ def print_record(record: dict[str, Any], *, as_json: bool) -> None:
     fields = {name: value for name, value in record.items() if value not in (None, "", [], {})}
     width = max((len(name) for name in fields), default=0) if on_terminal() else 0
     for name, value in fields.items():
-        text = value if isinstance(value, str) else _plain(value)
-        click.echo(f"{name.ljust(width)}  {_fit(text)}" if width else f"{name}\t{_plain(value)}")
+        if width:
+            click.echo(f"{name.ljust(width)}  {clean(value).rstrip() if isinstance(value, str) else _plain(value)}")
+        else:
+            click.echo(f"{name}\t{_plain(value)}")
 
 
 def size(value: Any) -> str:
     """Bytes for people, in powers of 1,000 as disks are sold."""
     amount = float(value or 0)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if amount < 1000 or unit == "TB":
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+    if amount < 1000:
+        return f"{amount:.0f} B"
+    for unit in ("kB", "MB", "GB"):
         amount /= 1000
-    raise AssertionError  # the loop always returns
+        if amount < 1000:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1000:.1f} TB"
 
 
 def _plain(value: Any) -> str:
@@ -111,10 +115,6 @@ def _plain(value: Any) -> str:
 
         value = msgspec.json.encode(value).decode()
     return " ".join(clean(str(value)).split())
-
-
-def _fit(text: str) -> str:
-    return clean(text).rstrip("\n")
 
 
 def _print_rich(records: Sequence[dict[str, Any]], columns: Sequence[Column]) -> None:

@@ -18,8 +18,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from jan_core import Caller, JanError
+from jan_core.errors import ShuttingDown
 
-from .errors import ApiError, api_error, error_body, error_response
+from .errors import api_error, error_body, error_response
 
 __all__ = ["EventStream", "Flights"]
 
@@ -109,29 +110,26 @@ class EventStream(Response):
                 pulse.cancel()
         if whole:
             return
-        if failure is None:
-            if not self._flights.closing:
-                if self._started:  # nobody is listening, but the server must know that the response is over
-                    await self._finish(send)
-                return
-            body = error_body(ApiError("the server is shutting down", "server_error", None, "shutting_down"))
+        if failure is None and self._flights.closing:
+            failure = ShuttingDown("the server is shutting down")
+        if failure is None:  # nobody is listening, but the server must know that the response is over
+            if self._started:
+                await self._finish(send)
         elif not self._started:
             await error_response(failure)(scope, receive, send)
-            return
         else:
-            body = error_body(api_error(failure))
-        await self._write(send, b"data: " + body + b"\n\n", last=True)
+            await self._write(send, b"data: " + error_body(api_error(failure)) + b"\n\n", last=True)
 
     async def _write(self, send: Send, data: bytes, *, last: bool = False) -> None:
         async with self._lock:
             self._writing_since = time.monotonic()
             if not self._started:
-                self._started = True
                 headers = [
                     (b"content-type", b"text/event-stream; charset=utf-8"),
                     (b"x-accel-buffering", b"no"),
                 ]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
+                self._started = True
             await send({"type": "http.response.body", "body": data, "more_body": not last})
             self._written = time.monotonic()
             self._writing_since = None
