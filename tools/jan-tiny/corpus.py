@@ -77,6 +77,7 @@ def topics() -> tuple[Topic, ...]:
 def held_out_questions() -> frozenset[str]:
     """Every held-out question, in plain form."""
     asked = [question for topic in topics() for question in topic.held_out]
+    asked += read("fresh.toml")["fresh"].values()
     return frozenset(plain(question) for question in [*asked, *read("offtopic.toml")["held_out"]])
 
 

@@ -18,9 +18,9 @@ DECAY = 0.05
 
 
 def schedule(step: Array, steps: int) -> Array:
-    """Factor on the learning rates: 60 steps of warm-up, flat, then linear to almost zero over a half."""
+    """Factor on the learning rates: 60 steps of warm-up, flat, then linear to almost zero over 40 %."""
     warm = jnp.minimum(1.0, (step + 1) / 60)
-    cool = jnp.clip((steps - step) / (0.5 * steps), 0.01, 1.0)
+    cool = jnp.clip((steps - step) / (0.4 * steps), 0.01, 1.0)
     return warm * cool
 
 

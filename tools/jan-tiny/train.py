@@ -41,9 +41,9 @@ BUILD = HERE / "build"
 CHECKPOINT = BUILD / "checkpoint.pickle"
 SHIPPED = HERE.parents[1] / "extensions/llamacpp/src/jan_llamacpp/models/jan-tiny.gguf"
 SEED = 1337
-STEPS = 2000
-COPY_STEPS = 500
-"""For so many steps a quarter of the rows is repetition, which makes a network learn to copy early."""
+STEPS = 2400
+COPYING = (range(500), range(800, 1500))
+"""Steps in which a quarter of the rows is repetition: without that, a run as short as this learns no copying."""
 SHAPES = ((16, 256, 0.18, 0.65), (8, 512, 0.50, 0.28), (4, 1024, 0.50, 0.07))
 """Rows, tokens a row, share of rows with tools, share of steps. Every step has 4,096 tokens."""
 
@@ -57,7 +57,7 @@ def batches(tokenizer: Tokenizer, steps: int, done: int) -> Iterator[tuple[np.nd
         weights = [shape[3] for shape in SHAPES]
         for step in range(steps):
             rows, length, tools, _ = rng.choices(SHAPES, weights)[0]
-            copies = 0.25 if step < COPY_STEPS else 0.03
+            copies = 0.25 if any(step in stretch for stretch in COPYING) else 0.03
             ready.put(conversation.batch(tokenizer, rng, rows, length, tools, copies))
 
     threading.Thread(target=produce, daemon=True).start()

@@ -51,6 +51,12 @@ def test_topics_have_an_id_and_a_canonical_question_of_their_own() -> None:
     assert len({plain(topic.canonical) for topic in topics()}) == len(topics())
 
 
+def test_the_second_held_out_set_has_one_question_for_every_topic() -> None:
+    fresh = read("fresh.toml")["fresh"]
+    assert set(fresh) == {topic.id for topic in topics()}
+    assert len({plain(question) for question in fresh.values()}) == len(fresh)
+
+
 def test_no_question_is_held_out_for_two_topics() -> None:
     asked = [plain(question) for topic in topics() for question in topic.held_out]
     assert len(asked) == len(set(asked))
