@@ -111,6 +111,7 @@ def test_a_failed_answer_is_one_line_and_the_conversation_goes_on(terminal: Open
     screen.expect(">")
     screen.type("say all well" + ENTER)
     screen.expect("all well \n")
+    screen.expect(">")
     assert "Traceback" not in screen.plain
     screen.type(CTRL_D)
     assert screen.wait() == 0
