@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -153,9 +153,9 @@ class WorkerProcess:
             raise
         return self
 
-    async def generate(self, params: GenerateParams) -> AsyncGenerator[Piece, None]:
-        """The pieces of one answer; the last has `finish`. Closing or cancelling the iterator ends it in the
-        worker.
+    async def generate(self, params: GenerateParams) -> AsyncIterator[Piece]:
+        """The pieces of one answer, from an async generator; the last has `finish`. Closing or cancelling it ends it in
+        the worker, too.
 
         Raises ContextOverflow, TemplateFailed, InvalidGeneration, Overloaded, GenerationFailed, WorkerDied.
         """
