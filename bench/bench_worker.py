@@ -6,6 +6,9 @@ DIR holds llama-cpp-python (an installed engine build). Both sides run the same 
 (random tokens, all different, so that no prefix is shared), alternately, in the same minutes; the medians of the runs
 are printed. `llama_cpp.Llama` has no batching: it serves requests one after the other, as its server does. The end
 token does not end an answer, on either side. Absolute figures are this machine's; the ratios are the point.
+
+The tokens per CPU second (Linux only) count the host's part of the work too. They say what a side costs also when other
+programs keep the machine busy and the wall clock says little.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ llm = llama_cpp.Llama(options["model"], n_ctx=options["n_ctx"], n_threads=option
 print(json.dumps(llm.n_vocab()), flush=True)
 for line in sys.stdin:
     job = json.loads(line)
-    began, firsts = time.perf_counter(), []
+    began, firsts, cpu = time.perf_counter(), [], time.process_time()
     for prompt in job["prompts"]:
         llm.reset()
         count = 0
@@ -43,21 +46,31 @@ for line in sys.stdin:
                 firsts.append(time.perf_counter() - began)
             if count == job["n"]:
                 break
-    print(json.dumps([time.perf_counter() - began, firsts]), flush=True)
+    print(json.dumps([time.perf_counter() - began, firsts, time.process_time() - cpu]), flush=True)
 """
 
 
 class Run(NamedTuple):
-    """One burst of requests: seconds in all, and seconds to the first token of each."""
+    """One burst of requests: seconds in all, seconds to the first token of each, CPU seconds (0: unknown)."""
 
     seconds: float
     firsts: list[float]
+    cpu: float
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of this process and of `pid`; from the kernel's accounting, in hundredths."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return time.process_time() + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def run_worker(worker: Any, prompts: list[list[int]], n: int, temperature: float) -> Run:
     from jan_llamacpp.client import GenerateParams, Prompt, Sampling
 
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), cpu_seconds(worker.pid)
 
     async def one(tokens: list[int]) -> float:
         first, count = 0.0, 0
@@ -71,7 +84,7 @@ async def run_worker(worker: Any, prompts: list[list[int]], n: int, temperature:
         return first
 
     firsts = await asyncio.gather(*(one(tokens) for tokens in prompts))
-    return Run(time.perf_counter() - began, list(firsts))
+    return Run(time.perf_counter() - began, list(firsts), cpu_seconds(worker.pid) - cpu)
 
 
 class Peer:
@@ -95,6 +108,22 @@ class Peer:
         self._process.wait()
 
 
+def columns(ours: list[Run], theirs: list[Run], tokens: int) -> list[str]:
+    """The three groups of figures of one row. `tokens`: how many each run generated."""
+
+    def speed(runs: list[Run]) -> float:
+        return statistics.median(tokens / run.seconds for run in runs)
+
+    def first(runs: list[Run]) -> float:
+        return statistics.median(first for run in runs for first in run.firsts) * 1e3
+
+    def thrift(runs: list[Run]) -> float:
+        return len(runs) * tokens / (sum(run.cpu for run in runs) or float("nan"))
+
+    pairs = ((figure(ours), figure(theirs)) for figure in (speed, first, thrift))
+    return [f"{mine:6.0f}  {other:6.0f}  {mine / other:5.2f}" for mine, other in pairs]
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", type=Path, default=os.environ.get("JAN_TEST_ENGINE_DIR"))
@@ -114,15 +143,15 @@ def parse() -> argparse.Namespace:
         options.model = Path(jan_llamacpp.__file__).parent / "models" / "jan-tiny.gguf"
     if not options.model.exists():
         parser.error(f"there is no {options.model}")
+    options.engine, options.model = Path(options.engine).resolve(), options.model.resolve()
     return options
 
 
-async def main() -> None:
+async def main(options: argparse.Namespace) -> None:
     from jan_llamacpp.client import LoadOptions, WorkerProcess
     from jan_llamacpp.worker.threads import physical_cores
 
-    options = parse()
-    engine, model = Path(options.engine).resolve(), options.model.resolve()
+    engine, model = options.engine, options.model
     counts = [int(count) for count in options.concurrency.split(",")]
     threads = options.threads or physical_cores()
     n_ctx = options.prompt_tokens + options.tokens
@@ -135,7 +164,8 @@ async def main() -> None:
     print(
         f"{options.prompt_tokens} + {options.tokens} tokens, temperature {options.temperature}, {options.runs} runs\n"
     )
-    print("concurrent | worker tok/s | Llama tok/s | ratio | worker TTFT p50 | Llama TTFT p50 | ratio")
+    print("           |      tokens/s          |     TTFT p50, ms       |   tokens per CPU s")
+    print("concurrent | worker   Llama  ratio  | worker   Llama  ratio  | worker   Llama  ratio")
     for count in counts:
         ours: list[Run] = []
         theirs: list[Run] = []
@@ -143,21 +173,16 @@ async def main() -> None:
             prompts = [
                 [source.randrange(peer.n_vocab // 2) for _ in range(options.prompt_tokens)] for _ in range(count)
             ]
-            mine = await run_worker(worker, prompts, options.tokens, options.temperature)
-            other = peer.run(prompts, options.tokens, options.temperature)
+            burst = await run_worker(worker, prompts, options.tokens, options.temperature)
+            serial = peer.run(prompts, options.tokens, options.temperature)
             if not warm_up:
-                ours.append(mine)
-                theirs.append(other)
-        speeds = [statistics.median(count * options.tokens / run.seconds for run in side) for side in (ours, theirs)]
-        firsts = [statistics.median(first for run in side for first in run.firsts) * 1e3 for side in (ours, theirs)]
-        print(
-            f"{count:10} | {speeds[0]:12.1f} | {speeds[1]:11.1f} | {speeds[0] / speeds[1]:5.2f}"
-            f" | {firsts[0]:12.1f} ms | {firsts[1]:11.1f} ms | {firsts[0] / firsts[1]:5.2f}",
-            flush=True,
-        )
+                ours.append(burst)
+                theirs.append(serial)
+        tokens = count * options.tokens
+        print(f"{count:10} | {'  | '.join(columns(ours, theirs, tokens))}", flush=True)
     peer.close()
     await worker.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(parse()))

@@ -296,12 +296,16 @@ def test_the_second_turn_of_a_conversation_reads_only_what_is_new(bench: MakeBen
     assert b.text(2) == b.text(1)
 
 
-def test_a_prefix_is_shared_with_a_sequence_that_still_generates(bench: MakeBench, babble: Path) -> None:
+@pytest.mark.parametrize(("n_cells", "split"), [(2048, True), (1024, False)])
+def test_a_prefix_is_shared_with_a_sequence_that_still_generates(
+    bench: MakeBench, babble: Path, n_cells: int, split: bool
+) -> None:
     prompt = "the same long beginning, " * 8
     plain = bench(babble)
     plain.ask(1, prompt + "B", max_tokens=20)
     plain.run()
-    b = bench(babble)
+    b = bench(babble, n_cells=n_cells)
+    assert b.scheduler._context.split is split
     b.ask(1, prompt + "A", max_tokens=60)
     b.run(until=lambda: len(b.pieces(1)) >= 2)
     b.ask(2, prompt + "B", max_tokens=20)

@@ -82,7 +82,7 @@ async def test_a_model_loads_with_progress_and_says_what_it_is(engine_dir: Path,
     assert seen[-1] == 1.0
     assert isinstance(info, ModelInfo)
     assert (info.n_ctx, info.n_ctx_train, info.n_vocab, info.eos) == (300, 4096, 260, "<|im_end|>")
-    assert info.n_cells == 2560, "300 for each of 8, in whole 256s"
+    assert info.n_cells == 512 * 8, "300 for each of 8, in whole 256s"
     assert info.has_template
     assert info.pid == worker.pid != os.getpid()
     assert info.engine[0].isdigit()

@@ -18,8 +18,10 @@ from .native import KV_TYPES, Native
 from .protocol import LoadOptions
 from .refusal import Refusal
 
-__all__ = ["Context"]
+__all__ = ["CELL_STEP", "Context"]
 
+CELL_STEP = 256
+"""llama.cpp rounds a cache up to this many cells."""
 PLAIN_ATTENTION_BYTES = 256 * 1024 * 1024
 """On a CPU flash attention saves memory, not time: a small model generates 25 to 80 % faster without. So it is used
 where the scores of all heads over all cells would be larger than this (and where it is needed: a quantised cache)."""
@@ -28,12 +30,18 @@ Row = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Context:
-    """`n_seq` sequences over one unified KV cache of `n_cells` tokens.
+    """`n_seq` sequences over a KV cache of `n_cells` tokens.
+
+    The cache is unified: any sequence may have any number of its cells, and a common prefix is stored once. But every
+    token then looks over the cells of all sequences, the idle ones too. Where that would cost more than the weights
+    (a small model), the cache is split into equal parts, if `n_cells` has room for a whole context for each.
 
     Raises Refusal("model_load_failed") when there is no memory for it.
     """
 
-    def __init__(self, native: Native, model: Model, options: LoadOptions, n_cells: int, threads: int) -> None:
+    def __init__(
+        self, native: Native, model: Model, options: LoadOptions, n_ctx: int, n_cells: int, threads: int
+    ) -> None:
         self._native, c = native, native.c
         self._n_vocab = model.n_vocab
         params = c.llama_context_default_params()
@@ -43,7 +51,11 @@ class Context:
         # vocabulary.
         params.n_outputs_max = options.n_seq
         params.n_threads = params.n_threads_batch = threads
-        params.kv_unified, params.no_perf = True, True
+        part = -(-n_ctx // CELL_STEP) * CELL_STEP
+        self.split = model.cost_of_cell * n_cells > model.n_params * 2 and part * options.n_seq <= n_cells
+        if self.split:
+            params.n_ctx = part * options.n_seq
+        params.kv_unified, params.no_perf = not self.split, True
         params.type_k = params.type_v = KV_TYPES[options.kv_type]
         scores = n_cells * options.n_batch * int(c.llama_model_n_head(model.handle)) * 4
         if options.kv_type == "f16" and scores <= PLAIN_ATTENTION_BYTES and not c.llama_supports_gpu_offload():
@@ -137,8 +149,15 @@ class Context:
         self._native.seq_rm(self._memory, seq, -1, -1)
 
     def share(self, source: int, target: int, length: int) -> None:
-        """Let `target` begin with the first `length` tokens of `source`: the same cells, one more owner."""
-        self._native.seq_cp(self._memory, source, target, 0, length)
+        """Let `target` hold the first `length` tokens of `source` and nothing else.
+
+        Unified: the same cells, one more owner. Split: their contents are copied, before the next decode.
+        """
+        if self.split:
+            self._native.seq_cp(self._memory, source, target, -1, -1)
+            self.truncate(target, length)
+        else:
+            self._native.seq_cp(self._memory, source, target, 0, length)
 
     def set_threads(self, count: int) -> None:
         self._native.set_n_threads(self.handle, count, count)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..template import ChatTemplate, TemplateError
-from .context import Context
+from .context import CELL_STEP, Context
 from .model import Model
 from .native import load_native
 from .protocol import LoadOptions, ModelInfo, Prompt
@@ -21,7 +21,6 @@ from .threads import ThreadGovernor, physical_cores
 __all__ = ["Prompts", "make_engine"]
 
 DEFAULT_CTX = 8192
-CELL_STEP = 256
 FIRST_LOOK = 0.03
 
 
@@ -68,7 +67,7 @@ def make_engine(
     model = Model(native, path, options, progress)
     n_ctx, n_cells = _sizes(model, options)
     governor.look(FIRST_LOOK)  # what others did during the load is what they will do now
-    context = Context(native, model, options, n_cells, governor.threads)
+    context = Context(native, model, options, n_ctx, n_cells, governor.threads)
     scheduler = Scheduler(
         native, model, context, n_seq=options.n_seq, n_ctx=n_ctx, n_cells=n_cells,
         max_queue=options.max_queue, emit=emit, governor=governor,
@@ -93,7 +92,8 @@ def _sizes(model: Model, options: LoadOptions) -> tuple[int, int]:
     n_ctx = options.n_ctx if options.n_ctx is not None else min(model.n_ctx_train or DEFAULT_CTX, DEFAULT_CTX)
     n_cells = options.n_cells
     if n_cells is None:
-        n_cells = max(n_ctx, min(n_ctx * options.n_seq, DEFAULT_CTX))
+        part = -(-n_ctx // CELL_STEP) * CELL_STEP
+        n_cells = max(n_ctx, min(part * options.n_seq, DEFAULT_CTX))
     if not 1 <= n_ctx <= n_cells:
         raise Refusal("model_load_failed", f"n_ctx is {n_ctx}; it must be between 1 and n_cells ({n_cells})")
     return n_ctx, -(-n_cells // CELL_STEP) * CELL_STEP

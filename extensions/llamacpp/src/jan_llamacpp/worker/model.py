@@ -53,6 +53,8 @@ class Model:
         """Whether a part of a sequence's state stands for itself (attention), so that it can be cut and
         shared.
         """
+        self.cost_of_cell = 4 * int(c.llama_model_n_embd(self.handle)) * int(c.llama_model_n_layer(self.handle))
+        """Operations it takes a token to look at one cell of the KV cache, in all layers."""
         self.bos = self._special(c.llama_vocab_bos(self.vocab))
         self.eos = self._special(c.llama_vocab_eos(self.vocab))
         self._add_bos = bool(c.llama_vocab_get_add_bos(self.vocab))
