@@ -32,6 +32,7 @@ from .errors import (
     MethodNotFound,
     Overloaded,
     RpcError,
+    ShuttingDown,
     StorageError,
 )
 from .events import Event
@@ -56,6 +57,7 @@ __all__ = [
     "Overloaded",
     "Progress",
     "RpcError",
+    "ShuttingDown",
     "StorageError",
     "Stream",
     "Tasks",

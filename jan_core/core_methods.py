@@ -18,6 +18,7 @@ from msgspec import Struct
 from . import API_VERSION
 from .errors import InvalidParams
 from .extension import ExtensionInfo, State
+from .lifecycle import CORE_PREFIXES
 from .methods import Empty, method
 
 if TYPE_CHECKING:
@@ -141,19 +142,19 @@ class CoreMethods:
     def initialize(self, params: InitializeParams) -> InitializeResult:
         """Begin a session. Nothing is imported for it: extensions are listed from their manifests."""
         host, server = self._host, self._host.server
-        prefixes = sorted(
-            {
+        namespaces = sorted(
+            {prefix.rstrip(".") for prefix in CORE_PREFIXES}
+            | {
                 prefix.rstrip(".")
                 for e in host.lifecycle.extensions.values()
                 if e.manifest and e.state not in (State.FAILED, State.DISABLED, State.QUARANTINED)
                 for prefix in e.manifest.methods
             }
         )
-        own = sorted({name.partition(".")[0] for name in host.table if "." in name})
         return InitializeResult(
             PROTOCOL_VERSION,
             ServerInfo(server.name, server.version, os.getpid()),
-            {"namespaces": own + prefixes, "streams": True, "progress": True, "cancellation": True, "batches": True},
+            {"namespaces": namespaces, "streams": True, "progress": True, "cancellation": True, "batches": True},
             [e.info() for e in host.lifecycle.extensions.values()],
             host.lifecycle.schema_hash(),
         )
@@ -178,9 +179,7 @@ class CoreMethods:
         from .rpc.openrpc import document
 
         host = self._host
-        for extension in host.lifecycle.extensions.values():
-            if extension.state is State.DISCOVERED and extension.manifest:
-                await host.lifecycle.activate(extension)
+        await host.lifecycle.activate_all()
         return document(host.table, title=host.server.name, version=host.server.version)
 
     @method("extensions.list")

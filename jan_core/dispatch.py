@@ -7,6 +7,7 @@ This layer does not know what the hooks are for (`hooks.py` has one typed method
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import logging
@@ -20,6 +21,7 @@ import msgspec
 import pluggy
 
 from . import hookspecs
+from .border import border
 from .extension import Failure, Generation
 from .hookspecs import PROJECT, HookSpec
 
@@ -103,30 +105,34 @@ def validate_plugin(plugin: object, name: str) -> None:
 @dataclass(eq=False)
 class _Registered:
     generation: Generation
-    order: int
-    failures_in_row: int = 0
+    failures_in_row: dict[str, int] = field(default_factory=dict)
+    """By hook: one that works must not hide another that does not."""
     timings: dict[str, HookTiming] = field(default_factory=dict)
 
 
 class Dispatcher:
     """The live implementations, and how they are called.
 
-    `on_failure(generation, failure, in_row)` is told of each failure with the number of consecutive ones.
+    `on_outcome(generation, failure, in_row)` is told of each failure with the number of consecutive ones of that hook,
+    and (None, 0) of the success that ends a row of them.
     """
 
-    def __init__(self, on_failure: Callable[[Generation, Failure, int], None] | None = None) -> None:
+    def __init__(self, on_outcome: Callable[[Generation, Failure | None, int], None] | None = None) -> None:
         self._manager = new_manager()
-        self._registered: dict[object, _Registered] = {}
-        self._on_failure = on_failure or (lambda generation, failure, in_row: None)
+        self._registered: dict[str, _Registered] = {}
+        self._on_outcome = on_outcome or (lambda generation, failure, in_row: None)
 
-    def swap(self, old: Generation | None, new: Generation | None, order: int = 0) -> None:
-        """Take `old` out and put `new` in, in one step without an await."""
-        if old is not None:
-            self._manager.unregister(old.plugin)
-            del self._registered[old.plugin]
+    def swap(self, old: Generation | None, new: Generation | None) -> None:
+        """Take `old` out and put `new` in, in one step without an await.
+
+        Raises ValueError, and changes nothing, when the new plugin cannot be registered.
+        """
         if new is not None:
             self._manager.register(new.plugin, new.name)
-            self._registered[new.plugin] = _Registered(new, order)
+            self._registered[new.name] = _Registered(new)
+        if old is not None:
+            self._manager.unregister(name=old.name)
+            del self._registered[old.name]
 
     def timings(self) -> dict[str, dict[str, HookTiming]]:
         """Figures by extension and hook."""
@@ -166,7 +172,8 @@ class Dispatcher:
         `until` ends the pipeline early.
         """
         for impl in self._impls(name):
-            outcome = await self._run(name, impl, {**arguments, argument: value})
+            # A copy of its own: one that fails half-way through changing a list or Struct changes nothing.
+            outcome = await self._run(name, impl, {**arguments, argument: copy.copy(value)})
             if outcome.value is not None:
                 value = outcome.value
                 if until(value):
@@ -184,55 +191,56 @@ class Dispatcher:
             if found is not None and (found.get("specname") or attribute) == name:
                 function = getattr(generation.plugin, attribute)
                 names = [n for n in arguments if n in inspect.signature(function).parameters]
-                impl = _Impl(function, names, generation)
-                return await self._run(name, impl, arguments)
+                return await self._run(name, _Impl(function, names, generation), arguments, retired_too=True)
         return None
 
     def _impls(self, name: str) -> list[_Impl]:
-        impls = [
-            (1 - impl.tryfirst + impl.trylast, self._registered[impl.plugin].order, impl)
+        found = [
+            (1 - impl.tryfirst + impl.trylast, self._registered[impl.plugin_name].generation, impl)
             for impl in getattr(self._manager.hook, name).get_hookimpls()
         ]
-        return [
-            _Impl(impl.function, impl.argnames, self._registered[impl.plugin].generation)
-            for _, _, impl in sorted(impls, key=lambda entry: entry[:2])
-        ]
+        found.sort(key=lambda entry: (entry[0], entry[1].extension))
+        return [_Impl(impl.function, impl.argnames, generation) for _, generation, impl in found]
 
-    async def _run(self, name: str, impl: _Impl, arguments: Mapping[str, Any]) -> Outcome[Any]:
+    async def _run(
+        self, name: str, impl: _Impl, arguments: Mapping[str, Any], *, retired_too: bool = False
+    ) -> Outcome[Any]:
         import anyio  # here: no hook is called before `initialize` is answered, and this takes 30 ms
         import anyio.to_thread
 
+        generation = impl.generation
+        if generation.retiring.is_set() and not retired_too:
+            # It retired while implementations before it ran: its hooks must not run after its `jan_deactivate`.
+            return Outcome(generation.extension, generation.number, 0.0)
         spec, result_type = _spec(name)
         values = [arguments[n] for n in impl.argnames]
         began = time.perf_counter()
         value, failure = None, None
-        with impl.generation.lease():
+        with generation.lease():
             try:
-                with anyio.fail_after(spec.deadline):
+                with anyio.move_on_after(spec.deadline) as scope, border(f"{name} of {generation.extension}"):
                     if _is_async(impl.function):
                         value = await impl.function(*values)
                     else:
                         # Abandoned on timeout: a thread cannot be stopped, but its caller can stop waiting for it.
                         value = await anyio.to_thread.run_sync(impl.function, *values, abandon_on_cancel=True)
-                if value is not None and result_type is not None:
+                if scope.cancelled_caught:
+                    message = f"{name} did not end within {spec.deadline:g} s"
+                    failure = Failure("hook", "TimeoutError", message, at=time.time())
+                elif value is not None and result_type is not None:
                     value = msgspec.convert(value, result_type, from_attributes=True)
-            except TimeoutError:
-                message = f"{name} did not end within {spec.deadline:g} s"
-                failure = Failure("hook", "TimeoutError", message, at=time.time())
             except msgspec.ValidationError as error:
-                value, failure = (
-                    None,
-                    Failure("hook", "TypeError", f"{name} returned the wrong type: {error}", at=time.time()),
-                )
+                message = f"{name} returned the wrong type: {error}"
+                value, failure = None, Failure("hook", "TypeError", message, at=time.time())
             except Exception as error:
                 failure = Failure.of("hook", error)
-                log.warning("%s: %s raised", impl.generation.name, name, exc_info=error)
+                log.warning("%s: %s raised", generation.name, name, exc_info=error)
         duration = time.perf_counter() - began
-        self._account(name, impl.generation, duration, failure)
-        return Outcome(impl.generation.extension, impl.generation.number, duration, value, failure)
+        self._account(name, generation, duration, failure)
+        return Outcome(generation.extension, generation.number, duration, value, failure)
 
     def _account(self, name: str, generation: Generation, duration: float, failure: Failure | None) -> None:
-        registered = self._registered.get(generation.plugin)
+        registered = self._registered.get(generation.name)
         if registered is None:
             return  # not live (being activated, or retired meanwhile): its caller sees the outcome
         timing = registered.timings.setdefault(name, HookTiming())
@@ -240,11 +248,12 @@ class Dispatcher:
         timing.total += duration
         timing.longest = max(timing.longest, duration)
         if failure is None:
-            registered.failures_in_row = 0
+            if registered.failures_in_row.pop(name, 0) and not registered.failures_in_row:
+                self._on_outcome(generation, None, 0)
             return
         timing.failures += 1
-        registered.failures_in_row += 1
-        self._on_failure(generation, failure, registered.failures_in_row)
+        in_row = registered.failures_in_row[name] = registered.failures_in_row.get(name, 0) + 1
+        self._on_outcome(generation, failure, in_row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ import msgspec
 __all__ = [
     "Cancelled",
     "ErrorObject",
-    "ExtensionReloaded",
     "ExtensionUnavailable",
     "InternalError",
     "InvalidParams",
@@ -75,19 +74,19 @@ class RpcError(JanError):
 
 
 class ParseError(JanError):
-    """The bytes are not JSON (RFC 8259) in UTF-8, or nest deeper than the limit."""
+    """The bytes are not JSON (RFC 8259) in UTF-8."""
 
     code, type = -32700, "parse_error"
 
 
 class InvalidRequest(JanError):
-    """JSON, but not a JSON-RPC 2.0 request; or an id that is already in flight."""
+    """JSON, but not a JSON-RPC 2.0 request; or an id in flight; or past a limit of size, nesting or batch."""
 
     code, type = -32600, "invalid_request"
 
 
 class MethodNotFound(JanError):
-    """No extension serves this method. `extension` names a disabled or failed one that would."""
+    """No extension serves this method. `extension` names a disabled one that would."""
 
     code, type = -32601, "method_not_found"
 
@@ -138,12 +137,6 @@ class StorageError(JanError):
     """The data folder cannot be read or written (full disk, permissions, damage)."""
 
     code, type = -32005, "storage_error"
-
-
-class ExtensionReloaded(JanError):
-    """The extension was reloaded and this call did not end within the drain time."""
-
-    code, type, retryable = -32050, "extension_reloaded", True
 
 
 def core_errors() -> list[type[JanError]]:

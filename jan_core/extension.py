@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from .border import text_of
 from .manifest import Manifest
 from .methods import Method
 
@@ -64,7 +65,7 @@ class Failure(msgspec.Struct, omit_defaults=True):
         file, line = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
         if isinstance(error, SyntaxError) and error.filename:
             file, line = error.filename, error.lineno or 0
-        return cls(stage, type(error).__name__, str(error) or type(error).__name__, file, line, time.time())
+        return cls(stage, type(error).__name__, text_of(error), file, line, time.time())
 
 
 @dataclass(eq=False)
@@ -77,6 +78,8 @@ class Generation:
     methods: list[Method] = field(default_factory=list)
     settings_type: type[msgspec.Struct] | None = None
     leases: int = 0
+    drain_limit: float = 30.0
+    """Seconds its running calls may take to end once it retires; its own tasks are cancelled then."""
     retiring: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to end it; see `lifecycle.live`."""
     retired: asyncio.Event = field(default_factory=asyncio.Event)
@@ -107,11 +110,10 @@ class Generation:
 
 @dataclass(eq=False)
 class Extension:
-    """One installed extension. `order` is its place among all: results of hooks come in this order."""
+    """One installed extension."""
 
     id: str
     source: Source
-    order: int
     manifest: Manifest | None = None
     version: str = ""
     state: State = State.DISCOVERED
@@ -119,7 +121,8 @@ class Extension:
     current: Generation | None = None
     generations: int = 0
     """How many were staged so far; the next one gets the next number."""
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    activating: asyncio.Task[Generation] | None = None
+    """The activation under way, which every caller that needs the extension waits for."""
 
     def generation_of(self, method: Method) -> Generation | None:
         """The generation that a method of this extension belongs to, if it still serves calls."""

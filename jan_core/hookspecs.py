@@ -4,10 +4,11 @@ An extension implements a hook by a function of the same name marked `@hookimpl`
 specification names. Arguments and results are plain data (`jan_core.types`); behaviour is named by a method of the
 table.
 
-Any implementation may be `async def` or `def`. An async one runs on the event loop; a plain one runs in a worker
-thread, so it may block but must not touch the event loop. Each runs in its own scope: if it raises, passes its
-deadline or returns the wrong type, its own result is lost, the failure is recorded against its extension, and the
-others are not disturbed. An implementation that has nothing to say returns None.
+An implementation may be `async def` or `def` (`jan_methods` and `jan_settings`: `def` only). An async one runs on the
+event loop; a plain one runs in a worker thread, so it may block but must not touch the event loop. Each runs in its
+own scope: if it raises, passes its deadline or returns the wrong type, its own result is lost, the failure is
+recorded against its extension, and the others are not disturbed. An implementation that has nothing to say returns
+None.
 
 Three modes say how results meet:
 

@@ -69,7 +69,7 @@ class Host:
         self.table = MethodTable()
         self.settings = Settings(data_dir / "settings.json")
         self.lifecycle = Lifecycle(installed() if sources is None else sources, API_VERSION, frozenset(disabled))
-        self.dispatcher = Dispatcher(self.lifecycle.hook_failed)
+        self.dispatcher = Dispatcher(self.lifecycle.hook_outcome)
         self.hooks = Hooks(self.dispatcher)
         self._http = http
         self._running = self._run()

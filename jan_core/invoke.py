@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from .border import border
 from .errors import ErrorObject, InternalError, InvalidParams, JanError, ParseError
 from .events import EventBus
 from .methods import Call, Method
@@ -67,8 +68,9 @@ def invalid(error: msgspec.ValidationError) -> InvalidParams:
 
 async def run(method: Method, params: Any, call: Call) -> Any:
     """Run a handler, sync or async."""
-    result = method.handler(params, call) if method.takes_call else method.handler(params)
-    return await result if inspect.isawaitable(result) else result
+    with border(method.name):
+        result = method.handler(params, call) if method.takes_call else method.handler(params)
+        return await result if inspect.isawaitable(result) else result
 
 
 def error_object(error: BaseException, context: str) -> ErrorObject:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
-import anyio.from_thread
 from anyio.abc import TaskGroup
 
+from .border import border
 from .context import Caller, Progress, Stream
 from .dispatch import Dispatcher
 from .events import Event, EventBus
@@ -58,17 +58,19 @@ class LiveTasks:
 
     def __init__(self, group: TaskGroup, generation: Generation, on_failure: Callable[[Failure], None]) -> None:
         self._group, self._generation, self._on_failure = group, generation, on_failure
+        self._loop = asyncio.get_running_loop()
 
     def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> None:
         async def guarded() -> None:
             try:
-                await function(*args)
+                with border(f"a task of {self._generation.extension}"):
+                    await function(*args)
             except Exception as error:
                 logging.getLogger(f"jan.{self._generation.extension}").error("background task failed", exc_info=error)
                 self._on_failure(Failure.of("task", error))
 
         label = name or getattr(function, "__qualname__", None)
-        _on_loop(functools.partial(self._group.start_soon, guarded, name=label))
+        _on_loop(self._loop, functools.partial(self._group.start_soon, guarded, name=label))
 
 
 class LiveContext:
@@ -81,6 +83,7 @@ class LiveContext:
         self.data_dir = house.data_dir / self.id
         self.tasks = tasks
         self._house, self._kind, self._stack = house, generation.settings_type, stack
+        self._loop = asyncio.get_running_loop()
         self._caller = house.client(self.id)
         self.call = self._caller.call
 
@@ -102,14 +105,15 @@ class LiveContext:
         return self._house.http()
 
     def emit(self, name: str, data: Any = None, *, key: str = "") -> None:
-        _on_loop(functools.partial(self._house.bus.emit, Event(name, data, self.id, key)))
+        _on_loop(self._loop, functools.partial(self._house.bus.emit, Event(name, data, self.id, key)))
 
     def on_dispose(self, function: Callable[[], Awaitable[None] | None]) -> None:
         async def dispose() -> None:
             try:
-                done = function()
-                if inspect.isawaitable(done):
-                    await done
+                with border(f"a disposer of {self.id}"):
+                    done = function()
+                    if inspect.isawaitable(done):
+                        await done
             except Exception as error:
                 self.log.error("a disposer failed", exc_info=error)
 
@@ -133,7 +137,8 @@ async def live(
             started.set_result(failure)
     finally:
         generation.retired.set()
-        started.cancel()  # nobody waits for ever, whatever happened
+        if not started.done():  # nobody waits for ever, whatever happened
+            started.set_result(Failure("activate", "Cancelled", "the activation was cancelled"))
 
 
 async def _live(
@@ -157,7 +162,11 @@ async def _live(
             if not started.done():
                 started.set_result(None)
             await generation.retiring.wait()
-            await generation.drained()
+            with anyio.move_on_after(generation.drain_limit):
+                await generation.drained()
+            if generation.leases:
+                # What is still inside may be its own tasks, calling its own methods: they would wait for each other.
+                group.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
                 outcome = await house.dispatcher.single(generation, "jan_deactivate", ctx=context)
             if outcome and outcome.failure:
@@ -167,15 +176,21 @@ async def _live(
     return failure
 
 
-def _on_loop(function: Callable[[], Any]) -> None:
-    """Run `function` on the event loop, from it or from one of its worker threads: plain hook implementations run
-    there."""
+def _on_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> None:
+    """Run `function` on the event loop: now when called on it, soon when called from any thread. Plain hook
+    implementations run in threads."""
     try:
-        asyncio.get_running_loop()
+        here = asyncio.get_running_loop() is loop
     except RuntimeError:
-        anyio.from_thread.run_sync(function)
-    else:
+        here = False
+    if here:
         function()
+        return
+
+    async def later() -> None:  # a task and not a bare callback: anyio starts tasks from tasks only
+        function()
+
+    asyncio.run_coroutine_threadsafe(later(), loop)
 
 
 class _bounded(AbstractAsyncContextManager[AsyncExitStack]):  # noqa: N801 (reads as a function)

@@ -28,6 +28,11 @@ class Source(Protocol):
     @property
     def id(self) -> str: ...
 
+    @property
+    def origin(self) -> str:
+        """Who provides it, as a person would recognise it: the package's name."""
+        ...
+
     def manifest(self, api_version: str) -> tuple[Manifest, str]:
         """The manifest and the version, without importing anything. Raises ManifestError."""
         ...
@@ -47,6 +52,10 @@ class EntryPointSource:
     def id(self) -> str:
         return self._entry.name
 
+    @property
+    def origin(self) -> str:
+        return self._entry.value.partition(":")[0].partition(".")[0]
+
     def manifest(self, api_version: str) -> tuple[Manifest, str]:
         return manifests.read_manifest(self._entry, api_version=api_version)
 
@@ -57,8 +66,9 @@ class EntryPointSource:
 
 
 def installed() -> list[Source]:
-    """Every extension installed in this environment."""
-    return [EntryPointSource(entry) for entry in manifests.discover()]
+    """Every extension installed here, by id; where two claim one id, the package named after it comes first."""
+    sources = [EntryPointSource(entry) for entry in manifests.discover()]
+    return sorted(sources, key=lambda s: (s.id, s.origin != f"jan_{s.id}", s.origin))
 
 
 class StageError(Exception):
@@ -92,7 +102,6 @@ def _methods(plugin: Any, manifest: Manifest, number: int) -> list[Method]:
             raise ValueError(
                 f"method {method.name} is outside of what the manifest claims: {', '.join(manifest.methods)}"
             )
-        _ = method.decode  # a type that msgspec cannot decode is found here, not at the first call
     return [replace(method, owner=manifest.id, generation=number) for method in methods]
 
 

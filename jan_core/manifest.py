@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -42,7 +42,7 @@ class Manifest(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, kw_on
     id: str
     requires_core: str
     activation: Literal["startup", "on-method"] = "on-method"
-    methods: list[str] = []
+    methods: list[Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*\.$")]] = []
     permissions: list[str] = []
 
     def owns(self, method: str) -> bool:
@@ -50,12 +50,31 @@ class Manifest(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, kw_on
         return any(method.startswith(prefix) for prefix in self.methods)
 
 
+class _Project(msgspec.Struct):
+    version: str = "0"
+
+
+class _Jan(msgspec.Struct):
+    extension: Manifest | None = None
+
+
+class _Tool(msgspec.Struct):
+    jan: _Jan = msgspec.field(default_factory=_Jan)
+
+
+class _Document(msgspec.Struct):
+    """The parts of a pyproject.toml that are read."""
+
+    project: _Project = msgspec.field(default_factory=_Project)
+    tool: _Tool = msgspec.field(default_factory=_Tool)
+
+
 def discover(group: str = GROUP) -> Iterator[EntryPoint]:
-    """The entry points of installed extensions, by name. Nothing is imported.
+    """The entry points of installed extensions. Nothing is imported.
 
     A name that is claimed twice is yielded twice: deciding what that means is not the finder's business.
     """
-    yield from sorted(entry_points(group=group), key=lambda entry: entry.name)
+    yield from entry_points(group=group)
 
 
 def read_manifest(entry: EntryPoint, *, api_version: str) -> tuple[Manifest, str]:
@@ -68,11 +87,11 @@ def read_manifest(entry: EntryPoint, *, api_version: str) -> tuple[Manifest, str
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ManifestError(f"{path}: {error}") from error
-    table = document.get("tool", {}).get("jan", {}).get("extension")
-    if table is None:
-        raise ManifestError(f"{path}: no table [tool.jan.extension]")
     try:
-        manifest = msgspec.convert(table, Manifest)
+        project = msgspec.convert(document, _Document)
+        manifest = project.tool.jan.extension
+        if manifest is None:
+            raise ManifestError(f"{path}: no table [tool.jan.extension]")
         supported = satisfies(api_version, manifest.requires_core)
     except (msgspec.ValidationError, ValueError) as error:
         raise ManifestError(f"{path}: {error}") from error
@@ -83,7 +102,7 @@ def read_manifest(entry: EntryPoint, *, api_version: str) -> tuple[Manifest, str
             f"{entry.name} requires host API {manifest.requires_core}, this host has {api_version}; "
             "update the extension or the application"
         )
-    return manifest, str(document.get("project", {}).get("version", "0"))
+    return manifest, project.project.version
 
 
 def _manifest_file(package: str) -> Path:

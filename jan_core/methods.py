@@ -21,7 +21,7 @@ This module knows types and handlers. It does not know who calls (`invoke.py`) n
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -71,16 +71,11 @@ class Method:
     takes_call: bool
     summary: str
     errors: tuple[type[JanError], ...] = ()
+    decode: Callable[[bytes | msgspec.Raw], Any] = dataclasses.field(repr=False, compare=False, kw_only=True)
+    """Decodes and checks params from JSON. Raises msgspec.ValidationError (wrong shape) or msgspec.DecodeError (not
+    JSON). Kept here and not in a cache of the process, which would keep a retired generation's types alive."""
     owner: str = ""
     generation: int = 0
-
-    @property
-    def decode(self) -> Callable[[bytes | msgspec.Raw], Any]:
-        """Decode and check params from JSON, once per type however many methods share it.
-
-        Raises msgspec.ValidationError (wrong shape) or msgspec.DecodeError (not JSON).
-        """
-        return _decoder(self.params)
 
     def convert(self, params: Any) -> Any:
         """Check params that are already Python values: a Struct of the right type passes as it is.
@@ -91,11 +86,6 @@ class Method:
         if type(params) is self.params:
             return params
         return msgspec.convert(msgspec.to_builtins(params, builtin_types=(bytes,)), self.params)
-
-
-@functools.lru_cache(maxsize=4096)
-def _decoder(kind: Any) -> Callable[[bytes | msgspec.Raw], Any]:
-    return msgspec.json.Decoder(kind).decode
 
 
 def method(
@@ -155,18 +145,15 @@ def _describe(handler: Handler) -> Method:
         takes_call=len(parameters) == 2,
         summary=inspect.getdoc(function) or "",
         errors=errors,
+        decode=msgspec.json.Decoder(hints[parameters[0]]).decode,
     )
 
 
 class MethodTable(Mapping[str, Method]):
-    """The methods served now. Replaced, never changed in place: a reader always sees one whole state.
-
-    `revision` grows by one with each change, so that what is derived from the table can be cached.
-    """
+    """The methods served now. Replaced, never changed in place: a reader always sees one whole state."""
 
     def __init__(self) -> None:
         self._methods: dict[str, Method] = {}
-        self.revision = 0
 
     def __getitem__(self, name: str) -> Method:
         return self._methods[name]
@@ -188,4 +175,3 @@ class MethodTable(Mapping[str, Method]):
                 raise ValueError(f"method {m.name} is served by {table[m.name].owner or 'this extension already'}")
             table[m.name] = m
         self._methods = table
-        self.revision += 1

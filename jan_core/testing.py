@@ -37,6 +37,10 @@ class InlineSource:
     def id(self) -> str:
         return self._id
 
+    @property
+    def origin(self) -> str:
+        return "inline"
+
     def manifest(self, api_version: str) -> tuple[Manifest, str]:
         return self._manifest, "0"
 

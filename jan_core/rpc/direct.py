@@ -98,6 +98,8 @@ class _DirectStream:
             item = await self._queue.get()
             if item is not _END:
                 yield _as(item, self._item)
+                # A producer that always has the next item would keep a cancelled consumer from noticing.
+                await asyncio.sleep(0)
 
     async def result(self) -> Any:
         """The method's result. Items not iterated over are dropped. Raises RpcError."""

@@ -6,6 +6,7 @@ Two framings, told apart by the first byte: one JSON text a line (`{` or `[`), a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 __all__ = ["MAX_MESSAGE", "FramingError", "Splitter", "depth_exceeds"]
@@ -17,6 +18,9 @@ MAX_DEPTH = 128
 """Nesting of arrays and objects. Deeper documents have no meaning here and cost a C stack elsewhere."""
 
 _MAX_HEADER = 8192
+# Strings are taken whole, unclosed ones to the end (possessively: no text makes this quadratic), then the brackets.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', re.DOTALL)
+_OPENING, _CLOSING = (b"[", b"{"), (b"]", b"}")
 
 
 class FramingError(Exception):
@@ -141,21 +145,12 @@ def depth_exceeds(message: bytes, limit: int = MAX_DEPTH) -> bool:
     if message.count(b"[") + message.count(b"{") <= limit:
         return False
     depth = 0
-    in_string = escaped = False
-    for byte in message:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
+    for found in _TOKEN.finditer(message):
+        token = found[0]
+        if token in _OPENING:
             depth += 1
             if depth > limit:
                 return True
-        elif byte in b"]}":
+        elif token in _CLOSING:
             depth -= 1
     return False

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from ..border import border
 from ..errors import (
     Cancelled,
     InvalidRequest,
@@ -44,6 +45,9 @@ MAX_IN_FLIGHT = 1024
 DRAIN_LIMIT = 25.0
 """Seconds `shutdown` waits for running requests before it cancels them: a long answer may end, a stuck one may not
 stay."""
+
+CLOSE_LIMIT = 0.7
+"""Seconds the cancelled requests of a client that has gone may take to end."""
 
 FLUSH_AT = 64 << 10
 """Bytes gathered before they are handed to the transport at once: the size of a pipe."""
@@ -73,7 +77,8 @@ class Peer:
     def __init__(self, service: Service, transport: Transport) -> None:
         self._service, self._transport = service, transport
         self._splitter = Splitter(self._message, self._too_large)
-        self._running: dict[Id, asyncio.Task[None]] = {}
+        self._running: dict[Id, asyncio.Task[Any]] = {}
+        self._notices: set[asyncio.Task[Any]] = set()
         self._out: list[bytes] = []
         self._out_size = 0
         self._flush_due = False
@@ -104,12 +109,15 @@ class Peer:
     def _message(self, data: bytes) -> None:
         if self.closed.is_set():
             return
-        if depth_exceeds(data):
-            self._refuse(messages.decode_id(data), InvalidRequest(f"nested deeper than {MAX_DEPTH}"))
-        elif data.lstrip()[:1] == b"[":
-            self._batch_message(data)
-        else:
-            self._single(data)
+        try:
+            if depth_exceeds(data):
+                self._refuse(messages.decode_id(data), InvalidRequest(f"nested deeper than {MAX_DEPTH}"))
+            elif data.lstrip()[:1] == b"[":
+                self._batch_message(data)
+            else:
+                self._single(data)
+        except Exception:  # a defect here must not cost the messages behind this one
+            log.exception("a message could not be handled")
 
     def _single(self, data: bytes) -> None:
         try:
@@ -141,6 +149,8 @@ class Peer:
             return self._refuse(None, ParseError(f"not JSON: {error}"))
         if not members:
             return self._refuse(None, InvalidRequest("empty batch"))
+        if len(members) > MAX_IN_FLIGHT:
+            return self._refuse(None, InvalidRequest(f"more than {MAX_IN_FLIGHT} messages in a batch"))
         self._batch = batch = _Batch()
         try:
             for member in members:
@@ -161,21 +171,25 @@ class Peer:
                 # Not through the running request's book-keeping: that one still owes its own answer.
                 raise InvalidRequest(f"id {id!r} is in flight")
             self._check_state(name)
-            if len(self._running) >= MAX_IN_FLIGHT:
-                raise Overloaded(f"more than {MAX_IN_FLIGHT} requests in flight", limit=MAX_IN_FLIGHT)
+            self._check_room(name)
             token, raw = (None, None) if params is UNSET else messages.take_progress_token(params)
             method = self._service.find(name)
             call = _WireCall(self, id, token)
             if method is None:
                 return self._spawn(id, batch, self._resolve_and_run(name, raw, call), ExitStack())
             bound = bind(method, raw)
+            if name == "shutdown":  # admitted: from here on, what follows it is refused
+                self.shutting_down = True
             if _is_async(method):
                 # The lease is taken now, not when the task begins: a reload may come between the two.
                 lease = ExitStack()
                 lease.enter_context(self._service.lease(method))
                 return self._spawn(id, batch, self._run(method, bound, call), lease)
-            result = method.handler(bound, call) if method.takes_call else method.handler(bound)
-            call.end()
+            try:
+                with border(name):
+                    result = method.handler(bound, call) if method.takes_call else method.handler(bound)
+            finally:
+                call.end()
             self._completed(name, bound)
             self._answer(id, batch, result=result)
         except Exception as error:
@@ -187,10 +201,13 @@ class Peer:
                 raise InvalidRequest("initialize was answered already")
         elif not self.initialized:
             raise NotInitialized(f"{name} before initialize")
-        elif self.shutting_down:
+        elif self.shutting_down and name != "shutdown":
             raise ShuttingDown("the host is shutting down")
-        if name == "shutdown":
-            self.shutting_down = True
+
+    def _check_room(self, name: str) -> None:
+        # A client that is over the limit can still end.
+        if len(self._running) + len(self._notices) >= MAX_IN_FLIGHT and name != "shutdown":
+            raise Overloaded(f"more than {MAX_IN_FLIGHT} requests in flight", limit=MAX_IN_FLIGHT)
 
     def _completed(self, name: str, params: Any) -> None:
         if name == "initialize":
@@ -221,8 +238,10 @@ class Peer:
         task.add_done_callback(functools.partial(self._finished, id, batch, lease))
 
     def _finished(self, id: Id, batch: _Batch | None, lease: ExitStack, task: asyncio.Task[Any]) -> None:
-        del self._running[id]
         lease.close()
+        if self._running.get(id) is not task:
+            return  # answered already, when the conversation ended
+        del self._running[id]
         if task.cancelled():
             self._answer(id, batch, error=Cancelled("the request was cancelled"))
         elif (error := task.exception()) is not None:
@@ -234,7 +253,7 @@ class Peer:
         if name == "exit":
             self.closed.set()
             return
-        if not self.initialized:
+        if not self.initialized or name in ("initialize", "shutdown"):
             return  # as the Language Server Protocol says: dropped
         try:
             if name == "$/cancelRequest":
@@ -246,12 +265,21 @@ class Peer:
             if method is None:
                 log.debug("notification %s is not known; ignored", name)
                 return
+            self._check_room(name)
             bound = bind(method, None if params is UNSET else params)
-            call = _WireCall(self, None, None)
-            task = self._loop.create_task(self._run(method, bound, call))
-            task.add_done_callback(functools.partial(_log_failure, name))
-        except (JanError, msgspec.MsgspecError) as error:
+            lease = ExitStack()
+            lease.enter_context(self._service.lease(method))
+            task = self._loop.create_task(self._run(method, bound, _WireCall(self, None, None)))
+            self._notices.add(task)
+            task.add_done_callback(functools.partial(self._noticed, name, lease))
+        except Exception as error:
             log.info("notification %s ignored: %s", name, error)  # notifications are never answered
+
+    def _noticed(self, name: str, lease: ExitStack, task: asyncio.Task[Any]) -> None:
+        lease.close()
+        self._notices.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("notification %s failed: %s", name, error)
 
     async def _drain_requests(self) -> None:
         me = asyncio.current_task()
@@ -281,7 +309,11 @@ class Peer:
                 text = messages.success(id, result)
             else:
                 text = messages.failure(id, error_object(error, f"request {id!r}"))
-        except Exception as defect:  # a result that is not data: the handler's defect, and still an answer
+            if len(text) > MAX_MESSAGE:
+                raise ValueError(f"an answer of {len(text)} bytes, more than a message may have")
+        except (
+            Exception
+        ) as defect:  # a result that is not data, or too large: the handler's defect, and still an answer
             text = messages.failure(id, error_object(defect, f"encoding the answer to {id!r}"))
         if batch is None:
             self._send(text)
@@ -317,13 +349,14 @@ class Peer:
     async def send_stream(self, id: Id, seq: int, item: Any) -> None:
         """Send one stream item; waits while the client is not reading."""
         self._send(messages.notification("$/stream", StreamParams(id, seq, item)))
-        if not self._out:  # just flushed: a fair place to wait, and to be cancelled
+        if self._transport.blocked:
+            self.flush()
+            await self._transport.drained()
+        elif not self._out:  # just flushed: a fair place to let others run, and to be cancelled
             await asyncio.sleep(0)
-            if self._transport.blocked:
-                await self._transport.drained()
 
     def send_progress(self, token: Id, value: ProgressValue) -> None:
-        """Send a progress report; one that comes while the client is not reading is left out, except the last."""
+        """Send a progress report; one that comes while the client is not reading is left out."""
         if value.kind == "report" and self._transport.blocked:
             return
         self._send(messages.notification("$/progress", ProgressParams(token, value)))
@@ -364,12 +397,16 @@ class Peer:
         """End the conversation: running requests are cancelled and answered, and everything is flushed."""
         self.closed.set()
         self._stack.close()
-        tasks = [*self._running.values(), *filter(None, [self._delivering])]
+        tasks = [*self._running.values(), *self._notices, *filter(None, [self._delivering])]
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
+            await asyncio.wait(tasks, timeout=CLOSE_LIMIT)
             await asyncio.sleep(0)  # the answers are given by callbacks of these tasks
+        for id in list(self._running):
+            # It would not be cancelled, and owes its answer all the same.
+            del self._running[id]
+            self._answer(id, None, error=Cancelled("the conversation ended"))
         self.flush()
 
 
@@ -387,39 +424,37 @@ class _Batch:
 class _WireCall:
     """The `Call` of a request that came over the wire."""
 
-    __slots__ = ("_begun", "_id", "_peer", "_seq", "_token")
+    __slots__ = ("_begun", "_ended", "_id", "_peer", "_seq", "_token")
 
     def __init__(self, peer: Peer, id: Id | None, token: Id | None) -> None:
         self._peer, self._id, self._token = peer, id, token
         self._seq = 0
-        self._begun = False
+        self._begun = self._ended = False
 
     @property
     def caller(self) -> str:
         return self._peer.client
 
     async def send(self, item: Any) -> None:
-        if self._id is not None:
+        if self._id is None or self._ended:
+            await asyncio.sleep(0)  # nobody listens; others must still have their turn
+        else:
             seq, self._seq = self._seq, self._seq + 1
             await self._peer.send_stream(self._id, seq, item)
 
     def progress(self, message: str = "", *, done: float | None = None, total: float | None = None) -> None:
-        if self._token is None:
+        if self._token is None or self._ended:
             return
         kind = "report" if self._begun else "begin"
         self._begun = True
         self._peer.send_progress(self._token, ProgressValue(kind, message, done, total))
 
     def end(self) -> None:
-        if self._begun and self._token is not None:
-            self._begun = False
+        """The handler is done: nothing of this request may follow its answer, whoever kept this object."""
+        if self._begun and not self._ended and self._token is not None:
             self._peer.send_progress(self._token, ProgressValue("end"))
+        self._ended = True
 
 
 def _is_async(method: Method) -> bool:
     return inspect.iscoroutinefunction(method.handler)
-
-
-def _log_failure(name: str, task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        log.warning("notification %s failed: %s", name, error)

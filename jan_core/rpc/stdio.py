@@ -29,7 +29,10 @@ READ_SIZE = 64 << 10
 HIGH_WATER = 1 << 20
 """Unsent bytes past which streams wait for the client to read."""
 
-GRACE = 1.0
+INPUT_STOP = 8 << 20
+"""Unsent bytes past which nothing more is read: a client that asks without reading answers must not fill the memory."""
+
+GRACE = 0.5
 """Seconds to flush the last answers to a client that has stopped sending. One that does not read either is left
 behind."""
 
@@ -140,7 +143,7 @@ class _LoopTransport:
         self._empty.set()
         self._room = asyncio.Event()
         self._room.set()
-        self._reading = False
+        self._reading = self._held = False
         os.set_blocking(read, False)
         os.set_blocking(write, False)
 
@@ -150,6 +153,9 @@ class _LoopTransport:
 
     def start(self, feed: Callable[[bytes], None]) -> None:
         self._feed = feed
+        self._resume_reading()
+
+    def _resume_reading(self) -> None:
         self._reading = True
         self._loop.add_reader(self._read, self._readable)
 
@@ -167,6 +173,7 @@ class _LoopTransport:
             self._closed()
 
     def stop_reading(self) -> None:
+        """Take no more input. It is not told of its end either then: the parent's death still is."""
         if self._reading:
             self._reading = False
             self._loop.remove_reader(self._read)
@@ -183,12 +190,18 @@ class _LoopTransport:
             self._pending += data
         if len(self._pending) > HIGH_WATER:
             self._room.clear()
+        if len(self._pending) > INPUT_STOP and self._reading:
+            self._held = True
+            self.stop_reading()
 
     def _writable(self) -> None:
         sent = self._try(memoryview(self._pending)[:READ_SIZE])
         del self._pending[:sent]
         if len(self._pending) <= HIGH_WATER // 4:
             self._room.set()
+            if self._held:
+                self._held = False
+                self._resume_reading()
         if not self._pending:
             self._loop.remove_writer(self._write)
             self._empty.set()
@@ -229,6 +242,11 @@ class _ThreadTransport:
         self._pending: list[bytes] = []
         self._size = 0
         self._stopped = self._stopping = False
+        self._taken = threading.Semaphore(4)
+        """Chunks on their way to the loop: the next is read when one of them was looked at."""
+        self._held = 0
+        if sys.platform != "win32":
+            os.set_blocking(read, True)  # a shell may have handed over a non-blocking one
         self._empty = asyncio.Event()
         self._empty.set()
         self._room = asyncio.Event()
@@ -256,15 +274,12 @@ class _ThreadTransport:
     def _received(self, data: bytes) -> None:
         if not self._stopped:
             self._feed(data)
+        if self._size > INPUT_STOP:
+            self._held += 1  # let go when the client has read
+        else:
+            self._taken.release()
 
     def _reader(self) -> None:
-        # Bytes in flight to the loop are bounded by taking the next only when the last were looked at.
-        taken = threading.Semaphore(4)
-
-        def received(data: bytes) -> None:
-            taken.release()
-            self._received(data)
-
         while True:
             try:
                 data = os.read(self._read, READ_SIZE)
@@ -273,8 +288,8 @@ class _ThreadTransport:
             if not data:
                 self._call(self._closed)
                 return
-            taken.acquire()
-            if not self._call(received, data):
+            self._taken.acquire()
+            if not self._call(self._received, data):
                 return
 
     def write(self, data: bytes) -> None:
@@ -308,6 +323,9 @@ class _ThreadTransport:
     def _written(self) -> None:
         if self._size <= HIGH_WATER // 4:
             self._room.set()
+            held, self._held = self._held, 0
+            for _ in range(held):
+                self._taken.release()
         if not self._size:
             self._empty.set()
 

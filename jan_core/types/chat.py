@@ -156,7 +156,7 @@ class ChatChoice(Struct):
     logprobs: dict[str, Any] | None = None
 
 
-class ChatCompletion(Struct):
+class ChatCompletion(Struct, tag_field="object", tag="chat.completion"):
     """The answer of `chat.complete`. `created` is in seconds since the epoch."""
 
     id: str
@@ -164,7 +164,6 @@ class ChatCompletion(Struct):
     model: str
     choices: list[ChatChoice]
     usage: Usage
-    object: str = "chat.completion"
 
 
 class ChatDelta(Struct, omit_defaults=True):
@@ -181,7 +180,7 @@ class ChunkChoice(Struct):
     logprobs: dict[str, Any] | None = None
 
 
-class ChatChunk(Struct, omit_defaults=True):
+class ChatChunk(Struct, omit_defaults=True, tag_field="object", tag="chat.completion.chunk"):
     """One item of the stream. A chunk with no choices carries the usage, when it was asked for."""
 
     id: str
@@ -189,7 +188,6 @@ class ChatChunk(Struct, omit_defaults=True):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
-    object: str = "chat.completion.chunk"
 
     def text(self) -> str:
         """The text this chunk adds to the answer."""
@@ -214,7 +212,7 @@ class CompletionChoice(Struct):
     logprobs: dict[str, Any] | None = None
 
 
-class TextCompletion(Struct, omit_defaults=True):
+class TextCompletion(Struct, omit_defaults=True, tag_field="object", tag="text_completion"):
     """The answer of `completions.create`, and (with partial text) each item of its stream."""
 
     id: str
@@ -222,4 +220,3 @@ class TextCompletion(Struct, omit_defaults=True):
     model: str
     choices: list[CompletionChoice]
     usage: Usage | None = None
-    object: str = "text_completion"

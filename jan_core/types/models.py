@@ -24,7 +24,7 @@ __all__ = [
 Phase = Literal["fallback", "mixed", "dynamic"]
 
 
-class InstalledModel(Struct, omit_defaults=True):
+class InstalledModel(Struct):
     """A model on this machine (`models.list`). `size` in bytes, `context_length` in tokens."""
 
     id: str

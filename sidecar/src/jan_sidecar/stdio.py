@@ -8,16 +8,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
+import signal
 import sys
 from pathlib import Path
 
 from jan_core.rpc import stdio
 
-__all__ = ["main"]
+from .departure import Departure, leave
 
-EXIT_LIMIT = 2.5
-"""Seconds from the end of the conversation to the end of the process, whatever an extension still does."""
+__all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,47 +39,47 @@ def main(arguments: list[str] | None = None) -> int:
 
     folder = data_folder(options.data_dir)
     log_to(folder, console=logging.INFO if options.verbose else logging.WARNING)
+    departure = Departure()
+    departure.watch(read)
     try:
-        code = asyncio.run(_serve(folder, read, write, options.safe_mode))
+        code = asyncio.run(_serve(folder, read, write, options.safe_mode, departure))
     except asyncio.CancelledError:  # by SIGTERM, after the host was left properly
         code = 0
     except KeyboardInterrupt:
         code = 130
-    _leave(code)
+    leave(code)
     return code
 
 
-async def _serve(folder: Path, read: int, write: int, safe_mode: bool) -> int:
+async def _serve(folder: Path, read: int, write: int, safe_mode: bool, departure: Departure) -> int:
     from jan_core import StorageError
 
     from .runtime import open_host
 
     try:
         async with open_host(folder, safe_mode=safe_mode, activate=False) as host:
-            _end_on_sigterm()
-            await stdio.serve(host, read, write)
-            asyncio.get_running_loop().call_later(EXIT_LIMIT, _leave, 0)
+            _end_on_sigterm(departure)
+            try:
+                await stdio.serve(host, read, write)
+            finally:
+                departure.begin()
     except StorageError as error:
         print(f"jan-sidecar: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _end_on_sigterm() -> None:
-    """SIGTERM ends as an interrupt does: the host is left properly."""
-    if sys.platform != "win32":
-        import signal
+def _end_on_sigterm(departure: Departure) -> None:
+    """SIGTERM ends as an interrupt does: the host is left properly, or in time."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
 
-        task = asyncio.current_task()
-        assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    def end(number: int, frame: object) -> None:
+        # An ordinary handler and not the loop's: it runs also while an extension blocks the loop.
+        departure.begin()
+        loop.call_soon_threadsafe(task.cancel)
 
-
-def _leave(code: int) -> None:
-    """End the process now. A thread in a blocking read on a terminal or a hung extension cannot hold it."""
-    logging.shutdown()
-    sys.stderr.flush()
-    os._exit(code)
+    signal.signal(signal.SIGTERM, end)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from jan_core import Caller, JanError
-from jan_core.errors import ShuttingDown
+from jan_core import Caller, JanError, ShuttingDown
 from jan_core.types import ChatChunk, ChatCompletion, ChatRequest, CompletionRequest, TextCompletion
 
 from . import body, wire

@@ -17,8 +17,7 @@ import anyio.lowlevel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from jan_core import Caller, JanError
-from jan_core.errors import ShuttingDown
+from jan_core import Caller, JanError, ShuttingDown
 
 from .errors import api_error, error_body, error_response
 

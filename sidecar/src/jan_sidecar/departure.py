@@ -1,0 +1,59 @@
+"""The end of the process, guaranteed: a while after its client has gone, whatever is still going on.
+
+The event loop ends a session properly (`jan_core.rpc.stdio`). But an extension may block that loop, swallow its own
+cancellation or hang in its clean-up, and then the loop cannot end anything. So a thread that needs no loop watches for
+the same signs: the other end of standard input closing, or the parent's death. From the first sign on, the process has
+`LIMIT` seconds. POSIX systems with `poll`; elsewhere only `begin` starts the clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+import threading
+
+__all__ = ["LIMIT", "Departure"]
+
+LIMIT = 2.5
+"""Seconds: the process is gone 3 s after its client, and a proper end needs a fraction of that."""
+
+
+class Departure:
+    """One per process. `watch` before the loop runs, `begin` when the end is known."""
+
+    def __init__(self) -> None:
+        self._begun = threading.Event()
+
+    def begin(self) -> None:
+        """Start the clock. Any number of times, from anywhere, a signal handler included."""
+        if not self._begun.is_set():
+            self._begun.set()
+            clock = threading.Timer(LIMIT, leave, (0,))
+            clock.daemon = True
+            clock.start()
+
+    def watch(self, read: int) -> None:
+        """Begin by itself when the writing end of `read` is closed or the parent process dies."""
+        if hasattr(select, "poll"):
+            threading.Thread(target=self._watch, args=(read, os.getppid()), name="departure", daemon=True).start()
+
+    def _watch(self, read: int, parent: int) -> None:
+        signs = select.poll()
+        signs.register(read, 0)  # hang-up and error are always told, and bytes are nobody's business here
+        if sys.platform == "linux" and hasattr(os, "pidfd_open"):
+            try:
+                signs.register(os.pidfd_open(parent), select.POLLIN)
+            except OSError:
+                self.begin()
+                return
+        signs.poll()
+        self.begin()
+
+
+def leave(code: int) -> None:
+    """End the process now: no thread in a blocking read, no extension can hold it."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)
