@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -44,6 +45,7 @@ class Sample:
         self.cancelled = anyio.Event()
         self.release = anyio.Event()
         self.sent = 0
+        self.kept: Any = None
 
     @hookimpl
     def jan_activate(self, ctx: Context) -> None:
@@ -110,6 +112,39 @@ class Sample:
         """A defect in a plain function."""
         raise ZeroDivisionError("secret detail")
 
+    @method("test.exit")
+    async def exit(self, params: Empty) -> str:
+        """Try to end the process."""
+        sys.exit(3)
+
+    @method("test.exit_sync")
+    def exit_sync(self, params: Empty) -> str:
+        """Try to end the process from a plain function."""
+        sys.exit(3)
+
+    @method("test.stray")
+    async def stray(self, params: Empty) -> str:
+        """Await something that was cancelled."""
+        waiting = asyncio.get_running_loop().create_future()
+        waiting.cancel()
+        await waiting
+        return ""
+
+    @method("test.drip", item=Text)
+    async def drip(self, params: Number, call: Call) -> Number:
+        """Send `value` items, letting others run between them, as a model does."""
+        for sent in range(params.value):
+            await call.send(Text("x" * 100))
+            self.sent = sent + 1
+            await asyncio.sleep(0)
+        return params
+
+    @method("test.keep")
+    async def keep(self, params: Empty, call: Call) -> str:
+        """Keep the call beyond the answer."""
+        self.kept = call
+        return "kept"
+
     @method("test.nonsense")
     async def nonsense(self, params: Empty) -> Any:
         """A result that is not data."""
@@ -138,7 +173,7 @@ def wire(host: Host) -> Wire:
     """Connect a client over two pipes, as a process would be; `initialize` unless told not to."""
 
     @asynccontextmanager
-    async def connect(*, initialize: bool = True, paused: bool = False) -> AsyncIterator[WireClient]:
+    async def connect(*, initialize: bool = True) -> AsyncIterator[WireClient]:
         their_read, our_write = os.pipe()
         our_read, their_write = os.pipe()
         loop = asyncio.get_running_loop()
@@ -150,8 +185,6 @@ def wire(host: Host) -> Wire:
         out_transport, protocol = await loop.connect_write_pipe(
             asyncio.streams.FlowControlMixin, os.fdopen(our_write, "wb", 0)
         )
-        if paused:
-            in_transport.pause_reading()
         client = WireClient(reader, asyncio.StreamWriter(out_transport, protocol, None, loop))
         client.transport = in_transport  # type: ignore[attr-defined]
         client.serving = serving  # type: ignore[attr-defined]

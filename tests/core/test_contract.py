@@ -125,7 +125,10 @@ async def test_errors_are_typed(
     assert (caught.value.code, caught.value.type, caught.value.data) == (code, type, data)
 
 
-@pytest.mark.parametrize("method", ["test.boom", "test.boom_sync", "test.nonsense"])
+DEFECTS = ["boom", "boom_sync", "nonsense", "exit", "exit_sync", "stray"]
+
+
+@pytest.mark.parametrize("method", [f"test.{name}" for name in DEFECTS])
 async def test_a_defect_gives_an_id_that_is_in_the_log_and_no_detail(
     client: Client, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -203,7 +203,8 @@ async def test_order_is_tryfirst_then_ids_then_trylast(tmp_path: Path) -> None:
         await host.hooks.rank_models([], ModelContext())
         # Out and in again: the place is the extension's, not the registration's.
         generation = host.lifecycle.extensions["b"].current
-        host.dispatcher.swap(generation, generation, host.lifecycle.extensions["b"].order)
+        host.dispatcher.swap(generation, None)
+        host.dispatcher.swap(None, generation)
         await host.hooks.rank_models([], ModelContext())
     assert order == ["d", "b", "c", "a"] * 2
 

@@ -76,6 +76,7 @@ def test_ordinary_documents_are_not_too_deep(value: object) -> None:
         (b'"' + b"[" * 500 + b'"', False),
         (b'["' + b'\\"' * 3 + b"{" * 500 + b'"]', False),
         (b"[[]," * 127 + b"1" + b"]" * 127, False),
+        (b'"' + b'\\"' * 200_000 + b"[" * 500, False),  # an unclosed string, in linear time
     ],
 )
 def test_depth_counts_brackets_outside_of_strings(text: bytes, too_deep: bool) -> None:

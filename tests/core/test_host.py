@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from jan_core import Context, Empty, Event, RpcError, hookimpl, method, methods_
 from jan_core.host import Host
 from jan_core.manifest import Manifest, ManifestError
 from jan_core.testing import InlineSource
+from jan_core.types import ModelRecord
 
 
 class Good:
@@ -128,6 +131,13 @@ class BadManifest(InlineSource):
         raise ManifestError("nothing there")
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a state that no event announces."""
+    with anyio.fail_after(5):
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
+
 def states(host: Host) -> dict[str, str]:
     return {e.id: e.state.value for e in host.lifecycle.extensions.values()}
 
@@ -165,9 +175,12 @@ async def test_a_broken_extension_is_data_and_the_others_serve(
 
 
 async def test_a_missing_manifest_and_a_claimed_id_are_failures_of_that_extension(open_host: Any) -> None:
-    sources = [BadManifest("bad", Good), InlineSource("twice", Good), InlineSource("twice", Good)]
+    class Silent:
+        pass
+
+    sources = [BadManifest("bad", Good), InlineSource("twice", Silent), InlineSource("twice", Silent)]
     async with open_host(Good(), id="good", methods=["good."], sources=sources) as host:
-        assert states(host) == {"good": "active", "bad": "failed", "twice": "failed"}
+        assert states(host) == {"good": "active", "bad": "failed", "twice": "active", "twice (inline)": "failed"}
 
 
 async def test_everything_is_undone_in_reverse_order_when_the_host_ends(open_host: Any) -> None:
@@ -261,6 +274,148 @@ async def test_repeated_hook_failures_quarantine_the_extension(open_host: Any) -
         assert caught.value.data["state"] == "quarantined"
 
 
+async def test_a_hook_that_fails_is_quarantined_though_another_one_works(open_host: Any) -> None:
+    class Half(Good):
+        @hookimpl
+        async def jan_event(self, event: Event) -> None: ...
+
+        @hookimpl
+        async def jan_builtin_models(self) -> list[ModelRecord]:
+            raise RuntimeError("ouch")
+
+    async with open_host(Half(), id="good", methods=["good."]) as host:
+        for _ in range(5):
+            await host.hooks.builtin_models()
+            await host.hooks.event(Event("fine"))
+        await until(lambda: states(host) == {"good": "quarantined"})
+
+
+async def test_a_failure_is_forgotten_when_the_hook_works_again(open_host: Any) -> None:
+    class Moody(Good):
+        @hookimpl
+        async def jan_builtin_models(self) -> list[ModelRecord]:
+            self.log.append("asked")
+            if self.log.count("asked") == 1:
+                raise RuntimeError("ouch")
+            return []
+
+    async with open_host(Moody(), id="good", methods=["good."]) as host:
+        await host.hooks.builtin_models()
+        assert host.lifecycle.extensions["good"].failure.message == "ouch"
+        await host.hooks.builtin_models()
+        assert host.lifecycle.extensions["good"].failure is None
+
+
+@pytest.mark.parametrize("how", ["exit", "stray"])
+async def test_a_hook_cannot_end_the_process_nor_cancel_its_caller(open_host: Any, how: str) -> None:
+    class Rude(Good):
+        @hookimpl
+        async def jan_event(self, event: Event) -> None:
+            if event.name != "poke":
+                return
+            if how == "exit":
+                sys.exit(3)
+            waiting = asyncio.get_running_loop().create_future()
+            waiting.cancel()
+            await waiting
+
+    async with open_host(Rude(), id="good", methods=["good."]) as host:
+        (outcome,) = (await host.hooks.event(Event("poke"))).outcomes
+        assert outcome.failure.type == "Escaped"
+        assert await host.client().call("good.hello") == "hello"
+
+
+async def test_a_task_inside_its_own_extension_s_method_does_not_keep_it_from_retiring(open_host: Any) -> None:
+    class Inward(Good):
+        async def _background(self) -> None:
+            try:
+                await self.ctx.call("good.wait")
+            finally:
+                self.log.append("task ended")
+
+        @method("good.wait")
+        async def wait(self, params: Empty) -> None:
+            """For ever."""
+            self.log.append("inside")
+            await anyio.sleep_forever()
+
+    plugin = Inward()
+    with anyio.fail_after(5):
+        async with open_host(plugin, id="good", methods=["good."]):
+            await until(lambda: "inside" in plugin.log)
+    assert "deactivated" in plugin.log
+    assert "task ended" in plugin.log
+
+
+async def test_an_activation_is_shared_and_outlives_the_caller_that_began_it(tmp_path: Path) -> None:
+    go, entered = anyio.Event(), anyio.Event()
+
+    class Slow(Good):
+        @hookimpl
+        async def jan_activate(self, ctx: Context) -> None:
+            self.log.append("activated")
+            entered.set()
+            await go.wait()
+
+    plugin = Slow()
+    sources = [InlineSource("good", plugin, ["good."], activation="on-method")]
+    with anyio.fail_after(5):
+        async with Host(tmp_path, sources=sources) as host:
+            async with anyio.create_task_group() as group:
+                group.start_soon(host.client().call, "good.hello")
+                await entered.wait()
+                group.cancel_scope.cancel()
+            async with anyio.create_task_group() as group:
+                group.start_soon(host.client().call, "good.hello")
+                await anyio.lowlevel.checkpoint()
+                go.set()
+            assert plugin.log == ["activated"]
+            assert states(host) == {"good": "active"}
+
+
+async def test_nothing_is_activated_once_the_host_ends(tmp_path: Path) -> None:
+    async with Host(tmp_path, sources=[InlineSource("good", Good, ["good."])]) as host:
+        pass
+    with pytest.raises(RpcError) as caught:
+        await host.client().call("good.hello")
+    assert caught.value.type == "shutting_down"
+
+
+async def test_a_plugin_that_cannot_be_hashed_and_one_used_twice_are_no_trouble_to_others(open_host: Any) -> None:
+    @dataclass
+    class Data:
+        name: str = "x"
+
+        @hookimpl
+        async def jan_builtin_models(self) -> list[ModelRecord]:
+            return [ModelRecord(self.name, self.name)]
+
+    shared = Data("shared")
+    sources = [InlineSource("data", Data), InlineSource("one", shared), InlineSource("two", shared)]
+    async with open_host(Good(), id="good", methods=["good."], sources=sources) as host:
+        assert await host.client().call("good.hello") == "hello"
+        named = [m.id for models in (await host.hooks.builtin_models()).values for m in models]
+        assert "x" in named
+        assert {"good", "data"} <= {id for id, state in states(host).items() if state == "active"}
+
+
+async def test_prefixes_that_reach_into_somebody_else_s_are_refused(open_host: Any) -> None:
+    sources = [InlineSource("thief", Raises, ["good."]), InlineSource("usurper", Raises, ["settings."])]
+    async with open_host(Good(), id="good", methods=["good."], sources=sources) as host:
+        assert states(host) == {"good": "active", "thief": "failed", "usurper": "failed"}
+        assert "reaches into" in host.lifecycle.extensions["thief"].failure.message
+
+
+async def test_one_broken_extension_does_not_break_the_description_of_the_rest(tmp_path: Path) -> None:
+    sources = [
+        InlineSource("bad", Raises, ["bad."], activation="on-method"),
+        InlineSource("good", Good, ["good."], activation="on-method"),
+    ]
+    async with Host(tmp_path, sources=sources) as host:
+        names = {m["name"] for m in (await host.client().call("rpc.discover"))["methods"]}
+    assert "good.hello" in names
+
+
 async def test_settings_are_typed_kept_and_told(open_host: Any, tmp_path: Path) -> None:
     class Options(msgspec.Struct):
         volume: int = 3
@@ -349,7 +504,19 @@ async def test_shutdown_and_initialized_are_methods_too(open_host: Any) -> None:
 def test_importing_the_core_imports_nothing_heavy(
     run_python: Callable[[str], subprocess.CompletedProcess[str]],
 ) -> None:
-    heavy = ["httpx", "sqlite3", "numpy", "rich", "click", "starlette", "uvicorn", "jinja2", "watchfiles", "urllib3"]
+    heavy = [
+        "anyio",
+        "httpx",
+        "sqlite3",
+        "numpy",
+        "rich",
+        "click",
+        "starlette",
+        "uvicorn",
+        "jinja2",
+        "watchfiles",
+        "urllib3",
+    ]
     code = f"import sys, jan_core.host, jan_core.rpc.stdio; print([m for m in {heavy!r} if m in sys.modules])"
     assert run_python(code).stdout.strip() == "[]"
 

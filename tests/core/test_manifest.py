@@ -50,6 +50,10 @@ def test_the_manifest_is_read_from_wheel_or_project_without_importing(tmp_path: 
         (GOOD.replace(">=1.0,<2", "~=1.0"), "not a version range"),
         (GOOD + 'activation = "sometimes"\n', "activation"),
         (GOOD + "colour = 1\n", "colour"),
+        (GOOD.replace('["hello."]', '[""]'), "methods"),
+        (GOOD.replace('["hello."]', '["hello"]'), "methods"),
+        ("tool = 1\n", "tool"),
+        ('project = 1\n[tool]\njan = "x"\n', "project"),
     ],
 )
 def test_a_manifest_that_does_not_fit_says_where_and_why(tmp_path: Path, text: str | None, says: str) -> None:

@@ -224,19 +224,97 @@ async def test_shutdown_answers_after_running_work_and_refuses_new(exchange: Exc
     assert (done["id"], done["result"]) == (2, None)
 
 
-async def test_a_client_that_stops_reading_stalls_its_stream_and_not_memory(wire: Wire, sample: Sample) -> None:
+class Reluctant(Recorder):
+    """A transport whose reader stops after some bytes, until `read_on`."""
+
+    def __init__(self, takes: int) -> None:
+        super().__init__()
+        self.takes = takes
+        self.waited = asyncio.Event()
+        self.reading = asyncio.Event()
+
+    @property
+    def blocked(self) -> bool:  # type: ignore[override]
+        return len(self.written) > self.takes and not self.reading.is_set()
+
+    async def drained(self) -> None:
+        self.waited.set()
+        await self.reading.wait()
+
+
+@pytest.mark.parametrize("method", ["test.count", "test.drip"])
+async def test_a_client_that_stops_reading_stalls_its_stream_and_not_memory(
+    host: Host, sample: Sample, method: str
+) -> None:
+    transport = Reluctant(takes=100_000)
+    peer = Peer(host, transport)
+    peer.feed(b'{"jsonrpc":"2.0","id":0,"method":"initialize"}\n')
+    peer.feed(json.dumps(request(1, method, {"value": 3_000})).encode() + b"\n")
+    with anyio.fail_after(10):
+        await transport.waited.wait()
+        assert 0 < sample.sent < 3_000
+        assert len(transport.written) < 200_000
+        peer.feed(b'{"jsonrpc":"2.0","id":2,"method":"ping"}\n')  # others are still answered
+        peer.flush()
+        assert b'{"id":2,"result":{}' in transport.written
+        transport.reading.set()
+        while b'"id":1,"result"' not in transport.written:
+            transport.wrote.clear()
+            await transport.wrote.wait()
+    assert sample.sent == 3_000
+    await peer.aclose()
+
+
+async def test_a_real_pipe_that_is_not_read_blocks_and_recovers(wire: Wire, sample: Sample) -> None:
     async with wire() as client:
-        client.transport.pause_reading()  # type: ignore[attr-defined]
-        client.send_raw(msgspec.json.encode(request(77, "test.count", {"value": 1_000_000})))
-        with anyio.fail_after(10):
-            reached = -1
-            while reached != sample.sent or not reached:  # until it stands still
-                reached = sample.sent
-                await anyio.sleep(0.2)
-            assert sample.sent < 100_000
-            client.transport.resume_reading()  # type: ignore[attr-defined]
+        transport: Any = client.transport  # type: ignore[attr-defined]
+        transport.pause_reading()
+        client.send_raw(msgspec.json.encode(request(77, "test.drip", {"value": 50_000})))
+        client.send_raw(msgspec.json.encode(request(78, "test.wait")))
+        with anyio.fail_after(20):
+            await sample.running.wait()
+            transport.resume_reading()
             client.notify("$/cancelRequest", {"id": 77})
             assert await client.call("test.double", {"value": 2}) == {"value": 4}
+        assert sample.sent < 50_000
+
+
+async def test_bad_bytes_in_a_notification_cost_nothing_behind_it(exchange: Exchange) -> None:
+    chunk = b'{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":"\xff"}}\n'
+    chunk += json.dumps(request(1, "ping")).encode() + b"\n"
+    (answer,) = await exchange(chunk)
+    assert answer["id"] == 1
+
+
+async def test_a_batch_past_the_limit_is_refused_as_one(exchange: Exchange) -> None:
+    (answer,) = await exchange(b"[" + b",".join([b"1"] * (MAX_IN_FLIGHT + 1)) + b"]\n")
+    assert code(answer) == -32600
+
+
+async def test_initialize_and_shutdown_are_requests_only(exchange: Exchange) -> None:
+    lines = [{"jsonrpc": "2.0", "method": name} for name in ("initialize", "shutdown")]
+    events = await exchange(*lines, request(1, "test.emit", {"text": "x"}), request(2, "ping"), answers=3)
+    assert [m.get("method") for m in events].count("test.happened") == 1
+    assert events[-1]["result"] == {}
+
+
+async def test_nothing_of_a_request_follows_its_answer(exchange: Exchange, sample: Sample) -> None:
+    messages = await exchange(request(1, "test.keep", {"progressToken": 1}), answers=1)
+    await sample.kept.send(1)
+    sample.kept.progress("late")
+    assert [m["id"] for m in messages] == [1]
+
+
+async def test_notifications_hold_a_lease_and_end_with_the_conversation(host: Host, sample: Sample) -> None:
+    peer = Peer(host, Recorder())
+    peer.feed(b'{"jsonrpc":"2.0","id":0,"method":"initialize"}\n{"jsonrpc":"2.0","method":"test.wait"}\n')
+    generation = host.lifecycle.extensions["test"].current
+    assert generation is not None
+    assert generation.leases == 1
+    await sample.running.wait()
+    await peer.aclose()
+    assert sample.cancelled.is_set()
+    assert generation.leases == 0
 
 
 async def test_end_of_input_cancels_what_runs_and_ends_the_conversation(wire: Wire, sample: Sample) -> None:
