@@ -106,6 +106,9 @@ def main() -> int:
     if command is None:
         print(f"bootstrap: {VENV.name} has no command {name!r}", file=sys.stderr)
         return 2
+    if not WINDOWS:
+        sys.stdout.flush()
+        os.execve(command, [command, *arguments], environment)  # signals and the terminal are the command's own
     try:
         return subprocess.run([command, *arguments], env=environment).returncode
     except KeyboardInterrupt:

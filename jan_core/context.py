@@ -96,7 +96,7 @@ class Context(Caller, Protocol):
 
     @property
     def http(self) -> httpx.AsyncClient:
-        """The one shared HTTP client: it obeys offline mode and proxy settings. Do not close it."""
+        """The one shared HTTP client: it obeys the environment's proxy settings. Do not close it."""
         ...
 
     def emit(self, name: str, data: Any = None, *, key: str = "") -> None:

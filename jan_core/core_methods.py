@@ -269,7 +269,7 @@ class CoreMethods:
         if not problems:
             return [Finding("settings", "ok", "all values fit")]
         return [
-            Finding("settings", "warn", f"{section}: {text}", f"set it anew with: jan settings set {section}")
+            Finding("settings", "warn", f"{section}: {text}", f"set it anew with: jan settings set {section} VALUE")
             for section, text in problems.items()
         ]
 

@@ -1,7 +1,7 @@
 """Settings: one JSON file, one typed section for each extension.
 
-Values are checked against the Struct an extension names in `jan_settings`. The file is replaced atomically; a section
-or field that no longer fits is kept in the file and reported, and its default is used.
+Values are checked against the Struct an extension names in `jan_settings`. The file is replaced atomically; a field
+that no longer fits is kept in the file and reported, and its default is used.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,78 +20,96 @@ from .errors import InvalidParams, StorageError
 __all__ = ["Settings"]
 
 S = TypeVar("S", bound=msgspec.Struct)
+Sections = dict[str, dict[str, Any]]
 
 
 class Settings:
-    """The settings file of one data folder. Read on first use."""
+    """The settings file of one data folder. Read on first use, and again before each change."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._sections: dict[str, dict[str, Any]] | None = None
+        self._sections: Sections | None = None
         self.problems: dict[str, str] = {}
-        """What did not fit when it was read, by section; the defaults are used in its place."""
+        """What did not fit when it was last read, by `section.field`; the defaults are used in its place."""
 
     def read(self, section: str, kind: type[S]) -> S:
-        """The values of a section: stored ones where there are some that fit, defaults elsewhere."""
-        stored = self._load().get(section, {})
-        try:
-            values = msgspec.convert(stored, kind)
-            self.problems.pop(section, None)
-        except msgspec.ValidationError as error:
-            self.problems[section] = str(error)
-            values = kind()
-        return values
+        """The values of a section: stored ones where they fit, defaults elsewhere."""
+        if self._sections is None:
+            self._sections = self._load()
+        fitting = {}
+        stored = self._sections.get(section, {})
+        for field in msgspec.structs.fields(kind):
+            self.problems.pop(f"{section}.{field.encode_name}", None)
+            if field.encode_name in stored:
+                try:
+                    fitting[field.name] = msgspec.convert(stored[field.encode_name], field.type)
+                except msgspec.ValidationError as error:
+                    self.problems[f"{section}.{field.encode_name}"] = str(error)
+        return kind(**fitting)
 
     def write(self, section: str, kind: type[S], changes: dict[str, Any]) -> S:
         """Change some fields of a section and store it; a null goes back to the default. Returns the new values.
 
         Raises InvalidParams, and changes nothing, when a name is unknown or a value does not fit; StorageError when the
-        file cannot be written.
+        file cannot be read or written.
         """
-        names = {f.encode_name for f in msgspec.structs.fields(kind)}
-        unknown = sorted(set(changes) - names)
-        if unknown:
-            raise InvalidParams(
-                f"no setting {section}.{unknown[0]}; there are: {', '.join(sorted(names)) or 'none'}",
-                path=f"$.{unknown[0]}",
-            )
-        sections = dict(self._load())
-        merged = {n: v for n, v in {**sections.get(section, {}), **changes}.items() if v is not None}
-        try:
-            values = msgspec.convert({n: v for n, v in merged.items() if n in names}, kind)
-        except msgspec.ValidationError as error:
-            raise InvalidParams(f"{section}: {error}") from error
-        sections[section] = merged
-        self._store(sections)
-        self._sections = sections
-        self.problems.pop(section, None)
-        return values
-
-    def _load(self) -> dict[str, dict[str, Any]]:
-        if self._sections is None:
+        fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
+        for name, value in changes.items():
+            if name not in fields:
+                known = ", ".join(sorted(fields)) or "none"
+                raise InvalidParams(f"no setting {section}.{name}; there are: {known}", path=f"$.values.{name}")
             try:
-                document = json.loads(self._path.read_bytes())
-                if not isinstance(document, dict):
-                    raise ValueError("not a JSON object")
-                self._sections = {k: v for k, v in document.items() if isinstance(v, dict)}
-            except FileNotFoundError:
-                self._sections = {}
-            except (OSError, ValueError) as error:
-                # Start with defaults, but keep the damaged file for the person: the next write would replace it.
-                self.problems["(file)"] = f"{self._path}: {error}; defaults are used, the file was kept as .damaged"
-                self._sections = {}
-                with contextlib.suppress(OSError):
-                    self._path.replace(self._path.with_suffix(".damaged"))
-        return self._sections
-
-    def _store(self, sections: dict[str, dict[str, Any]]) -> None:
-        temporary = self._path.with_suffix(".tmp")
+                if value is not None:
+                    msgspec.convert(value, fields[name].type)
+            except msgspec.ValidationError as error:
+                raise InvalidParams(f"{section}.{name}: {error}", path=f"$.values.{name}") from error
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(json.dumps(sections, indent=2, ensure_ascii=False).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
+            with self._locked():
+                sections = self._load(strict=True)  # another process may have changed it meanwhile
+                merged = {**sections.get(section, {}), **changes}
+                sections[section] = {name: value for name, value in merged.items() if value is not None}
+                self._store(sections)
         except OSError as error:
-            raise StorageError(f"cannot write {self._path}: {error.strerror}") from error
+            raise StorageError(f"cannot change {self._path}: {error.strerror}") from error
+        self._sections = sections
+        return self.read(section, kind)
+
+    def _load(self, *, strict: bool = False) -> Sections:
+        """The file's sections. A damaged file is kept aside; `strict`: one that cannot be read raises OSError."""
+        try:
+            document = json.loads(self._path.read_bytes())
+            if not isinstance(document, dict):
+                raise ValueError("not a JSON object")
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            if strict:
+                raise
+            self.problems["(file)"] = f"{self._path} cannot be read: {error.strerror}; defaults are used"
+            return {}
+        except ValueError as error:
+            # Start with defaults, but keep the damaged file for the person: the next write would replace it.
+            self.problems["(file)"] = f"{self._path}: {error}; defaults are used, the file was kept as .damaged"
+            with contextlib.suppress(OSError):
+                self._path.replace(self._path.with_suffix(".damaged"))
+            return {}
+        return {name: section for name, section in document.items() if isinstance(section, dict)}
+
+    def _store(self, sections: Sections) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            file.write(json.dumps(sections, indent=2, ensure_ascii=False).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes on the same folder from changing the file meanwhile (not on Windows yet)."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_suffix(".lock").open("wb") as lock:
+            if os.name == "posix":
+                import fcntl
+
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

@@ -1,7 +1,7 @@
 """Pin every dependency of the workspace: versions and hashes into requirements/, versions into pyproject.toml.
 
     .venv/bin/python tools/pin.py            # resolve anew
-    .venv/bin/python tools/pin.py --check    # are the files what a run would write?  (no network)
+    .venv/bin/python tools/pin.py --check    # do the files agree with pins.txt?  (no network; not: is it still enough)
 
 `requirements/pins.txt` carries hashes and names no index; it constrains every install the README and tox make.
 `uv run` resolves by itself and reads no such file, so the same versions stand in pyproject.toml as

@@ -297,7 +297,7 @@ async def test_a_question_larger_than_the_window_is_a_context_overflow_and_stays
     id = await house.thread()
     with pytest.raises(RpcError) as caught:
         await run(house, id, "word " * 100)
-    assert (caught.value.code, caught.value.type) == (-32028, "context_overflow")
+    assert (caught.value.code, caught.value.type) == (-32032, "context_overflow")
     assert caught.value.data == {"tokens": 107, "context": 64, "reserved": 16}
     assert [m.role for m in await house.messages(id)] == ["user"]
     assert not house.engine.requests

@@ -31,7 +31,7 @@ class ContextOverflow(JanError):
     `tokens` is what it takes, `context` the window, `reserved` what is kept free for the answer.
     """
 
-    code, type = -32028, "context_overflow"
+    code, type = -32032, "context_overflow"  # as the engine has it: one meaning, one code
 
 
 class IncognitoFull(JanError):
