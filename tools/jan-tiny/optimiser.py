@@ -15,13 +15,20 @@ Array = jax.Array
 MUON_RATE, ADAM_RATE = 0.02, 0.003
 MOMENTUM, BETA1, BETA2 = 0.95, 0.9, 0.95
 DECAY = 0.05
+FIRST_LEG = 0.8
 
 
 def schedule(step: Array, steps: int) -> Array:
-    """Factor on the learning rates: 60 steps of warm-up, flat, then linear to almost zero over 40 %."""
+    """Factor on the learning rates, in two legs.
+
+    The first leg, of `FIRST_LEG` of the steps: 60 steps of warm-up, flat, then linear to almost zero over 40 %.
+    The second: up to 0.4 within 20 steps, then linear to almost zero.
+    """
+    first = FIRST_LEG * steps
     warm = jnp.minimum(1.0, (step + 1) / 60)
-    cool = jnp.clip((steps - step) / (0.4 * steps), 0.01, 1.0)
-    return warm * cool
+    cool = jnp.clip((first - step) / (0.4 * first), 0.01, 1.0)
+    again = jnp.minimum((step - first + 1) / 20, (steps - step) / (steps - first))
+    return jnp.where(step < first, warm * cool, 0.4 * jnp.clip(again, 0.01, 1.0))
 
 
 def is_layer_matrix(path: tuple[Any, ...], leaf: Array) -> bool:

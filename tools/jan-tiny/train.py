@@ -41,11 +41,14 @@ BUILD = HERE / "build"
 CHECKPOINT = BUILD / "checkpoint.pickle"
 SHIPPED = HERE.parents[1] / "extensions/llamacpp/src/jan_llamacpp/models/jan-tiny.gguf"
 SEED = 1337
-STEPS = 2400
-COPYING = (range(500), range(800, 1500))
+STEPS = 3000
+COPYING = (range(500), range(800, 1500), range(2400, 2850))
 """Steps in which a quarter of the rows is repetition: without that, a run as short as this learns no copying."""
-SHAPES = ((16, 256, 0.18, 0.65), (8, 512, 0.50, 0.28), (4, 1024, 0.50, 0.07))
-"""Rows, tokens a row, share of rows with tools, share of steps. Every step has 4,096 tokens."""
+SHAPES = (
+    ((16, 256, 0.18, 0.65), (8, 512, 0.50, 0.28), (4, 1024, 0.50, 0.07)),
+    ((16, 256, 0.45, 0.65), (8, 512, 0.65, 0.28), (4, 1024, 0.65, 0.07)),
+)
+"""For each leg: rows, tokens a row, share of rows with tools, share of steps. Every step has 4,096 tokens."""
 
 
 def batches(tokenizer: Tokenizer, steps: int, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -54,9 +57,9 @@ def batches(tokenizer: Tokenizer, steps: int, done: int) -> Iterator[tuple[np.nd
 
     def produce() -> None:
         rng = random.Random(SEED + 1)
-        weights = [shape[3] for shape in SHAPES]
         for step in range(steps):
-            rows, length, tools, _ = rng.choices(SHAPES, weights)[0]
+            shapes = SHAPES[step >= optimiser.FIRST_LEG * steps]
+            rows, length, tools, _ = rng.choices(shapes, [shape[3] for shape in shapes])[0]
             copies = 0.25 if any(step in stretch for stretch in COPYING) else 0.03
             ready.put(conversation.batch(tokenizer, rng, rows, length, tools, copies))
 
