@@ -56,14 +56,14 @@ def uv_only(pins: str) -> str:
 
 def main() -> int:
     check = "--check" in sys.argv[1:]
-    pins = PINS.read_text() if check else resolve()
-    wanted = {PINS: pins, UV: uv_only(pins), PROJECT: constrained(PROJECT.read_text(), pins)}
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    pins = PINS.read_text("utf-8") if check else resolve()
+    wanted = {PINS: pins, UV: uv_only(pins), PROJECT: constrained(PROJECT.read_text("utf-8"), pins)}
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     for path in stale:
         if check:
             print(f"{path.relative_to(ROOT)} does not agree with requirements/pins.txt; run tools/pin.py")
         else:
-            path.write_text(text := wanted[path])
+            path.write_text(text := wanted[path], "utf-8")
             print(f"wrote {path.relative_to(ROOT)} ({text.count('==')} pins)")
     return 1 if check and stale else 0
 

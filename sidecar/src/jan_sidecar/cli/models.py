@@ -154,7 +154,7 @@ def _ask_server(server: str, api_key_file: Path | None, model: str, verb: str) -
 
     headers = {}
     if api_key_file is not None:
-        keys = [line.strip() for line in api_key_file.read_text().splitlines()]
+        keys = [line.strip() for line in api_key_file.read_text("utf-8").splitlines()]
         headers["Authorization"] = f"Bearer {next((k for k in keys if k and not k.startswith('#')), '')}"
     url = f"{server.rstrip('/').removesuffix('/v1')}/v1/models/{quote(model, safe='')}/{verb}"
     try:

@@ -125,6 +125,6 @@ def _windows_memory() -> tuple[int, int]:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(errors="replace")
+        return Path(path).read_text("utf-8", errors="replace")
     except OSError:
         return ""

@@ -66,7 +66,7 @@ def _session(leader: int) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError):
-            state, _, _, session = entry.read_text().rpartition(")")[2].split()[:4]
+            state, _, _, session = entry.read_text("utf-8").rpartition(")")[2].split()[:4]
             if int(session) == leader and state != "Z":
                 found.append(int(entry.parent.name))
     return found

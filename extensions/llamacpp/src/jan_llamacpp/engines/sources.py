@@ -92,7 +92,7 @@ class Sources:
         """The pinned requirements without the engine itself, as a file in the stage."""
         lines: list[str] = []
         skipping = False
-        for line in (_HERE / "requirements-cpu.txt").read_text().splitlines():
+        for line in (_HERE / "requirements-cpu.txt").read_text("utf-8").splitlines():
             if not line.startswith((" ", "\t")):
                 skipping = line.startswith(f"{_PACKAGE}==")
             if not skipping:

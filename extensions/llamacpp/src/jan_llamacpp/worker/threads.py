@@ -31,8 +31,8 @@ def physical_cores() -> int:
         for cpu in allowed:
             topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
             try:
-                package = (topology / "physical_package_id").read_text()
-                cores.add((package, (topology / "core_id").read_text()))
+                package = (topology / "physical_package_id").read_text("utf-8")
+                cores.add((package, (topology / "core_id").read_text("utf-8")))
             except OSError:
                 return max(1, len(allowed))
         return max(1, len(cores))
