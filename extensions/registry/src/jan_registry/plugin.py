@@ -58,7 +58,7 @@ class RegistryExtension:
     def jan_methods(self) -> list[Any]:
         return methods_of(self)
 
-    @hookimpl
+    @hookimpl(tryfirst=True)  # of two models with one id the first counts, and that is ours
     async def jan_builtin_models(self) -> list[ModelRecord]:
         return builtin_models()
 
