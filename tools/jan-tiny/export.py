@@ -119,5 +119,5 @@ def write(out: Path, config: Config, params: dict[str, Any], tokenizer: Tokenize
 
 if __name__ == "__main__":
     with Path(sys.argv[1]).open("rb") as file:
-        saved_config, saved_params, saved_tokenizer, _, _ = pickle.load(file)
+        saved_config, saved_params, saved_tokenizer, *_ = pickle.load(file)
     write(Path(sys.argv[2]), saved_config, saved_params, Tokenizer.from_str(saved_tokenizer))

@@ -129,10 +129,10 @@ def main() -> None:
     tokenizer = tokenizers_of_ours.train(config.vocab, SEED)
     params = model.init(config, SEED)
     state = optimiser.init(params)
-    done = 0
+    done, first_end = 0, None
     if chosen.resume:
         with CHECKPOINT.open("rb") as file:
-            config, params, saved, state, done = pickle.load(file)
+            config, params, saved, state, done, first_end = pickle.load(file)
         tokenizer = Tokenizer.from_str(saved)
     watch = Watch(config, tokenizer)
     print(
@@ -153,12 +153,14 @@ def main() -> None:
         params, state, loss = advance(params, state, jnp.asarray(tokens), jnp.asarray(learn))
         recent.append(float(loss))
         seen += tokens.shape[0] * (tokens.shape[1] - 1)
+        if step == int(optimiser.FIRST_LEG * chosen.steps):
+            first_end = jax.tree.map(np.asarray, params)
         if step % 25 == 0 or step == chosen.steps:
             spent = time.monotonic() - began
             left = spent / (step - done) * (chosen.steps - step)
-            mean = sum(recent) / len(recent)
+            average = sum(recent) / len(recent)
             print(
-                f"step {step} loss {mean:.4f} {seen / spent:.0f} tokens/s {spent:.0f} s, {left:.0f} s left",
+                f"step {step} loss {average:.4f} {seen / spent:.0f} tokens/s {spent:.0f} s, {left:.0f} s left",
                 flush=True,
             )
             recent.clear()
@@ -167,9 +169,11 @@ def main() -> None:
             print(f"step {step} canonical {canonical:.3f} held-out {unseen:.3f}", flush=True)
             held = jax.tree.map(np.asarray, (params, state))
             with CHECKPOINT.open("wb") as file:
-                pickle.dump((config, held[0], tokenizer.to_str(), held[1], step), file)
+                pickle.dump((config, held[0], tokenizer.to_str(), held[1], step, first_end), file)
     print(f"{time.monotonic() - began:.0f} s of training, {seen:,} tokens", flush=True)
-    export.write(chosen.out, config, jax.tree.map(np.asarray, params), tokenizer)
+    # The mean of both legs' ends keeps what the first knew better and what the second learnt.
+    mean = jax.tree.map(lambda one, other: 0.5 * (np.asarray(one) + np.asarray(other)), first_end, params)
+    export.write(chosen.out, config, mean, tokenizer)
     print(f"{chosen.out}: {chosen.out.stat().st_size:,} bytes", flush=True)
 
 
