@@ -131,8 +131,8 @@ def main() -> None:
     state = optimiser.init(params)
     done, first_end = 0, None
     if chosen.resume:
-        with CHECKPOINT.open("rb") as file:
-            config, params, saved, state, done, first_end = pickle.load(file)
+        with CHECKPOINT.open("rb") as source:
+            config, params, saved, state, done, first_end = pickle.load(source)
         tokenizer = Tokenizer.from_str(saved)
     watch = Watch(config, tokenizer)
     print(
