@@ -20,6 +20,7 @@ from .errors import InvalidParams
 from .extension import ExtensionInfo, State
 from .lifecycle import CORE_PREFIXES
 from .methods import Empty, method
+from .settings import FILE
 
 if TYPE_CHECKING:
     from .host import Host
@@ -265,12 +266,15 @@ class CoreMethods:
         return [Finding("data folder", "ok", message)]
 
     def _check_settings(self) -> list[Finding]:
+        self.settings_get(SettingsQuery())  # looks at every field
         problems = self._host.settings.problems
         if not problems:
             return [Finding("settings", "ok", "all values fit")]
         return [
-            Finding("settings", "warn", f"{section}: {text}", f"set it anew with: jan settings set {section} VALUE")
-            for section, text in problems.items()
+            Finding("settings", "fail", text, "mend the file, or move it away")
+            if name == FILE
+            else Finding("settings", "warn", f"{name}: {text}", f"set it anew with: jan settings set {name} VALUE")
+            for name, text in problems.items()
         ]
 
     def _check_extensions(self) -> list[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ from .errors import InvalidParams, StorageError
 __all__ = ["Settings"]
 
 S = TypeVar("S", bound=msgspec.Struct)
+log = logging.getLogger(__name__)
+
+FILE = "(file)"
+"""The key in `problems` for the file as a whole."""
+
 Sections = dict[str, dict[str, Any]]
 
 
@@ -75,24 +81,25 @@ class Settings:
         return self.read(section, kind)
 
     def _load(self, *, strict: bool = False) -> Sections:
-        """The file's sections. A damaged file is kept aside; `strict`: one that cannot be read raises OSError."""
+        """The file's sections; with `strict`, StorageError when it cannot be read or is damaged.
+
+        A damaged file is neither changed nor written over: what a person chose is in it, and they can mend it.
+        """
         try:
             document = json.loads(self._path.read_bytes())
             if not isinstance(document, dict):
                 raise ValueError("not a JSON object")
         except FileNotFoundError:
+            self.problems.pop(FILE, None)
             return {}
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            what = f"{self._path} cannot be read: {error.strerror if isinstance(error, OSError) else error}"
             if strict:
-                raise
-            self.problems["(file)"] = f"{self._path} cannot be read: {error.strerror}; defaults are used"
+                raise StorageError(f"{what}; mend it, or move it away") from None
+            self.problems[FILE] = f"{what}; defaults are used"
+            log.warning("settings: %s", self.problems[FILE])
             return {}
-        except ValueError as error:
-            # Start with defaults, but keep the damaged file for the person: the next write would replace it.
-            self.problems["(file)"] = f"{self._path}: {error}; defaults are used, the file was kept as .damaged"
-            with contextlib.suppress(OSError):
-                self._path.replace(self._path.with_suffix(".damaged"))
-            return {}
+        self.problems.pop(FILE, None)
         return {name: section for name, section in document.items() if isinstance(section, dict)}
 
     def _store(self, sections: Sections) -> None:

@@ -13,7 +13,7 @@ import inspect
 import logging
 from collections.abc import Coroutine
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -28,14 +28,15 @@ from ..errors import (
     ParseError,
     ShuttingDown,
 )
-from ..events import Event
 from ..invoke import Service, bind, error_object, run
 from ..methods import Method
 from . import messages
 from .framing import MAX_DEPTH, MAX_MESSAGE, FramingError, Splitter, depth_exceeds
-from .messages import CancelParams, Id, ProgressParams, ProgressValue, StreamParams
+from .messages import CancelParams, Id
+from .outbox import Outbox, WireCall
+from .transports import Transport
 
-__all__ = ["MAX_IN_FLIGHT", "Peer", "Transport"]
+__all__ = ["MAX_IN_FLIGHT", "Peer"]
 
 log = logging.getLogger(__name__)
 
@@ -49,42 +50,18 @@ stay."""
 CLOSE_LIMIT = 0.7
 """Seconds the cancelled requests of a client that has gone may take to end."""
 
-FLUSH_AT = 64 << 10
-"""Bytes gathered before they are handed to the transport at once: the size of a pipe."""
-
-MAX_PENDING_EVENTS = 1024
-"""Events kept for a client that does not read. Those with a key replace each other; of the rest, the oldest go."""
-
-
-class Transport(Protocol):
-    """Where bytes go. `write` never blocks; past its high-water mark `blocked` is true until the reader has caught
-    up."""
-
-    @property
-    def blocked(self) -> bool: ...
-
-    def write(self, data: bytes) -> None: ...
-
-    async def drained(self) -> None:
-        """Wait until not blocked."""
-        ...
-
 
 class Peer:
     """One client's conversation. `closed` is set when it is over: by `exit`, end of input, or a stream beyond
     repair."""
 
     def __init__(self, service: Service, transport: Transport) -> None:
-        self._service, self._transport = service, transport
+        self._service = service
         self._splitter = Splitter(self._message, self._too_large)
+        self._outbox = Outbox(transport, self._splitter.frame)
         self._running: dict[Id, asyncio.Task[Any]] = {}
         self._notices: set[asyncio.Task[Any]] = set()
-        self._out: list[bytes] = []
-        self._out_size = 0
-        self._flush_due = False
         self._batch: _Batch | None = None
-        self._pending_events: dict[Any, Event] = {}
-        self._delivering: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._stack = ExitStack()
         self.client = "client"
@@ -100,7 +77,7 @@ class Peer:
             self._splitter.feed(data)
         except FramingError as error:
             self._refuse(None, ParseError(str(error)))
-            self.flush()
+            self._outbox.flush()
             self.closed.set()
 
     def _too_large(self) -> None:
@@ -174,7 +151,7 @@ class Peer:
             self._check_room(name)
             token, raw = (None, None) if params is UNSET else messages.take_progress_token(params)
             method = self._service.find(name)
-            call = _WireCall(self, id, token)
+            call = WireCall(self._outbox, self.client, id, token)
             if method is None:
                 return self._spawn(id, batch, self._resolve_and_run(name, raw, call), ExitStack())
             bound = bind(method, raw)
@@ -213,14 +190,14 @@ class Peer:
         if name == "initialize":
             self.initialized = True
             self.client = getattr(getattr(params, "clientInfo", None), "name", "") or "client"
-            self._stack.enter_context(self._service.bus.subscribe(self._event))
+            self._stack.enter_context(self._service.bus.subscribe(self._outbox.event))
 
-    async def _resolve_and_run(self, name: str, params: Raw | None, call: _WireCall) -> Any:
+    async def _resolve_and_run(self, name: str, params: Raw | None, call: WireCall) -> Any:
         method = await self._service.resolve(name)
         with self._service.lease(method):
             return await self._run(method, bind(method, params), call)
 
-    async def _run(self, method: Method, params: Any, call: _WireCall) -> Any:
+    async def _run(self, method: Method, params: Any, call: WireCall) -> Any:
         if method.name == "shutdown":
             await self._drain_requests()
         try:
@@ -269,7 +246,7 @@ class Peer:
             bound = bind(method, None if params is UNSET else params)
             lease = ExitStack()
             lease.enter_context(self._service.lease(method))
-            task = self._loop.create_task(self._run(method, bound, _WireCall(self, None, None)))
+            task = self._loop.create_task(self._run(method, bound, WireCall(self._outbox, self.client, None, None)))
             self._notices.add(task)
             task.add_done_callback(functools.partial(self._noticed, name, lease))
         except Exception as error:
@@ -298,7 +275,7 @@ class Peer:
         """Answer what never became a request. Inside a batch the answer joins the batch's."""
         text = messages.failure(id, error.to_object())
         if self._batch is None:
-            self._send(text)
+            self._outbox.send(text)
         else:
             self._batch.answers.append(text)
 
@@ -316,7 +293,7 @@ class Peer:
         ) as defect:  # a result that is not data, or too large: the handler's defect, and still an answer
             text = messages.failure(id, error_object(defect, f"encoding the answer to {id!r}"))
         if batch is None:
-            self._send(text)
+            self._outbox.send(text)
         else:
             batch.open -= 1
             batch.answers.append(text)
@@ -324,72 +301,12 @@ class Peer:
 
     def _finish_batch(self, batch: _Batch) -> None:
         if batch.sealed and not batch.open and batch.answers:
-            self._send(b"[" + b",".join(batch.answers) + b"]")
+            self._outbox.send(b"[" + b",".join(batch.answers) + b"]")
             batch.answers = []
 
-    def _send(self, message: bytes) -> None:
-        framed = self._splitter.frame(message)
-        self._out.append(framed)
-        self._out_size += len(framed)
-        if self._out_size >= FLUSH_AT:
-            self.flush()
-        elif not self._flush_due:
-            # Once per turn of the loop: what the tasks of this turn produce leaves in one write.
-            self._flush_due = True
-            self._loop.call_soon(self.flush)
-
     def flush(self) -> None:
-        """Hand everything that waits to the transport."""
-        self._flush_due = False
-        if self._out:
-            data = b"".join(self._out)
-            self._out, self._out_size = [], 0
-            self._transport.write(data)
-
-    async def send_stream(self, id: Id, seq: int, item: Any) -> None:
-        """Send one stream item; waits while the client is not reading."""
-        self._send(messages.notification("$/stream", StreamParams(id, seq, item)))
-        if self._transport.blocked:
-            self.flush()
-            await self._transport.drained()
-        elif not self._out:  # just flushed: a fair place to let others run, and to be cancelled
-            await asyncio.sleep(0)
-
-    def send_progress(self, token: Id, value: ProgressValue) -> None:
-        """Send a progress report; one that comes while the client is not reading is left out."""
-        if value.kind == "report" and self._transport.blocked:
-            return
-        self._send(messages.notification("$/progress", ProgressParams(token, value)))
-
-    # -- events -----------------------------------------------------------------------------------------------------
-
-    def _event(self, event: Event) -> None:
-        if not self._transport.blocked and not self._pending_events:
-            self._send_event(event)
-            return
-        pending = self._pending_events
-        key = (event.name, event.key) if event.key else id(event)
-        pending.pop(key, None)
-        pending[key] = event
-        if len(pending) > MAX_PENDING_EVENTS:
-            del pending[next(iter(pending))]
-        if self._delivering is None:
-            self._delivering = self._loop.create_task(self._deliver())
-
-    async def _deliver(self) -> None:
-        try:
-            while self._pending_events:
-                await self._transport.drained()
-                key = next(iter(self._pending_events))
-                self._send_event(self._pending_events.pop(key))
-        finally:
-            self._delivering = None
-
-    def _send_event(self, event: Event) -> None:
-        try:
-            self._send(messages.notification(event.name, event.data))
-        except Exception as error:  # an event whose data is not data is its emitter's defect
-            log.error("event %s of %s cannot be encoded", event.name, event.source, exc_info=error)
+        """Hand everything that waits to the transport now, not at the end of this turn of the event loop."""
+        self._outbox.flush()
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -397,7 +314,7 @@ class Peer:
         """End the conversation: running requests are cancelled and answered, and everything is flushed."""
         self.closed.set()
         self._stack.close()
-        tasks = [*self._running.values(), *self._notices, *filter(None, [self._delivering])]
+        tasks = [*self._running.values(), *self._notices]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -407,7 +324,7 @@ class Peer:
             # It would not be cancelled, and owes its answer all the same.
             del self._running[id]
             self._answer(id, None, error=Cancelled("the conversation ended"))
-        self.flush()
+        self._outbox.close()
 
 
 class _Batch:
@@ -419,41 +336,6 @@ class _Batch:
         self.answers: list[bytes] = []
         self.open = 0
         self.sealed = False
-
-
-class _WireCall:
-    """The `Call` of a request that came over the wire."""
-
-    __slots__ = ("_begun", "_ended", "_id", "_peer", "_seq", "_token")
-
-    def __init__(self, peer: Peer, id: Id | None, token: Id | None) -> None:
-        self._peer, self._id, self._token = peer, id, token
-        self._seq = 0
-        self._begun = self._ended = False
-
-    @property
-    def caller(self) -> str:
-        return self._peer.client
-
-    async def send(self, item: Any) -> None:
-        if self._id is None or self._ended:
-            await asyncio.sleep(0)  # nobody listens; others must still have their turn
-        else:
-            seq, self._seq = self._seq, self._seq + 1
-            await self._peer.send_stream(self._id, seq, item)
-
-    def progress(self, message: str = "", *, done: float | None = None, total: float | None = None) -> None:
-        if self._token is None or self._ended:
-            return
-        kind = "report" if self._begun else "begin"
-        self._begun = True
-        self._peer.send_progress(self._token, ProgressValue(kind, message, done, total))
-
-    def end(self) -> None:
-        """The handler is done: nothing of this request may follow its answer, whoever kept this object."""
-        if self._begun and not self._ended and self._token is not None:
-            self._peer.send_progress(self._token, ProgressValue("end"))
-        self._ended = True
 
 
 def _is_async(method: Method) -> bool:

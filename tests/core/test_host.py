@@ -460,8 +460,11 @@ async def test_a_damaged_settings_file_costs_the_settings_and_not_the_start(open
     async with open_host(Tuned(), id="good", methods=["good."]) as host:
         assert (await host.client().call("settings.get"))["settings"] == {"good": {"volume": 3}}
         findings = (await host.client().call("system.doctor"))["findings"]
-        assert [f["status"] for f in findings if f["check"] == "settings"] == ["warn"]
-    assert (tmp_path / "data" / "settings.damaged").read_text() == "{oops"
+        assert [f["status"] for f in findings if f["check"] == "settings"] == ["fail"]
+        with pytest.raises(RpcError) as caught:
+            await host.client().call("settings.set", {"extension": "good", "values": {"volume": 1}})
+        assert caught.value.type == "storage_error"
+    assert (tmp_path / "data" / "settings.json").read_text() == "{oops", "what a person wrote is never written over"
 
 
 async def test_the_host_describes_itself(open_host: Any) -> None:

@@ -66,12 +66,17 @@ def test_two_processes_do_not_undo_each_other_s_changes(file: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{oops", "[]", "\xff"])
-def test_a_damaged_file_is_kept_aside(file: Path, text: str) -> None:
+def test_a_damaged_file_is_reported_and_never_written_over(file: Path, text: str) -> None:
     file.write_bytes(text.encode("latin-1"))
     settings = Settings(file)
     assert settings.read("radio", Options) == Options()
     assert "(file)" in settings.problems
-    assert file.with_suffix(".damaged").read_bytes() == text.encode("latin-1")
+    with pytest.raises(StorageError, match="mend it"):
+        settings.write("radio", Options, {"volume": 1})
+    assert file.read_bytes() == text.encode("latin-1")
+    file.write_text('{"radio": {"volume": 5}}')
+    assert settings.write("radio", Options, {"name": "mended"}) == Options(5, "mended")
+    assert settings.problems == {}
 
 
 def test_a_file_that_cannot_be_read_is_left_alone(file: Path) -> None:
