@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -361,7 +362,41 @@ def test_a_sampled_answer_is_the_same_if_it_had_to_wait(bench: MakeBench, endles
     assert b.text(9) != b.text(1)
 
 
+def test_an_answer_that_has_begun_is_not_ended_for_waiting_too_long(
+    bench: MakeBench, endless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = bench(endless, n_ctx=768, n_cells=768)
+    for id in (1, 2):
+        b.ask(id, queue_seconds=3600)
+    b.run(until=lambda: b.scheduler.stats().active == 2)
+    real = time.monotonic
+    monkeypatch.setattr(scheduler.time, "monotonic", lambda: real() + 7200)
+    b.run()
+    assert b.scheduler.stats().preempted > 0
+    assert [b.end(id).finish for id in (1, 2)] == ["length", "length"]
+
+
 # --- faults ---------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_cannot_be_admitted_ends_alone(
+    bench: MakeBench, parrot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = bench(parrot)
+    real = scheduler.Sampler
+
+    def sampler(native: Any, n_vocab: int, params: Sampling) -> Any:
+        if params.seed == 13:
+            raise OverflowError("a defect")
+        return real(native, n_vocab, params)
+
+    monkeypatch.setattr(scheduler, "Sampler", sampler)
+    b.ask(1)
+    b.ask(2, sampling=Sampling(seed=13))
+    b.run()
+    assert b.text(1) == "Hi,you🙂 wér!"
+    assert b.failure(2).type == "generation_failed"
+    assert "OverflowError" in b.failure(2).message
 
 
 def test_a_decode_that_fails_ends_only_the_sequence_at_fault(

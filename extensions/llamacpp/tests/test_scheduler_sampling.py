@@ -134,6 +134,7 @@ def test_a_model_that_computes_no_numbers_is_a_typed_failure(native: Native, par
     [
         Sampling(logit_bias={N_VOCAB: 1.0}),
         Sampling(logit_bias={-1: 1.0}),
+        Sampling(logit_bias={2**63: 1.0}),
         Sampling(repeat_penalty=0.0),
         Sampling(temperature=float("nan")),
         Sampling(top_p=float("inf")),

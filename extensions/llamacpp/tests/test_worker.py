@@ -212,6 +212,21 @@ async def test_what_does_not_fit_the_context_is_refused_with_the_numbers(start: 
     assert text_of(await collect(worker, plain("x" * 60)))
 
 
+def called(arguments: str) -> Prompt:
+    """A conversation in which a function was called."""
+    function = {"name": "f", "arguments": arguments}
+    call = {"id": "1", "type": "function", "function": function}
+    return Prompt(messages=[{"role": "assistant", "content": "", "tool_calls": [call]}])
+
+
+async def test_half_a_character_in_a_tools_arguments_is_read_as_a_question_mark(
+    start: Start, make_model: MakeModel
+) -> None:
+    worker = await start(make_model(template="{{ messages[0].tool_calls[0].function.arguments.a }}"))
+    assert await worker.count_tokens(called('{"a": "x\\ud83d"}')) == 2
+    assert text_of(await collect(worker, GenerateParams(called('{"a": "x\\ud83d"}'), GREEDY, max_tokens=3)))
+
+
 @pytest.mark.parametrize(
     ("params", "error"),
     [
@@ -220,7 +235,9 @@ async def test_what_does_not_fit_the_context_is_refused_with_the_numbers(start: 
         (GenerateParams(Prompt(tokens=[7, 99_999])), InvalidGeneration),
         (GenerateParams(Prompt(text="a lone surrogate: \ud800")), InvalidGeneration),
         (GenerateParams(Prompt(text="x"), Sampling(logit_bias={-5: 1.0})), InvalidGeneration),
+        (GenerateParams(Prompt(text="x"), Sampling(logit_bias={2**63: 1.0})), InvalidGeneration),
         (GenerateParams(Prompt(messages=[{"content": {"not": "text"}}, 1])), InvalidGeneration),  # type: ignore[list-item]
+        (GenerateParams(called("[" * 5000)), TemplateFailed),
     ],
 )
 async def test_requests_without_meaning_are_refused_and_the_worker_lives(

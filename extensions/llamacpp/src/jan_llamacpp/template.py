@@ -84,17 +84,17 @@ class ChatTemplate:
 
         Raises TemplateError.
         """
-        variables: dict[str, Any] = {
-            "messages": [_prepared(message) for message in messages],
-            "tools": tools or None,
-            "documents": None,
-            "add_generation_prompt": add_generation_prompt,
-            "bos_token": self._bos,
-            "eos_token": self._eos,
-            **(extra or {}),
-        }
         parts, size = [], 0
-        with self._limits:
+        with self._limits:  # a message, too, may be nested deeper than can be
+            variables: dict[str, Any] = {
+                "messages": [_prepared(message) for message in messages],
+                "tools": tools or None,
+                "documents": None,
+                "add_generation_prompt": add_generation_prompt,
+                "bos_token": self._bos,
+                "eos_token": self._eos,
+                **(extra or {}),
+            }
             for part in self._template.generate(variables):
                 size += len(part)
                 if size > MAX_OUTPUT:

@@ -34,6 +34,7 @@ from .protocol import (
     Load,
     Loaded,
     LoadProgress,
+    Prompt,
     Shutdown,
     StatsReply,
     StatsRequest,
@@ -109,18 +110,26 @@ class _Worker:
                 _exit(0)
             case Generate(id, params):
                 try:
-                    self._engine.submit(id, self._prompts.tokens(params.prompt), params)
+                    self._engine.submit(id, self._tokens(params.prompt), params)
                 except Refusal as refusal:
                     self._refuse(id, refusal)
             case Count(id, prompt):
                 try:
-                    self._pipe.send(Counted(id, len(self._prompts.tokens(prompt))))
+                    self._pipe.send(Counted(id, len(self._tokens(prompt))))
                 except Refusal as refusal:
                     self._refuse(id, refusal)
             case Cancel(id):
                 self._engine.cancel(id)
             case StatsRequest(id):
                 self._pipe.send(StatsReply(id, self._engine.stats()))
+
+    def _tokens(self, prompt: Prompt) -> list[int]:
+        """The tokens of a prompt, or a Refusal: whatever is strange about one must not end the worker."""
+        try:
+            return self._prompts.tokens(prompt)
+        except (ValueError, RecursionError) as error:
+            kind = type(error).__name__  # not its message: that could hold text of the request
+            raise Refusal("invalid_generation", f"no prompt can be made of this ({kind})") from error
 
     def _refuse(self, id: int, refusal: Refusal) -> None:
         self._pipe.send(Failed(id, refusal.type, refusal.message, refusal.data))

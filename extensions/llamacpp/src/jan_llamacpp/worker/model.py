@@ -79,7 +79,7 @@ class Model:
 
         `bos`: put the begin token in front where the model wants one, unless the text already begins with it.
         """
-        raw = text.encode()
+        raw = text.encode("utf-8", "replace")  # JSON may hold half a surrogate pair
         begin = bos and self._add_bos and not (self.bos and text.startswith(self.bos))
         size = len(raw) + 2
         # A short text is quicker than letting go of the interpreter's lock and getting it again.

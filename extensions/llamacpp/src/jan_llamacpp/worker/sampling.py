@@ -66,9 +66,9 @@ class Sampler:
         _check(params)
         self._bias: tuple[Indices, Row] | None = None
         if params.logit_bias:
-            ids = np.array(list(params.logit_bias), dtype=np.intp)
-            if ids.min() < 0 or ids.max() >= n_vocab:
+            if min(params.logit_bias) < 0 or max(params.logit_bias) >= n_vocab:
                 raise Refusal("invalid_generation", f"logit_bias names a token outside 0..{n_vocab - 1}")
+            ids = np.array(list(params.logit_bias), dtype=np.intp)
             self._bias = ids, np.array(list(params.logit_bias.values()), dtype=np.float32)
         self._penalised = params.penalty_last_n != 0 and (
             params.repeat_penalty != 1.0 or params.frequency_penalty != 0.0 or params.presence_penalty != 0.0

@@ -198,8 +198,8 @@ class Scheduler:
             if sequence.sampler is None:
                 try:
                     sequence.sampler = Sampler(self._native, self._model.n_vocab, sequence.params.sampling)
-                except Refusal as refusal:
-                    self._fail(sequence, refusal)
+                except Exception as error:
+                    self._fail(sequence, _refusal(error))
                     continue
             self._place(sequence, free)
 
@@ -243,6 +243,7 @@ class Scheduler:
             length = 0
         slot.cache = slot.cache[:length]
         slot.sequence = sequence
+        sequence.deadline = None  # It has begun; if it gives its cells up for a while, that is no waiting.
         if sequence.cached is None:
             sequence.cached = length
         self._stats.reused += length
@@ -365,11 +366,8 @@ class Scheduler:
                 continue
             try:
                 self._sample(slot, row)
-            except Refusal as refusal:
-                self._fail(self._leave(slot), refusal)
-            except Exception as error:  # A defect met by one sequence must not end the others.
-                message = f"an internal error ({type(error).__name__}) ended it"
-                self._fail(self._leave(slot), Refusal("generation_failed", message))
+            except Exception as error:
+                self._fail(self._leave(slot), _refusal(error))
 
     def _sample(self, slot: Slot, row: int) -> None:
         sequence, context = slot.sequence, self._context
@@ -416,6 +414,13 @@ class Scheduler:
             sequence.sampler.close()
         self._flush()
         self._emit(Failed(sequence.id, refusal.type, refusal.message, refusal.data))
+
+
+def _refusal(error: Exception) -> Refusal:
+    """What to tell of an error that one sequence met: a defect, too, must not end the others."""
+    if isinstance(error, Refusal):
+        return error
+    return Refusal("generation_failed", f"an internal error ({type(error).__name__}) ended it")
 
 
 def _arrival(slot: Slot) -> int:
