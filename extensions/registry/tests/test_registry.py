@@ -407,3 +407,36 @@ def test_importing_costs_neither_database_nor_http() -> None:
         "import sys, jan_registry.plugin; print([m for m in ('sqlite3', 'httpx', 'http.client') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://127.0.0.1:99999/", "http://a:b/"])
+async def test_an_address_that_is_none_is_refused_once_and_waited_after(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    async with open_house(url=url, refresh_seconds=3600) as house:
+        with pytest.raises(RpcError) as refused:
+            await house.call("refresh")
+        assert refused.value.type == "registry_invalid"
+        failures = (await house.call("status"))["failures"]
+        for _ in range(20):
+            await house.ids()
+        assert (await house.call("status"))["failures"] == failures <= 2
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def test_a_defect_while_refreshing_waits_as_a_failure_does(
+    open_house: OpenHouse, web: Web, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*args: object, **options: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("jan_registry.source.fetch", broken)
+    async with open_house(url=web.url, refresh_seconds=3600) as house:
+        with pytest.raises(RpcError) as failed:
+            await house.call("refresh")
+        assert failed.value.type == "registry_unreachable"
+        failures = (await house.call("status"))["failures"]
+        for _ in range(20):
+            await house.ids()
+        assert (await house.call("status"))["failures"] == failures <= 2
+    assert len([record for record in caplog.records if record.exc_info]) == failures

@@ -99,11 +99,11 @@ class Refresher:
             self.failures, self.error = 0, None
             self._plan(time.time())
         except JanError as error:
-            flight.error = self.error = error
-            self.errors += 1
-            pause = _BACKOFF[min(self.failures, len(_BACKOFF) - 1)] * random.uniform(0.8, 1.2)
-            self.next_at = time.time() + max(pause, float(error.data.get("retry_after", 0.0)))
-            self.failures += 1
+            self._failed(flight, error)
+        except Exception as error:
+            # A defect waits like any failure: whoever asks again at once would never stop asking.
+            self._ctx.log.error("defect while refreshing the list", exc_info=error)
+            self._failed(flight, RegistryUnreachable(f"the refresh failed: {type(error).__name__}: {error}"))
         except BaseException:
             flight.error = RegistryUnreachable("the refresh was stopped")
             raise
@@ -112,6 +112,13 @@ class Refresher:
                 self._flight = None
             flight.done.set()
             self.nudge()
+
+    def _failed(self, flight: _Flight, error: JanError) -> None:
+        flight.error = self.error = error
+        self.errors += 1
+        pause = _BACKOFF[min(self.failures, len(_BACKOFF) - 1)] * random.uniform(0.8, 1.2)
+        self.next_at = time.time() + max(pause, float(error.data.get("retry_after", 0.0)))
+        self.failures += 1
 
     async def _ask(self, url: str) -> RefreshReport:
         from .source import fetch

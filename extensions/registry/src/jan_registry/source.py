@@ -46,7 +46,7 @@ async def fetch(
         headers["If-None-Match"] = etag
     elif last_modified:
         headers["If-Modified-Since"] = last_modified
-    host = urlsplit(url).hostname or "the source"
+    host = _host(url)
     try:
         with anyio.fail_after(timeout):
             for _ in range(_MAX_REDIRECTS + 1):
@@ -60,7 +60,19 @@ async def fetch(
         raise RegistryUnreachable(f"{host} did not answer within {timeout:g} s", host=host) from None
     except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
         raise RegistryUnreachable(f"{host}: {str(error) or type(error).__name__}", host=host) from error
+    except (ValueError, OverflowError) as error:  # an address that only shows to be none when it is used
+        raise RegistryInvalid(f"{host}: {error}", host=host) from error
     raise RegistryInvalid(f"{host} redirects more than {_MAX_REDIRECTS} times", host=host)
+
+
+def _host(url: str) -> str:
+    """Who is asked, for messages. Raises RegistryInvalid for an address that nobody can have."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except (ValueError, OverflowError) as error:
+        raise RegistryInvalid(f"{url} is not an address: {error}") from None
+    return parts.hostname or "the source"
 
 
 async def _read(response: httpx.Response, host: str) -> Fetched:
@@ -98,7 +110,7 @@ async def _read(response: httpx.Response, host: str) -> Fetched:
 def _redirect(url: str, location: str) -> str:
     try:
         target = urljoin(url, location)
-        scheme, host = urlsplit(target).scheme, urlsplit(target).hostname
+        scheme, host, _ = urlsplit(target).scheme, urlsplit(target).hostname, urlsplit(target).port
     except ValueError:
         scheme, host, target = "", None, location
     if not location or scheme not in ("http", "https") or not host:
