@@ -12,7 +12,7 @@ Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
 class DownloadSettings(Struct):
-    """`jan settings set downloads...`; read anew for each job that starts."""
+    """`jan settings set download.…`; read anew for each job that starts."""
 
     max_running: Annotated[int, Meta(ge=1, le=16)] = 2
     """Jobs that move bytes at the same time; the others are queued."""

@@ -10,7 +10,7 @@ __all__ = ["RegistrySettings"]
 
 
 class RegistrySettings(Struct):
-    """`jan settings set registry …`; read anew each time."""
+    """`jan settings set registry.url …`; read anew each time."""
 
     url: Annotated[str, Meta(pattern=r"^(https?://[\x21-\x7e]+)?$", max_length=2048)] = ""
     """Where the list is fetched. Empty: nowhere; the built-in list is shown and the network never used."""
