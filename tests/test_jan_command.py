@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,3 +163,13 @@ def test_the_openai_client_works_unchanged(served: str) -> None:
         assert caught.value.code == "model_not_found"
         with pytest.raises(openai.BadRequestError):
             client.chat.completions.create(model="jan-tiny", messages=[])
+
+
+def test_the_client_on_the_readme_s_page_runs(served: str) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    code = re.search(r"((?:^    .*\n|^\n)*^    from openai import.*\n(?:^    .*\n|^\n)*)", readme, re.MULTILINE)
+    assert code is not None
+    names: dict[str, Any] = {}
+    exec(textwrap.dedent(code[1]).replace("http://127.0.0.1:1337/v1", served), names)
+    with names["client"]:
+        assert "extension" in names["answer"].choices[0].message.content.lower()
