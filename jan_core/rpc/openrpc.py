@@ -34,7 +34,7 @@ def document(table: Mapping[str, Method], *, title: str, version: str) -> dict[s
 def error_table(table: Mapping[str, Method]) -> list[type[JanError]]:
     """Every error a method may end with, by code: the host's own, then those methods declare."""
     declared = {error for m in table.values() for error in m.errors}
-    return core_errors() + sorted(declared - set(core_errors()), key=lambda e: (-e.code, e.type))
+    return core_errors() + sorted(declared - set(core_errors()), key=lambda e: (-e.code, e.type, e.__module__))
 
 
 def _describe(m: Method, components: Mapping[str, Any]) -> dict[str, Any]:
