@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import anyio
 import pytest
@@ -44,6 +45,20 @@ async def test_a_pause_by_another_holder_stops_the_run(open_house: OpenHouse, we
         assert not thread.is_alive()
         after = await first.call("get", id=job["id"])
         assert (after["state"], after["bytes_done"]) == ("paused", 2_000_000)
+
+
+async def test_a_folder_that_cannot_be_written_is_asked_again_until_it_can(
+    open_house: OpenHouse, web: Web, data: bytes, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "data" / "download" / "downloads.lock"
+    blocked.mkdir(parents=True)  # as good as a folder without the right to write, which stops no test run by root
+    url = web.on(whole(data))
+    async with open_house() as house:
+        job = await house.start(url, data)
+        assert (await house.call("get", id=job["id"]))["state"] == "queued"
+        blocked.rmdir()
+        assert content(await house.until(job["id"], "completed")) == data
+    assert len([r for r in caplog.records if "no download can run" in r.getMessage()]) == 1
 
 
 async def test_the_end_of_the_host_leaves_no_thread_behind(open_house: OpenHouse, web: Web, data: bytes) -> None:

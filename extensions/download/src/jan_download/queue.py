@@ -75,6 +75,7 @@ class Queue:
         self._served = anyio.Event()
         self._loop = asyncio.get_running_loop()
         self._closing = False
+        self._complained = False
 
     @property
     def settings(self) -> DownloadSettings:
@@ -111,7 +112,7 @@ class Queue:
             self._served.set()
 
     async def _serve(self) -> None:
-        while not self._lock.acquire():
+        while not self._acquired():
             await self._rest(0.2)
             if self._closing:
                 return
@@ -120,6 +121,16 @@ class Queue:
                 self._tell(job)
         while not self._closing:
             await self._rest(await self._start_due() if self._journal.exists else _LOOK_AGAIN)
+
+    def _acquired(self) -> bool:
+        """Whether this one moves the bytes. A folder that cannot be written now may be later: it is asked again."""
+        try:
+            return self._lock.acquire()
+        except OSError as error:
+            if not self._complained:
+                self._complained = True
+                self._ctx.log.warning("no download can run: %s", error)
+            return False
 
     async def close(self) -> None:
         """Stop moving bytes within 1.5 s. What was running goes on at the next start."""
