@@ -223,3 +223,16 @@ def test_localhost_is_served_on_every_loopback_this_machine_has(serve_api: Serve
                     continue  # a machine with ::1 in its hosts file and no IPv6
                 sock.sendall(f"GET /health HTTP/1.1\r\nHost: localhost:{api.port}\r\n\r\n".encode())
                 assert sock.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_that_is_never_completed_does_not_hold_up_the_end(serve_api: ServeApi) -> None:
+    with serve_api(grace=0.2) as api, socket.create_connection(("127.0.0.1", api.port), timeout=10) as sock:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{api.port}\r\nExpect: 100-continue\r\n"
+        sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n".encode())
+        assert sock.recv(100).startswith(b"HTTP/1.1 100")  # the server waits for the body now
+        sock.sendall(b"{")
+        api.stop()
+        answer = b""
+        while part := sock.recv(65536):
+            answer += part
+        assert b" 503 " in answer.split(b"\r\n")[0]

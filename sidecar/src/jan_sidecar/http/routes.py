@@ -78,7 +78,7 @@ class Api:
 
     async def chat(self, request: Request) -> Response:
         """OpenAI's POST /v1/chat/completions."""
-        asked = body.decode(await body.read(request, self._access.body_limit), ChatRequest)
+        asked = await self._asked(request, ChatRequest)
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
             return self._events("chat.complete", asked, ChatChunk, lambda chunk: wire.chat_chunk(chunk, usage))
@@ -87,7 +87,7 @@ class Api:
 
     async def completions(self, request: Request) -> Response:
         """OpenAI's POST /v1/completions (one prompt, as text)."""
-        asked = body.decode(await body.read(request, self._access.body_limit), CompletionRequest)
+        asked = await self._asked(request, CompletionRequest)
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
             return self._events("completions.create", asked, TextCompletion, lambda c: wire.text_chunk(c, usage))
@@ -95,6 +95,12 @@ class Api:
             request, self._caller.call("completions.create", asked, result=TextCompletion)
         )
         return Response(wire.text(answer), media_type="application/json")
+
+    async def _asked(self, request: Request, kind: type[T]) -> T:
+        """The body. A client that never completes it must not hold up the end of the server."""
+        with self._flights.step():
+            return body.decode(await body.read(request, self._access.body_limit), kind)
+        raise ShuttingDown("the server is shutting down")
 
     def _events(self, method: str, params: Any, item: type, encode: Any) -> Response:
         return EventStream(self._caller, self._flights, method, params, item, encode)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio.lowlevel
@@ -45,6 +45,18 @@ class Flights:
         for scope in self._scopes:
             scope.cancel()
 
+    @contextmanager
+    def step(self) -> Iterator[anyio.CancelScope]:
+        """A block that is cancelled by `end`. Swallows that cancellation."""
+        with anyio.CancelScope() as scope:
+            if self.closing:
+                scope.cancel()
+            self._scopes.add(scope)
+            try:
+                yield scope
+            finally:
+                self._scopes.discard(scope)
+
     @asynccontextmanager
     async def flight(self, receive: Receive) -> AsyncIterator[anyio.CancelScope]:
         """A block that is cancelled when the client of `receive` leaves, or by `end`. Swallows that cancellation."""
@@ -54,16 +66,12 @@ class Flights:
                 pass
             scope.cancel()
 
-        with anyio.CancelScope() as scope:
-            if self.closing:
-                scope.cancel()
-            self._scopes.add(scope)
+        with self.step() as scope:
             watcher = asyncio.create_task(until_gone(scope))
             try:
                 yield scope
             finally:
                 watcher.cancel()
-                self._scopes.discard(scope)
 
 
 class EventStream(Response):
