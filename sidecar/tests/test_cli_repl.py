@@ -212,3 +212,25 @@ def test_tables_have_headings_on_a_terminal(terminal: Open) -> None:
     assert screen.wait() == 0
     assert "MODEL" in screen.plain
     assert "1.2 kB" in screen.plain
+
+
+def test_ids_are_on_one_line_so_that_they_can_be_copied(terminal: Open, jan: Jan, environment: dict[str, str]) -> None:
+    title = "a long title that takes more than its share of the line, as first questions do"
+    made = jan("rpc", "threads.create", json.dumps({"title": title, "model": "some-model-with-a-long-name-q4"}))
+    environment["COLUMNS"] = "80"
+    screen = terminal("threads", "list")
+    assert screen.wait() == 0
+    assert json.loads(made.stdout)["id"] in screen.plain
+
+
+def test_remarks_come_below_the_answer(terminal: Open) -> None:
+    screen = terminal("chat", "long")
+    assert screen.wait() == 0
+    assert "done\nnote: the answer stops at the token limit\n" in screen.plain
+    screen = terminal("chat")
+    screen.expect("\n>")
+    screen.type("long" + ENTER)
+    screen.expect("done\nnote: the answer stops at the token limit\n")
+    screen.expect(">")
+    screen.type(CTRL_D)
+    assert screen.wait() == 0

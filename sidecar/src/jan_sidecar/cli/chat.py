@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import click
 
 from .app import App, Failed, pass_app, wrong_usage
-from .output import json_option, note, print_json
+from .output import json_option, note, on_terminal, print_json
 
 __all__ = ["chat", "read_stdin"]
 
@@ -82,7 +82,7 @@ def chat(
         return
     if as_json:
         wrong_usage("--json needs a PROMPT or input from a pipe")
-    if not sys.stdout.isatty():
+    if not on_terminal():
         wrong_usage("a conversation needs a terminal; give a PROMPT or input from a pipe")
     from .repl import converse
     from .session import run_session
@@ -96,13 +96,14 @@ def chat(
 
 def _one_answer(app: App, question: str, options: dict[str, Any], *, no_stream: bool, as_json: bool) -> None:
     from .session import Session, run_session
-    from .turn import Conversation, Printer
+    from .turn import Conversation, Printer, remark
 
     async def work(session: Session) -> None:
         conversation = Conversation(session, **options)
         if as_json:
             result = await conversation.ask(question, None)
             print_json(_answer(result, options["thread_id"]))
+            remark(result)
             return
         printer = Printer(session)
         try:
@@ -111,6 +112,7 @@ def _one_answer(app: App, question: str, options: dict[str, Any], *, no_stream: 
                 printer(result["message"]["content"])
         finally:
             printer.end()
+        remark(result)
 
     run_session(app, work, activate=True)
 

@@ -124,7 +124,7 @@ def _print_rich(records: Sequence[dict[str, Any]], columns: Sequence[Column]) ->
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.title, overflow="fold")
+        table.add_column(column.title, overflow="fold", no_wrap=column.field == "id")  # ids are for copying
     for record in records:
         # Text, not str: a model's name is not markup.
         table.add_row(*(Text(_cell(record.get(column.field), column)) for column in columns))

@@ -13,7 +13,7 @@ from jan_core import JanError
 from .app import HINTS
 from .output import clean, note
 from .session import Session
-from .turn import Conversation, Printer
+from .turn import Conversation, Printer, remark
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -59,6 +59,7 @@ async def converse(session: Session, options: dict[str, Any], *, stream: bool) -
 
 async def _turn(session: Session, conversation: Conversation, question: str, *, stream: bool) -> None:
     printer = Printer(session)
+    result: dict[str, Any] | None = None
     with anyio.CancelScope() as answering, session.interrupts.stopping(answering.cancel, whole=False):
         try:
             result = await conversation.ask(question, printer if stream else None)
@@ -69,6 +70,8 @@ async def _turn(session: Session, conversation: Conversation, question: str, *, 
             hint = HINTS.get(error.type)
             note(f"{error.message}{f' ({hint})' if hint else ''}")
     printer.end()
+    if result is not None:
+        remark(result)
     if answering.cancelled_caught:
         note("(stopped)")
         session.interrupts.count = 0

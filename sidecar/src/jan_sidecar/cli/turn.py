@@ -9,10 +9,10 @@ from typing import Any
 
 import anyio.lowlevel
 
-from .output import clean, note
+from .output import clean, note, on_terminal
 from .session import Session
 
-__all__ = ["Conversation", "Printer"]
+__all__ = ["Conversation", "Printer", "remark"]
 
 
 class Printer:
@@ -20,7 +20,7 @@ class Printer:
 
     def __init__(self, session: Session) -> None:
         self._interrupts = session.interrupts
-        self._terminal = sys.stdout.isatty()
+        self._terminal = on_terminal()
         self._last = ""
 
     def __call__(self, text: str) -> None:
@@ -33,7 +33,7 @@ class Printer:
             self._write("\n")
 
     def _write(self, text: str) -> None:
-        if not text:
+        if not text or sys.stdout is None:
             return
         self._last = text[-1]
         try:
@@ -86,18 +86,24 @@ class Conversation:
                     elif item["type"] == "reasoning":
                         progress("thinking", None, None)
                 result: dict[str, Any] = await stream.result()
-        if result["omitted"]:
-            note(f"note: {len(result['omitted'])} older messages did not fit the model's context window")
-        if result["message"].get("finish_reason") == "length":
-            note("note: the answer stops at the token limit")
         return result
 
     async def _begin(self) -> None:
         call = self.session.caller.call
         if self.thread_id is None:
+            if self.assistant:  # a thread may name an assistant that is gone, but nobody asks for one
+                await call("assistants.get", {"assistant_id": self.assistant})
             params = {"incognito": self.incognito, "assistant_id": self.assistant, "model": self.model}
             self.thread_id = (await call("threads.create", params))["id"]
         if self.system:
             params = {"thread_id": self.thread_id, "role": "system", "content": self.system}
             await call("messages.create", params)
             self.system = ""
+
+
+def remark(result: dict[str, Any]) -> None:
+    """What the person should know about an answer, once it is printed: what was left out, and whether it was cut."""
+    for text in result["notes"]:
+        note(f"note: {text}")
+    if result["message"].get("finish_reason") == "length":
+        note("note: the answer stops at the token limit")
