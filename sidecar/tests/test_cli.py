@@ -193,6 +193,19 @@ def test_a_cut_answer_is_said_to_be_cut(jan: Jan) -> None:
     done = jan("chat", "long")
     assert out(done) == "done\n"
     assert b"token limit" in done.stderr
+    cut = jan("chat", "long", "--json")
+    assert json.loads(out(cut))["finish_reason"] == "length"
+    assert b"token limit" in cut.stderr
+
+
+def test_what_was_left_out_of_the_prompt_is_said(jan: Jan) -> None:
+    thread = json.loads(out(jan("rpc", "threads.create", "{}")))["id"]
+    message = {"thread_id": thread, "role": "user", "content": "word " * 3000}
+    for _ in range(2):
+        out(jan("rpc", "messages.create", "-", stdin=json.dumps(message).encode()))
+    done = jan("chat", "--thread", thread, "say hello")
+    assert out(done) == "hello \n"
+    assert "older messages were left out" in done.stderr.decode()
 
 
 def test_nothing_is_stored_unless_a_thread_is_named(jan: Jan) -> None:
@@ -300,9 +313,87 @@ def test_a_defect_is_in_the_log_and_not_on_the_terminal(jan_process: Jan, tmp_pa
 def test_a_data_folder_that_cannot_be_made_is_one_line(jan: Jan, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
-    assert "cannot make the data folder" in one_line_of_complaint(
-        jan("--data-dir", str(blocked / "data"), "models", "list"), 1
+    complaint = one_line_of_complaint(jan("--data-dir", str(blocked / "data"), "models", "list"), 1)
+    assert "cannot make the data folder" in complaint
+    assert "jan doctor" not in complaint  # it would fail in the same way
+
+
+def test_a_defect_before_the_host_is_open_is_in_the_log_and_not_on_the_terminal(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    program = (
+        "import sys\nfrom jan_sidecar.cli.app import run\n"
+        "def opener(app, activate): raise RuntimeError('an early defect')\n"
+        "sys.exit(run(['models', 'list'], opener))"
     )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=LIMIT, check=False
+    )
+    assert "an early defect" in one_line_of_complaint(done, 1)
+    assert "RuntimeError: an early defect" in (tmp_path / "data" / "logs" / "jan.log").read_text()
+
+
+DEEP = "[" * 20_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["models", "load", "m", "--api-key-file", sys.executable], 1, "holds more than ASCII"),
+        (["models", "load", "\udcff", "--server", "http://127.0.0.1:9"], 1, "no server answers"),
+        (["models", "load", "m", "--server", "\udcff"], 1, "is not a URL"),
+        (["models", "show", "\udcff"], 1, ""),
+        (["chat", "say \udcff"], 1, "not Unicode"),
+        (["rpc", "ping", DEEP], 2, "nested too deeply"),
+        (["settings", "set", "download.max_running", DEEP], 2, "nested too deeply"),
+        (["settings", "set", "download.max_running", "\udcff"], 2, "not UTF-8"),
+        (["downloads", "start", "http://["], 2, "is not the URL of a file"),
+        (["models", "pull", "http://["], 2, "is not the URL of a file"),
+        (["models", "pull", "http://127.0.0.1:99999/x.gguf"], 2, "is not the URL of a file"),
+        (["--data-dir", "", "models", "list"], 2, "the name is empty"),
+        (["--data-dir", "~no-such-user/x", "models", "list"], 2, "no such user"),
+        (["chat", "hi", "--assistant", "nope"], 1, "jan assistants list"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
+)
+def test_strange_input_is_a_complaint_and_no_defect(
+    jan_process: Jan, tmp_path: Path, arguments: list[str], status: int, said: str
+) -> None:
+    done = jan_process(*arguments)
+    assert done.returncode == status, done.stderr.decode()
+    assert said in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert b"internal error" not in done.stderr
+    log = tmp_path / "data" / "logs" / "jan.log"
+    assert not log.exists() or "Traceback" not in log.read_text()
+
+
+def test_output_that_cannot_be_written_is_one_line(environment: dict[str, str]) -> None:
+    for arguments in (["models", "list"], ["chat", "say hello"]):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [*PROGRAM, *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=LIMIT,
+                check=False,
+            )
+        done.stdout = b""
+        assert one_line_of_complaint(done, 1) == "jan: cannot write: No space left on device"
+
+
+def test_without_any_stdout_an_answer_is_no_error(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *PROGRAM, "chat", "say hello"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_progress_in_a_pipe_is_a_few_lines(jan: Jan) -> None:
@@ -354,6 +445,7 @@ def test_settings_are_read_and_changed(jan: Jan) -> None:
     one_line_of_complaint(jan("settings", "set", "download.nonsense", "1"), 1)
     one_line_of_complaint(jan("settings", "get", "nothing.here"), 1)
     assert jan("settings", "set", "nodot", "1").returncode == 2
+    assert "max_running" in one_line_of_complaint(jan("settings", "set", "download.max_running", "-5"), 1)
 
 
 def test_any_method_can_be_called(jan: Jan) -> None:

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -112,9 +113,9 @@ def test_requests_are_logged_without_their_text_and_only_when_asked(serving: Any
             client.chat.completions.create(model=MODEL, messages=question)
         status, complaint = running.end()
         assert status == 0
-        assert ("POST /v1/chat/completions 200" in complaint) is logged
+        assert ("POST '/v1/chat/completions' 200" in complaint) is logged
         log = (tmp_path / "data" / "logs" / "jan.log").read_text()
-        assert ("POST /v1/chat/completions 200" in log) is logged
+        assert ("POST '/v1/chat/completions' 200" in log) is logged
         assert "a-private-thing" not in complaint + log
 
 
@@ -165,3 +166,32 @@ def test_an_unreadable_key_file_is_refused(jan: Jan, tmp_path: Path) -> None:
     done = jan("serve", "--api-key-file", str(tmp_path / "none"))
     assert done.returncode == 2
     assert b"cannot read the key file" in done.stderr
+
+
+def test_it_serves_on_though_nobody_reads_what_it_prints(environment: dict[str, str], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("a-key-of-more-than-sixteen\n")
+    keys.chmod(0o644)
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    read, write = os.pipe()
+    os.close(read)
+    with subprocess.Popen(
+        [*PROGRAM, "serve", "--port", str(port), "--api-key-file", str(keys)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=write,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(write)
+        try:
+            assert process.stderr is not None
+            assert b"other users can read" in process.stderr.readline()  # said when it listens
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)) as connection:
+                connection.request("GET", "/health")
+                assert connection.getresponse().status == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(LIMIT) == 0
+            assert process.stderr.read() == b""
+        finally:
+            process.kill()

@@ -460,3 +460,10 @@ def test_configured_names_with_wildcards_are_refused() -> None:
     for attempt in refused:
         with pytest.raises(AccessError):
             attempt()
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "jan_sidecar.http"):
+        assert send(api, "GET", "/health%0a2026-01-01%20forged").status == 404
+    [line] = [record.getMessage() for record in caplog.records if "forged" in record.getMessage()]
+    assert "\n" not in line

@@ -21,7 +21,7 @@ import click
 if TYPE_CHECKING:
     from jan_core import Caller
 
-__all__ = ["App", "Failed", "Opener", "pass_app", "root", "run", "wrong_usage"]
+__all__ = ["App", "Failed", "Opener", "drop_output", "pass_app", "root", "run", "wrong_usage"]
 
 Opener = Callable[["App", bool], AbstractAsyncContextManager["Caller"]]
 """Opens a host for one command; the second argument says whether extensions that start with the application do so."""
@@ -50,7 +50,6 @@ HINTS = {
     "assistant_not_found": "see the assistants: jan assistants list",
     "engine_not_found": "see the engine builds: jan engines list",
     "extension_unavailable": "see why: jan ext list",
-    "storage_error": "check the data folder: jan doctor",
     "no_usable_engine": "see why: jan engines explain",
     "engine_install_failed": "try again with: jan engines install",
     "engine_broken": "see what is damaged: jan engines explain",
@@ -120,10 +119,23 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
+class DataFolder(click.Path):
+    """A folder. The empty name, as an unset variable in a script makes it, would silently be the current one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the name is empty", param, ctx)
+        try:
+            Path(value).expanduser()
+        except RuntimeError:
+            self.fail(f"there is no such user: {value}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=DataFolder(file_okay=False, path_type=Path),
     envvar="JAN_DATA_DIR",
     help="Where everything is kept. Default: this user's data folder.",
 )
@@ -147,14 +159,14 @@ def run(arguments: Sequence[str], opener: Opener | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except click.Abort:
-        _drop_output()
+        drop_output()
         return 130
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (BrokenPipeError, SystemExit):  # SystemExit is click's own way out of a broken pipe
         # Whoever read our output has seen enough, as in `jan … | head`: that is no failure.
-        _drop_output()
+        drop_output()
         return 0
     except Exception as error:
         return _report(app, error)
@@ -169,7 +181,14 @@ def _report(app: App, error: Exception) -> int:
         message, hint = str(error), error.hint
     elif isinstance(error, JanError):
         message, hint = error.message, log if error.type == "internal_error" else HINTS.get(error.type, "")
+    elif isinstance(error, OSError) and error.filename is None and error.strerror:
+        drop_output()
+        message, hint = f"cannot write: {error.strerror}", ""
     else:
+        if not logging.getLogger().handlers:  # it came before the host, whose opening starts the log
+            from .session import start_log
+
+            start_log(app)
         logging.getLogger("jan_sidecar.cli").error("the command failed", exc_info=error)
         message, hint = f"internal error: {type(error).__name__}: {error}", log
     from .output import clean
@@ -181,7 +200,7 @@ def _report(app: App, error: Exception) -> int:
     return 1
 
 
-def _drop_output() -> None:
+def drop_output() -> None:
     """Let go of what is still to be written: Python does so at exit, and would wait for a reader that reads no more."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)

@@ -99,8 +99,12 @@ def verify(app: App, id: str, as_json: bool) -> int:
 
 async def fetch(session: Session, url: str, sha256: str) -> dict[str, Any]:
     """Fetch a URL, or go on with fetching it, until the file is there. Returns its `downloads` record."""
-    name = unquote(urlsplit(url).path.rpartition("/")[2])
-    if not name or urlsplit(url).scheme not in ("http", "https"):
+    try:
+        parts = urlsplit(url)
+        name, usable = unquote(parts.path.rpartition("/")[2]), parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:
+        name, usable = "", False
+    if not name or not usable:
         wrong_usage(f"{url!r} is not the URL of a file (http or https)")
     return await fetch_file(session, {"name": name, "url": url, "sha256": sha256.lower()})
 

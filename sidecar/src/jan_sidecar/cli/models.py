@@ -148,19 +148,25 @@ def _done(record: dict[str, Any], as_json: bool) -> None:
 
 def _ask_server(server: str, api_key_file: Path | None, model: str, verb: str) -> None:
     """A model lives in the process that serves it: loading is asked of that process, over its own API."""
+    import os
     from urllib.parse import quote
 
     import httpx
 
     headers = {}
     if api_key_file is not None:
-        keys = [line.strip() for line in api_key_file.read_text("utf-8").splitlines()]
+        try:
+            keys = [line.strip() for line in api_key_file.read_text("ascii").splitlines()]
+        except OSError as error:
+            raise Failed(f"cannot read the key file {api_key_file}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise Failed(f"the key file {api_key_file} holds more than ASCII letters, digits and signs") from None
         headers["Authorization"] = f"Bearer {next((k for k in keys if k and not k.startswith('#')), '')}"
-    url = f"{server.rstrip('/').removesuffix('/v1')}/v1/models/{quote(model, safe='')}/{verb}"
+    url = f"{server.rstrip('/').removesuffix('/v1')}/v1/models/{quote(os.fsencode(model), safe='')}/{verb}"
     try:
         # Loading a large model takes as long as it takes; only the connection has a limit.
         answer = httpx.post(url, json={}, headers=headers, timeout=httpx.Timeout(5, read=None), trust_env=False)
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError):
         raise Failed(f"{server!r} is not a URL") from None
     except httpx.HTTPError as error:
         raise Failed(f"no server answers at {server}: {error}", "start one with: jan serve") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .app import App, Failed, pass_app, wrong_usage
+from .app import App, Failed, drop_output, pass_app, wrong_usage
 from .output import note
 
 __all__ = ["serve", "sidecar"]
@@ -52,9 +52,12 @@ def serve(
     options = ServeOptions(host, port, api_key_file, allow_host, allow_origin)
 
     def listening(where: Listening) -> None:
-        for warning in where.warnings:
-            note(f"warning: {warning}")
-        click.echo(f"Serving on {where.url}/v1")
+        try:
+            for warning in where.warnings:
+                note(f"warning: {warning}")
+            click.echo(f"Serving on {where.url}/v1")
+        except OSError:  # nobody reads what this prints; clients are served all the same
+            drop_output()
 
     async def work(session: Session) -> None:
         import asyncio

@@ -52,7 +52,7 @@ def get(app: App, key: str, as_json: bool) -> None:
         click.echo(clean(found) if on_terminal() else found)
 
 
-@settings.command("set")
+@settings.command("set", context_settings={"ignore_unknown_options": True})  # for VALUE below zero
 @click.argument("key", metavar="EXTENSION.NAME")
 @click.argument("value")
 @pass_app
@@ -67,6 +67,10 @@ def set_(app: App, key: str, value: str) -> None:
         decoded: Any = msgspec.json.decode(value)
     except msgspec.DecodeError:
         decoded = value
+    except UnicodeEncodeError:
+        wrong_usage("the value is not UTF-8")
+    except RecursionError:
+        wrong_usage("the value is nested too deeply")
 
     async def work(session: Session) -> None:
         await _values(session)

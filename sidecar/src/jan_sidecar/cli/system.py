@@ -74,6 +74,8 @@ def rpc(app: App, method: str, params: str | None, streaming: bool) -> None:
         decoded: Any = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError) as error:
         wrong_usage(f"the params are not JSON: {error}")
+    except RecursionError:
+        wrong_usage("the params are nested too deeply")
 
     async def work(session: Session) -> Any:
         if not streaming:

@@ -77,7 +77,7 @@ class Guard:
             await error_response(refusal)(scope, receive, watched)
         except Exception:
             error_id = uuid.uuid4().hex[:12]
-            log.exception("defect while serving %s %s, error id %s", scope["method"], scope["path"], error_id)
+            log.exception("defect while serving %s %r, error id %s", scope["method"], scope["path"], error_id)
             if not status:
                 error = ApiError(
                     f"internal error (error id {error_id}, see the log)",
@@ -94,7 +94,7 @@ class Guard:
                 )
                 await watched({"type": "http.response.body", "body": error_body(error)})
         finally:
-            log.info("%s %s %d %.1f ms", scope["method"], scope["path"], status, (time.monotonic() - started) * 1e3)
+            log.info("%s %r %d %.1f ms", scope["method"], scope["path"], status, (time.monotonic() - started) * 1e3)
 
     def _check_party(self, headers: Headers) -> None:
         host = headers.one(b"host")
