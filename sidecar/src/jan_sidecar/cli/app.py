@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the operation failed, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import logging
@@ -57,6 +58,9 @@ HINTS = {
     "download_not_found": "see the downloads: jan downloads list",
 }
 """What to try next, by the stable type of an error."""
+
+UNWRITABLE = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EBADF, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""What writing to stdout fails with when nobody is at fault here."""
 
 
 class Failed(Exception):
@@ -181,7 +185,7 @@ def _report(app: App, error: Exception) -> int:
         message, hint = str(error), error.hint
     elif isinstance(error, JanError):
         message, hint = error.message, log if error.type == "internal_error" else HINTS.get(error.type, "")
-    elif isinstance(error, OSError) and error.filename is None and error.strerror:
+    elif isinstance(error, OSError) and error.errno in UNWRITABLE:
         drop_output()
         message, hint = f"cannot write: {error.strerror}", ""
     else:
