@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ..context import Progress
-from ..errors import ErrorObject, RpcError
+from ..errors import ErrorObject, InvalidParams, RpcError
 from ..events import Event
 from ..invoke import Service, error_object, invalid, run
 
@@ -70,6 +70,8 @@ class DirectClient:
                 bound = method.convert({} if params is None else params)
             except msgspec.ValidationError as error:
                 raise invalid(error) from None
+            except RecursionError:
+                raise InvalidParams("params are nested too deeply", path="$") from None
             with self._service.lease(method):
                 answer = await run(method, bound, call)
             # As data here, where a result that is none counts against the handler, as it would on a wire.

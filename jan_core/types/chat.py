@@ -89,7 +89,7 @@ class ChatMessage(Struct, omit_defaults=True):
 
 
 class StreamOptions(Struct, omit_defaults=True):
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class Sampling(Struct, omit_defaults=True, kw_only=True):

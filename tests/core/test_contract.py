@@ -125,6 +125,15 @@ async def test_errors_are_typed(
     assert (caught.value.code, caught.value.type, caught.value.data) == (code, type, data)
 
 
+async def test_params_nested_without_end_are_refused_and_harm_nobody(client: Client) -> None:
+    deep: Any = []
+    for _ in range(2_000):
+        deep = [deep]
+    with pytest.raises((RpcError, RecursionError)):  # the wire's client cannot even write it down
+        await client.call("test.echo", {"text": deep})
+    assert await client.call("test.double", {"value": 1}) == {"value": 2}
+
+
 DEFECTS = ["boom", "boom_sync", "nonsense", "exit", "exit_sync", "stray"]
 
 

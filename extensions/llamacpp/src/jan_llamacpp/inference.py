@@ -169,7 +169,7 @@ class InferenceMethods:
 
         generation = openai.chat_params(chat, services.settings.queue_seconds)
         outcome.model = await services.resolve(chat.model)
-        include_usage = chat.stream_options is not None and chat.stream_options.include_usage
+        include_usage = bool(chat.stream_options and chat.stream_options.include_usage)
         tools = generation.prompt.tools is not None
         answer = openai.Answer(outcome.model, tools=tools, include_usage=include_usage)
         async with (

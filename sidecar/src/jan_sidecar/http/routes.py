@@ -80,7 +80,7 @@ class Api:
         """OpenAI's POST /v1/chat/completions."""
         asked = await self._asked(request, ChatRequest)
         if asked.stream:
-            usage = asked.stream_options is not None and asked.stream_options.include_usage
+            usage = bool(asked.stream_options is not None and asked.stream_options.include_usage)
             return self._events("chat.complete", asked, ChatChunk, lambda chunk: wire.chat_chunk(chunk, usage))
         answer = await self._while_connected(request, self._caller.call("chat.complete", asked, result=ChatCompletion))
         return Response(wire.chat(answer), media_type="application/json")
@@ -89,7 +89,7 @@ class Api:
         """OpenAI's POST /v1/completions (one prompt, as text)."""
         asked = await self._asked(request, CompletionRequest)
         if asked.stream:
-            usage = asked.stream_options is not None and asked.stream_options.include_usage
+            usage = bool(asked.stream_options is not None and asked.stream_options.include_usage)
             return self._events("completions.create", asked, TextCompletion, lambda c: wire.text_chunk(c, usage))
         answer = await self._while_connected(
             request, self._caller.call("completions.create", asked, result=TextCompletion)
