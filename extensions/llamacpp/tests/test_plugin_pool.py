@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -14,6 +16,7 @@ from jan_llamacpp.client import GenerateParams, LoadOptions, Prompt, Sampling, W
 from jan_llamacpp.errors import ModelBusy
 from jan_llamacpp.failures import ModelLoadFailed, WorkerDied
 from jan_llamacpp.pool import ModelPool
+from jan_llamacpp.worker.protocol import FromWorker, Hello
 
 from jan_core import Overloaded, Progress
 
@@ -133,6 +136,58 @@ async def test_a_load_that_nobody_waits_for_any_more_is_cancelled(pool: ModelPoo
     assert pool.state("a") == ("available", "")
     async with pool.use("a") as worker:
         assert await answer(worker) == 3
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_load_cancelled_at_its_first_sign_of_life_leaves_no_process(
+    pool: ModelPool, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """Whatever turn of the event loop the cancellation comes in."""
+    made: list[WorkerProcess] = []
+    scope = anyio.CancelScope()
+    real = WorkerProcess._on_message
+
+    def cancel_after(turns: int) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(cancel_after, turns - 1)
+        else:
+            scope.cancel()
+
+    def on_message(worker: WorkerProcess, message: FromWorker) -> None:
+        real(worker, message)
+        if isinstance(message, Hello):
+            made.append(worker)
+            cancel_after(turns)
+
+    monkeypatch.setattr(WorkerProcess, "_on_message", on_message)
+    with scope:
+        await pool.load("a")
+    with anyio.fail_after(20):
+        await made[0].exited
+    assert pool.state("a") == ("available", "")
+
+
+async def test_a_cancellation_that_the_start_did_not_see_leaves_no_process(engine_dir: Path, babble: Path) -> None:
+    made: list[WorkerProcess] = []
+    begun, started = anyio.Event(), anyio.Event()
+
+    async def start(id: str, report: Progress) -> WorkerProcess:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        made.append(await WorkerProcess.start(engine_dir, babble, LoadOptions(n_ctx=512, n_seq=2, threads=1)))
+        started.set()
+        return made[0]
+
+    pool = ModelPool(start, max_loaded=lambda: 2, queue_seconds=lambda: 0.3)
+    async with anyio.create_task_group() as group:
+        group.start_soon(pool.load, "a")
+        await begun.wait()
+        group.cancel_scope.cancel()
+    with anyio.fail_after(20):
+        await started.wait()
+        await made[0].exited
+    assert pool.loaded() == {}
 
 
 async def test_a_load_goes_on_while_one_request_still_waits(pool: ModelPool, starter: Starter) -> None:

@@ -248,7 +248,9 @@ class WorkerProcess:
         # The worker's directory is another one.
         self._child.send(Load(key, str(_absolute(model)), options))
         try:
-            first = await asyncio.wait_for(self._loading.get(), HELLO_SECONDS)
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes with the result.
+            async with asyncio.timeout(HELLO_SECONDS):
+                first = await self._loading.get()
         except TimeoutError:
             raise EngineBroken("the worker process does not answer", log=_tail(self._child.log)) from None
         if isinstance(first, ExitReason):

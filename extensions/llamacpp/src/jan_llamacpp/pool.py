@@ -194,12 +194,17 @@ class ModelPool:
                 return slot
             busy = ", ".join(self._slots)
             report(f"waiting for room: {busy} in use", None, None)
-            try:
-                await asyncio.wait_for(self._turn.wait(), deadline - time.monotonic())
-            except TimeoutError:
-                raise Overloaded(
-                    f"{id} cannot be loaded: {busy} did not become free", models=list(self._slots)
-                ) from None
+            if not await self._turn_before(deadline):
+                raise Overloaded(f"{id} cannot be loaded: {busy} did not become free", models=list(self._slots))
+
+    async def _turn_before(self, when: float) -> bool:
+        """Wait until something has changed; False when nothing did until `when` (`time.monotonic`'s)."""
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes with the result.
+        try:
+            async with asyncio.timeout(when - time.monotonic()):
+                return await self._turn.wait()
+        except TimeoutError:
+            return False
 
     def _open(self, id: str) -> _Slot:
         slot = self._slots[id] = _Slot(id)
@@ -221,6 +226,10 @@ class ModelPool:
                 history.failed(failure)
             self._drop(slot)
             raise
+        if slot.leaving:  # the cancellation came too late to be seen in there
+            worker.kill()
+            self._drop(slot)
+            raise asyncio.CancelledError
         history.loaded()
         slot.worker = worker
         slot.used_at = slot.started_at = time.monotonic()
