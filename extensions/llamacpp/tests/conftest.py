@@ -84,6 +84,7 @@ def _write_model(
     template: str | None = CHATML,
     chain: dict[int, int] | None = None,
     seed: int = 0,
+    pre: str = "gpt-2",
 ) -> Path:
     import gguf
     import numpy as np
@@ -102,7 +103,7 @@ def _write_model(
     writer.add_rope_dimension_count(n_embd // n_head)
     writer.add_vocab_size(n_vocab)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types([gguf.TokenType.NORMAL] * 257 + [gguf.TokenType.CONTROL] * 3)
     writer.add_token_merges(["h e"])

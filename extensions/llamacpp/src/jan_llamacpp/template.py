@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -79,16 +80,19 @@ class ChatTemplate:
         tools: list[dict[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         extra: dict[str, Any] | None = None,
+        hide: Callable[[Any], Any] = lambda value: value,
     ) -> str:
         """The prompt for `messages` (OpenAI objects). `extra`: more variables, such as `enable_thinking`.
+
+        `hide`: what is done to the messages and the tools, as templates get them, before they are rendered.
 
         Raises TemplateError.
         """
         parts, size = [], 0
         with self._limits:  # a message, too, may be nested deeper than can be
             variables: dict[str, Any] = {
-                "messages": [_prepared(message) for message in messages],
-                "tools": tools or None,
+                "messages": hide([_prepared(message) for message in messages]),
+                "tools": hide(tools) if tools else None,
                 "documents": None,
                 "add_generation_prompt": add_generation_prompt,
                 "bos_token": self._bos,

@@ -8,10 +8,12 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..template import ChatTemplate, TemplateError
 from .context import CELL_STEP, Context
-from .model import Model
+from .controls import Controls, cut
+from .model import MAX_TEXT, Model
 from .native import load_native
 from .protocol import LoadOptions, ModelInfo, Prompt
 from .refusal import Refusal
@@ -29,6 +31,7 @@ class Prompts:
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._controls = Controls(model.control_texts())
         # Compiled with the model's load and not by the first request; what is wrong with it is told to requests.
         self._template: ChatTemplate | TemplateError
         try:
@@ -37,20 +40,30 @@ class Prompts:
             self._template = error
 
     def tokens(self, prompt: Prompt) -> list[int]:
-        """Raises Refusal: `template_failed`, `invalid_generation`."""
+        """Raises Refusal: `template_failed`, `invalid_generation`, `context_overflow`."""
         if prompt.tokens is not None:
             return prompt.tokens
         if prompt.text is not None:
             return self._model.tokenize(prompt.text)
         if prompt.messages is None:
             raise Refusal("invalid_generation", "a prompt needs messages, text or tokens")
+        found: list[str] = []
+
+        def hide(value: Any) -> Any:
+            return self._controls.hide(value, found)
+
         try:
             if isinstance(self._template, TemplateError):
                 raise TemplateError(self._template.reason, str(self._template))
-            text = self._template.render(prompt.messages, tools=prompt.tools, extra=prompt.extra)
+            text = self._template.render(prompt.messages, tools=prompt.tools, extra=prompt.extra, hide=hide)
         except TemplateError as error:
             raise Refusal("template_failed", str(error), reason=error.reason) from error
-        return self._model.tokenize(text)
+        tokens: list[int] = []
+        if len(text) > MAX_TEXT:
+            return self._model.tokenize(text)  # which refuses it
+        for at, (part, own) in enumerate(cut(text, found)):
+            tokens += self._model.tokenize(part, bos=at == 0, special=own)
+        return tokens
 
 
 def make_engine(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,14 @@ from .protocol import LoadOptions
 from .refusal import Refusal
 
 __all__ = ["Model"]
+
+
+MAX_TEXT = 1 << 20
+"""Bytes of one text that are tokenised."""
+DEEP_TEXT = 16 * 1024
+"""Longer texts are tokenised on a larger stack: for some vocabularies llama.cpp splits them with std::wregex, which
+recurses for each character of a run, and 60,000 of them are more than 8 MiB of stack."""
+DEEP_STACK = 1 << 30
 
 
 class Model:
@@ -74,22 +83,39 @@ class Model:
         raw = self._native.c.llama_model_chat_template(self.handle, None)
         return raw.decode("utf-8", "replace") if raw else None
 
-    def tokenize(self, text: str, *, bos: bool = True) -> list[int]:
-        """Tokens of `text`; control tokens written out in it are recognised.
+    def control_texts(self) -> list[str]:
+        """What would be read as a control token where it is written out."""
+        c = self._native.c
+        kinds = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_UNKNOWN
+        ids = [token for token in range(self.n_vocab) if c.llama_vocab_get_attr(self.vocab, token) & kinds]
+        return [self._render(token, special=True).decode("utf-8", "replace") for token in ids]
+
+    def tokenize(self, text: str, *, bos: bool = True, special: bool = True) -> list[int]:
+        """Tokens of `text`; with `special`, control tokens written out in it are recognised.
+
+        Raises Refusal("context_overflow") for more than a mebibyte.
 
         `bos`: put the begin token in front where the model wants one, unless the text already begins with it.
         """
         raw = text.encode("utf-8", "replace")  # JSON may hold half a surrogate pair
-        begin = bos and self._add_bos and not (self.bos and text.startswith(self.bos))
+        if len(raw) > MAX_TEXT:
+            message = f"a prompt of {len(raw)} bytes does not fit any context; {MAX_TEXT} are allowed"
+            raise Refusal("context_overflow", message)
+        begin = bos and self._add_bos and not (special and self.bos and text.startswith(self.bos))
+        if len(raw) > DEEP_TEXT:
+            return _on_a_deep_stack(lambda: self._tokens(raw, begin, special))
+        return self._tokens(raw, begin, special)
+
+    def _tokens(self, raw: bytes, begin: bool, special: bool) -> list[int]:
         size = len(raw) + 2
         # A short text is quicker than letting go of the interpreter's lock and getting it again.
         tokenize = self._native.tokenize if len(raw) < 4096 else self._native.c.llama_tokenize
         buffer = (ctypes.c_int32 * size)()
-        count = tokenize(self.vocab, raw, len(raw), buffer, size, begin, True)
+        count = tokenize(self.vocab, raw, len(raw), buffer, size, begin, special)
         if count < 0:  # The negative count is the room it needs.
             size = -count
             buffer = (ctypes.c_int32 * size)()
-            count = tokenize(self.vocab, raw, len(raw), buffer, size, begin, True)
+            count = tokenize(self.vocab, raw, len(raw), buffer, size, begin, special)
         return buffer[: max(count, 0)]
 
     def piece(self, token: int) -> bytes | None:
@@ -115,3 +141,23 @@ class Model:
             self._buffer = ctypes.create_string_buffer(-size)
             size = self._native.token_to_piece(self.vocab, token, self._buffer, len(self._buffer), 0, special)
         return self._buffer.raw[: max(size, 0)]
+
+
+def _on_a_deep_stack(work: Callable[[], list[int]]) -> list[int]:
+    """Do it in a thread with a stack of `DEEP_STACK` bytes, of which only what is used takes memory.
+
+    Raises Refusal("generation_failed") where the system does not give that much address space.
+    """
+    made: list[list[int]] = []
+    before = threading.stack_size(DEEP_STACK)
+    try:
+        thread = threading.Thread(target=lambda: made.append(work()), name="tokenize", daemon=True)
+        thread.start()
+    except RuntimeError as error:
+        raise Refusal("generation_failed", "there is no memory to tokenise a prompt this long") from error
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    if not made:
+        raise Refusal("generation_failed", "a prompt this long could not be tokenised")
+    return made[0]
