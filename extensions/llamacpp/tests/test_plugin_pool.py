@@ -90,6 +90,20 @@ async def test_concurrent_requests_share_one_load_and_all_see_its_progress(pool:
     assert seen == ["loading a"] * 4
 
 
+async def test_progress_that_one_request_cannot_take_ends_nobodys_load(pool: ModelPool, starter: Starter) -> None:
+    seen: list[str] = []
+
+    def broken(text: str, done: float | None, total: float | None) -> None:
+        raise ValueError("a closed window")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(pool.load, "a", broken)
+        group.start_soon(pool.load, "a", lambda text, done, total: seen.append(text))
+    assert starter.starts == ["a"]
+    assert pool.state("a") == ("loaded", "")
+    assert seen == ["loading a"]
+
+
 async def test_the_least_recently_used_model_makes_room(pool: ModelPool, starter: Starter) -> None:
     for id in ("a", "b", "a", "c"):
         async with pool.use(id):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jan_llamacpp.toolcalls import ParsedToolCall, ToolCallStream
@@ -50,3 +51,16 @@ def test_what_is_no_call_is_given_back_as_text_and_nothing_is_lost(pieces: list[
     shown, rest, calls = run(pieces)
     assert calls == []
     assert shown + rest == "".join(pieces)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"name": "f", "arguments": {"a": "\\ud83d"}}',
+        '{"name": "\\ud83d", "arguments": {}}',
+        '{"name": "f", "arguments": {"a": 1e999}}',
+    ],
+)
+def test_a_call_that_no_json_text_can_carry_is_given_back_as_text(body: str) -> None:
+    answer = f"<tool_call>{body}</tool_call>"
+    assert run([answer])[1:] == (answer, [])

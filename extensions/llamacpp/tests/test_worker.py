@@ -227,6 +227,16 @@ async def test_half_a_character_in_a_tools_arguments_is_read_as_a_question_mark(
     assert text_of(await collect(worker, GenerateParams(called('{"a": "x\\ud83d"}'), GREEDY, max_tokens=3)))
 
 
+async def test_a_request_nested_deeper_than_can_be_sent_is_refused(start: Start, babble: Path) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    worker = await start(babble)
+    with pytest.raises(InvalidGeneration):
+        await collect(worker, GenerateParams(Prompt(messages=[deep])))
+    assert text_of(await collect(worker, plain("x", max_tokens=3)))
+
+
 async def test_control_tokens_written_by_a_user_are_plain_text(engine_dir: Path, babble: Path) -> None:
     from jan_llamacpp.worker.engine import make_engine
 
@@ -384,6 +394,8 @@ async def test_a_bad_model_file_is_a_typed_failure_and_another_model_can_be_star
         LoadOptions(n_batch=2),
         LoadOptions(threads=0),
         LoadOptions(n_ctx=99, n_cells=9),
+        LoadOptions(n_ctx=2**32),
+        LoadOptions(n_ctx=99, n_cells=2**32),
     ],
 )
 async def test_options_without_meaning_fail_the_load(engine_dir: Path, babble: Path, options: LoadOptions) -> None:

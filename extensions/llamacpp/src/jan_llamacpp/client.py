@@ -240,7 +240,7 @@ class WorkerProcess:
     def _send(self, message: ToWorker) -> None:
         try:
             self._child.send(message)
-        except (FrameError, UnicodeEncodeError, TypeError, OverflowError) as error:
+        except (FrameError, UnicodeEncodeError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidGeneration(f"the request cannot be sent to the worker: {error}") from error
 
     async def _load(self, model: Path, options: LoadOptions, on_progress: Callable[[float], None]) -> None:

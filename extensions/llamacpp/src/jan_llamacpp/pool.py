@@ -52,7 +52,10 @@ class _Slot:
 
     def report(self, message: str, done: float | None, total: float | None) -> None:
         for listener in tuple(self.listeners):
-            listener(message, done, total)
+            try:
+                listener(message, done, total)
+            except Exception:  # It is one request's; the load is everybody's.
+                self.listeners.remove(listener)
 
 
 class _History:
@@ -170,7 +173,8 @@ class ModelPool:
                 await self._give_up(slot)  # nobody waits for it any more
             raise
         finally:
-            slot.listeners.remove(report)
+            if report in slot.listeners:
+                slot.listeners.remove(report)
         return slot
 
     async def _slot(self, id: str, report: Progress) -> _Slot:

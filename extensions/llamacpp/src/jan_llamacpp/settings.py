@@ -27,7 +27,7 @@ class LlamaCppSettings(Struct, frozen=True):
     default_model: str = EMBEDDED_ID
     max_loaded: Positive = 2
     queue_seconds: Annotated[float, Meta(gt=0)] = 120.0
-    n_ctx: Annotated[int, Meta(ge=64)] | None = None
+    n_ctx: Annotated[int, Meta(ge=64, le=2**30)] | None = None
     threads: Positive | None = None
     parallel: Annotated[int, Meta(ge=1, le=256)] = 8
     offline: bool = False

@@ -12,6 +12,7 @@ import re
 import shutil
 import time
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -154,8 +155,9 @@ class ModelStore:
         """Delete what interrupted imports and deletions left: things a day old, as another process may be at work."""
         for pattern in (".staging-*", ".trash-*"):
             for left in self._root.glob(pattern):
-                if time.time() - left.stat().st_mtime > _ABANDONED:
-                    shutil.rmtree(left, ignore_errors=True)
+                with suppress(OSError):  # another process may be sweeping, too
+                    if time.time() - left.stat().st_mtime > _ABANDONED:
+                        shutil.rmtree(left, ignore_errors=True)
 
     def _commit(self, stage: Path, id: str, info: GGUFInfo, source: Path) -> None:
         record = _Record(

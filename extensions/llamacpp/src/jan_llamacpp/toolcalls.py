@@ -80,7 +80,14 @@ def _parse(body: str) -> ParsedToolCall | None:
         except (ValueError, RecursionError):
             return None
     elif isinstance(arguments, dict):
-        arguments = json.dumps(arguments, ensure_ascii=False)
+        try:
+            arguments = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        except (ValueError, RecursionError):  # 1e999
+            return None
     else:
+        return None
+    try:
+        (call["name"] + arguments).encode()
+    except UnicodeEncodeError:  # half a surrogate pair: no text that could be sent
         return None
     return ParsedToolCall("call_" + secrets.token_hex(12), call["name"], arguments)

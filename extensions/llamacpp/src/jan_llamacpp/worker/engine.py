@@ -24,6 +24,8 @@ __all__ = ["Prompts", "make_engine"]
 
 DEFAULT_CTX = 8192
 FIRST_LOOK = 0.03
+MOST_CELLS = 2**31 - CELL_STEP
+"""llama.cpp numbers the cells with 32 bits; more would wrap around."""
 
 
 class Prompts:
@@ -109,4 +111,6 @@ def _sizes(model: Model, options: LoadOptions) -> tuple[int, int]:
         n_cells = max(n_ctx, min(part * options.n_seq, DEFAULT_CTX))
     if not 1 <= n_ctx <= n_cells:
         raise Refusal("model_load_failed", f"n_ctx is {n_ctx}; it must be between 1 and n_cells ({n_cells})")
+    if n_cells > MOST_CELLS:
+        raise Refusal("model_load_failed", f"n_cells is {n_cells}; it must be between 1 and {MOST_CELLS}")
     return n_ctx, -(-n_cells // CELL_STEP) * CELL_STEP
