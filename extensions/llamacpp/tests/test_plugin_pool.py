@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -294,6 +295,37 @@ async def test_a_dead_worker_is_replaced_at_once_and_then_after_a_pause(
         assert pool.state("a")[0] == "available"
         assert any("waiting before the next start" in text for text in seen) == (death == 2)
     assert starter.starts == ["a", "a", "a"]
+
+
+async def test_the_pause_of_a_crashing_model_takes_no_place_and_a_load_by_hand_ends_it(starter: Starter) -> None:
+    pool = ModelPool(starter, max_loaded=lambda: 1, queue_seconds=lambda: 30)
+    history = pool._histories["a"] = pool_module._History()
+    history.deaths, history.not_before = 9, time.monotonic() + 3600
+    waiting, answered = anyio.Event(), anyio.Event()
+
+    async def request() -> None:
+        async with pool.use("a", lambda text, done, total: waiting.set()):
+            answered.set()
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(request)
+            await waiting.wait()
+            await pool.load("b")
+            assert not answered.is_set()
+            await pool.load("a")
+    assert answered.is_set()
+    await pool.close()
+
+
+async def test_what_failed_for_a_cause_that_is_gone_is_tried_again(pool: ModelPool, starter: Starter) -> None:
+    starter.error = ModelLoadFailed("no engine", reason="x", log="")
+    with pytest.raises(ModelLoadFailed):
+        await pool.load("a")
+    starter.error = None
+    pool.forget_all()
+    async with pool.use("a") as worker:
+        assert await answer(worker) == 3
 
 
 async def test_a_busy_model_is_unloaded_only_by_force(pool: ModelPool) -> None:

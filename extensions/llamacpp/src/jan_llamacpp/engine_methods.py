@@ -72,6 +72,7 @@ class EngineMethods:
         report = install_report(report_to(call))
         wheel = Path(params.wheel) if params.wheel else None
         engine = await services.installer().ensure(build, report, wheel=wheel)
+        services.pool.forget_all()  # loads may have failed for want of it
         services.ctx.emit("engines.changed", {"id": engine.id, "installed": True})
         return engine.record
 

@@ -117,8 +117,7 @@ class ModelPool:
 
     async def load(self, id: str, report: Progress = ignore) -> WorkerProcess:
         """Load a model now, also when it failed a short time ago. It may be given up for another one later."""
-        if id not in self._slots:
-            self._histories.pop(id, None)
+        self.forget(id)
         async with self.use(id, report) as worker:
             return worker
 
@@ -147,7 +146,13 @@ class ModelPool:
 
     def forget(self, id: str) -> None:
         """Forget what went wrong with a model: its file is another one now."""
-        self._histories.pop(id, None)
+        if self._histories.pop(id, None):
+            self._wake()
+
+    def forget_all(self) -> None:
+        """Forget what went wrong with any model: the engine or the settings are others now."""
+        self._histories.clear()
+        self._wake()
 
     def loaded(self) -> dict[str, WorkerProcess]:
         """The workers by model id, the least recently used first."""
@@ -188,6 +193,14 @@ class ModelPool:
                 history = self._histories.get(id)
                 if history and history.error and time.monotonic() < history.not_before:
                     raise history.error.with_traceback(None)
+                if history and time.monotonic() < history.not_before:
+                    # Waited for out here: a model that is not started takes nobody's place.
+                    died = f"{id} ended {history.deaths} times"
+                    report(f"{died}; waiting before the next start", None, None)
+                    await self._turn_before(min(history.not_before, deadline))
+                    if time.monotonic() >= deadline:
+                        raise Overloaded(f"{died} and is not started again yet", models=list(self._slots))
+                    continue
                 if len(self._slots) < self._max_loaded():
                     return self._open(id)
                 idle = [each for each in self._slots.values() if not each.users and not each.leaving]
@@ -218,23 +231,19 @@ class ModelPool:
 
     async def _load(self, slot: _Slot) -> WorkerProcess:
         self._on_change(slot.id)
-        history = self._histories.setdefault(slot.id, _History())
         try:
-            pause = history.not_before - time.monotonic()
-            if pause > 0:
-                slot.report(f"{slot.id} ended {history.deaths} times; waiting before the next start", None, None)
-                await asyncio.sleep(pause)
             worker = await self._start(slot.id, slot.report)
         except BaseException as failure:
             if isinstance(failure, JanError):
-                history.failed(failure)
+                self._histories.setdefault(slot.id, _History()).failed(failure)
             self._drop(slot)
             raise
         if slot.leaving:  # the cancellation came too late to be seen in there
             worker.kill()
             self._drop(slot)
             raise asyncio.CancelledError
-        history.loaded()
+        if history := self._histories.get(slot.id):
+            history.loaded()
         slot.worker = worker
         slot.used_at = slot.started_at = time.monotonic()
         worker.exited.add_done_callback(partial(self._exited, slot))
