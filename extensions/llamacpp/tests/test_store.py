@@ -222,3 +222,15 @@ def test_a_damaged_embedded_model_is_listed_as_failed(tmp_path: Path) -> None:
 
 def test_the_package_names_its_embedded_model() -> None:
     assert EMBEDDED_MODEL.name == "jan-tiny.gguf"
+
+
+@pytest.mark.anyio
+async def test_an_import_deletes_no_model_of_a_newer_version(tmp_path: Path, babble: Path) -> None:
+    store = ModelStore(tmp_path / "models")
+    await store.take_in(babble, id="mine")
+    record = tmp_path / "models" / "mine" / "model.json"
+    record.write_bytes(record.read_bytes().replace(b'"format": 1', b'"format": 2'))
+    with pytest.raises(StorageError, match="cannot read"):
+        await store.take_in(babble, id="mine")
+    assert b'"format": 2' in record.read_bytes()
+    assert (record.parent / "mine.gguf").is_file()

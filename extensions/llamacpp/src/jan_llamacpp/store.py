@@ -178,7 +178,11 @@ class ModelStore:
             os.fsync(file.fileno())
         final = self._root / id
         if final.is_dir() and not self._describe(id):
-            shutil.rmtree(final)  # a directory that does not count
+            if _is_json(final / _RECORD):  # of a newer version, perhaps: not ours to delete
+                raise StorageError(f"{final} holds a model this version cannot read; move it away first")
+            doomed = self._root / f".trash-{uuid.uuid4().hex}"
+            final.rename(doomed)  # a directory that does not count
+            shutil.rmtree(doomed, ignore_errors=True)
         try:
             stage.rename(final)
         except OSError:
@@ -242,6 +246,14 @@ class ModelStore:
             context_length=info.context_length,
             license=info.license,
         )
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        msgspec.json.decode(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _is_id(text: str) -> bool:
