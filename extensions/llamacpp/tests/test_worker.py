@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
@@ -278,7 +279,11 @@ async def test_a_long_run_of_one_character_is_tokenised(start: Start, make_model
         (GenerateParams(Prompt(text="x"), Sampling(logit_bias={-5: 1.0})), InvalidGeneration),
         (GenerateParams(Prompt(text="x"), Sampling(logit_bias={2**63: 1.0})), InvalidGeneration),
         (GenerateParams(Prompt(messages=[{"content": {"not": "text"}}, 1])), InvalidGeneration),  # type: ignore[list-item]
-        (GenerateParams(called("[" * 5000)), TemplateFailed),
+        pytest.param(
+            GenerateParams(called("[" * 5000)),
+            TemplateFailed,
+            marks=pytest.mark.skipif(sys.version_info >= (3, 12), reason="newer versions of json read it"),
+        ),
     ],
 )
 async def test_requests_without_meaning_are_refused_and_the_worker_lives(

@@ -24,9 +24,14 @@ RECORD = "engine.json"
 _LIBRARIES = ("*.so", "*.so.*", "*.dylib", "*.dll")
 
 
+def is_name(build: str) -> bool:
+    """Whether a build's id can name a folder beside the others: any extension may propose builds."""
+    return bool(build) and not build.startswith(".") and Path(build).name == build
+
+
 def find(engines: Path, build: str) -> InstalledEngine | None:
     """The installed build of this id under `engines`, or None. Compares sizes; hashes: `damage`."""
-    if not build or build.startswith(".") or Path(build).name != build:
+    if not is_name(build):
         return None
     path = engines / build
     try:

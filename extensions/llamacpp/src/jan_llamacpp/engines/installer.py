@@ -78,6 +78,8 @@ class EngineInstaller:
         """
         if build.refused:
             raise EngineInstallFailed(f"{build.id}: {build.refused}", build=build.id, reason="refused")
+        if not installed.is_name(build.id):
+            raise EngineInstallFailed(f"{build.id!r} is no id of a build", build=build.id, reason="refused")
         if wheel is None and (engine := installed.find(self._engines, build.id)):
             return engine
         tracker = Tracker(on_progress)
