@@ -8,6 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadlines: how long an example takes says how busy the machine is. In CI the same examples each time, so that a
+# failure there is one that can be looked at.
+settings.register_profile("workspace", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
+settings.load_profile("workspace")
 
 
 @pytest.fixture(scope="session")
