@@ -228,6 +228,7 @@ async def test_concurrent_installations_in_one_process_give_one_engine(tmp_path:
     assert len(installed.list_installed(tmp_path)) == 1
 
 
+@pytest.mark.skipif("UV_OFFLINE" in os.environ, reason="an index is asked for the dependencies too")
 async def test_a_prebuilt_wheel_is_taken_from_the_index_and_marked_as_not_pinned(
     wheel: Path, tmp_path: Path, index: Callable[[Path], str]
 ) -> None:
@@ -284,6 +285,7 @@ async def test_a_refused_build_is_not_tried(tmp_path: Path) -> None:
 
 
 async def test_without_network_and_cache_the_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UV_OFFLINE", raising=False)
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_DEFAULT_INDEX", NOWHERE)
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
