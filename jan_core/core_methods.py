@@ -45,10 +45,6 @@ class InitializeParams(Struct, rename="camel"):
     client_info: ClientInfo = msgspec.field(default_factory=ClientInfo)
     capabilities: dict[str, Any] = {}
 
-    @property
-    def clientInfo(self) -> ClientInfo:  # noqa: N802 (the wire's name, which the peer reads)
-        return self.client_info
-
 
 class ServerInfo(Struct):
     """Who we say we are in `initialize`."""

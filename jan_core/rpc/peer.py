@@ -178,7 +178,7 @@ class Peer:
                 raise InvalidRequest("initialize was answered already")
         elif not self.initialized:
             raise NotInitialized(f"{name} before initialize")
-        elif self.shutting_down and name != "shutdown":
+        elif self.shutting_down:  # a second `shutdown` too: two would wait for each other
             raise ShuttingDown("the host is shutting down")
 
     def _check_room(self, name: str) -> None:
@@ -189,7 +189,7 @@ class Peer:
     def _completed(self, name: str, params: Any) -> None:
         if name == "initialize":
             self.initialized = True
-            self.client = getattr(getattr(params, "clientInfo", None), "name", "") or "client"
+            self.client = params.client_info.name or "client"
             self._stack.enter_context(self._service.bus.subscribe(self._outbox.event))
 
     async def _resolve_and_run(self, name: str, params: Raw | None, call: WireCall) -> Any:

@@ -209,6 +209,15 @@ async def test_a_progress_token_is_not_a_param_and_progress_ends(exchange: Excha
     assert messages[-1]["result"] == "done"
 
 
+async def test_a_second_shutdown_is_refused_and_the_first_does_not_wait_for_it(
+    exchange: Exchange, sample: Sample
+) -> None:
+    answers = await exchange(request(1, "shutdown"), request(2, "shutdown"), answers=2)
+    by_id = {a["id"]: a for a in answers}
+    assert by_id[1]["result"] is None
+    assert code(by_id[2]) == -32003
+
+
 async def test_shutdown_answers_after_running_work_and_refuses_new(exchange: Exchange, sample: Sample) -> None:
     async def release() -> None:
         await sample.running.wait()
