@@ -4,8 +4,9 @@ Every error that a caller can act on is a subclass of `JanError` with a stable `
 and a `retryable` flag. Anything else that escapes a handler is a defect: the peer answers it as `InternalError`
 with an `errorId` that is found in the log, and never with a traceback.
 
-Codes: JSON-RPC 2.0 reserves -32768..-32000. -32000..-32019 belong to this package; extensions take theirs
-from -32020..-32099 and declare them on their methods, so that one table can be generated from the method table.
+Codes: JSON-RPC 2.0 reserves -32768..-32000. -32000..-32019 and -32050 belong to this package; extensions take theirs
+from the rest of -32020..-32099 and declare them on their methods, so that one table can be generated from the method
+table.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ import msgspec
 
 __all__ = [
     "Cancelled",
+    "DeadlineExceeded",
     "ErrorObject",
+    "ExtensionNotFound",
+    "ExtensionReloaded",
     "ExtensionUnavailable",
+    "InstallFailed",
     "InternalError",
     "InvalidParams",
     "InvalidRequest",
@@ -26,6 +31,8 @@ __all__ = [
     "NotInitialized",
     "Overloaded",
     "ParseError",
+    "ReloadFailed",
+    "RestartRequired",
     "RpcError",
     "ShuttingDown",
     "StorageError",
@@ -137,6 +144,44 @@ class StorageError(JanError):
     """The data folder cannot be read or written (full disk, permissions, damage)."""
 
     code, type = -32005, "storage_error"
+
+
+class DeadlineExceeded(JanError):
+    """The method did not end within its own deadline; `seconds` says which."""
+
+    code, type, retryable = -32006, "deadline_exceeded", True
+
+
+class ExtensionNotFound(JanError):
+    """No extension of this id is installed."""
+
+    code, type = -32007, "extension_not_found"
+
+
+class ReloadFailed(JanError):
+    """The new generation could not be made; the old one goes on serving. `failure` has stage, type, message, file and
+    line."""
+
+    code, type = -32008, "reload_failed"
+
+
+class RestartRequired(JanError):
+    """The change cannot be taken over while the process runs (native code, another dependency, the core itself)."""
+
+    code, type = -32009, "restart_required"
+
+
+class InstallFailed(JanError):
+    """An extension could not be installed or removed; nothing was changed. `reason` is conflict, not_found, build,
+    smoke, storage or network."""
+
+    code, type = -32010, "install_failed"
+
+
+class ExtensionReloaded(JanError):
+    """The generation that was serving this call was retired before the call had ended: call again."""
+
+    code, type, retryable = -32050, "extension_reloaded", True
 
 
 def core_errors() -> list[type[JanError]]:

@@ -8,22 +8,22 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from .border import text_of
+from .errors import ExtensionReloaded
 from .manifest import Manifest
-from .methods import Method
 
 if TYPE_CHECKING:
     from .loader import Source
+    from .methods import Method
 
-__all__ = ["Extension", "ExtensionInfo", "Failure", "Generation", "State"]
+__all__ = ["Extension", "ExtensionInfo", "Failure", "Generation", "Lease", "State"]
 
 
 class State(StrEnum):
@@ -68,6 +68,51 @@ class Failure(msgspec.Struct, omit_defaults=True):
         return cls(stage, type(error).__name__, text_of(error), file, line, time.time())
 
 
+class Lease:
+    """One call inside a generation: the generation lives while it is held.
+
+    As a context manager it is held by the task that enters it; `Generation.lease(task)` holds it for another one, whose
+    owner calls `release`. A revoked lease has cancelled its task; the call then ends with ExtensionReloaded.
+    """
+
+    __slots__ = ("_generation", "_task", "revoked")
+
+    def __init__(self, generation: Generation, task: asyncio.Task[object] | None) -> None:
+        self._generation, self._task = generation, task
+        self.revoked = False
+        if task is not None:
+            generation.leases.add(self)
+
+    def release(self) -> None:
+        """The call is over. Any number of times."""
+        self._generation.leases.discard(self)
+        if not self._generation.leases:
+            self._generation.idle()
+
+    def revoke(self) -> None:
+        """Cancel the call that is inside."""
+        if not self.revoked and self._task is not None:
+            self.revoked = True
+            self._task.cancel()
+
+    def reason(self) -> ExtensionReloaded:
+        """Why a revoked call ended."""
+        return ExtensionReloaded(
+            f"{self._generation.name} was retired before this call had ended", extension=self._generation.extension
+        )
+
+    def __enter__(self) -> Lease:
+        self._task = asyncio.current_task()
+        self._generation.leases.add(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.release()
+        # As asyncio.timeout does: the cancellation was ours, so it ends here, unless somebody else's came as well.
+        if self.revoked and self._task is not None and self._task.uncancel() <= 0 and kind is asyncio.CancelledError:
+            raise self.reason() from error
+
+
 @dataclass(eq=False)
 class Generation:
     """One import of an extension: its plugin object, its methods, and the calls that are inside it."""
@@ -77,11 +122,11 @@ class Generation:
     plugin: object
     methods: list[Method] = field(default_factory=list)
     settings_type: type[msgspec.Struct] | None = None
-    leases: int = 0
+    leases: set[Lease] = field(default_factory=set)
     drain_limit: float = 30.0
-    """Seconds its running calls may take to end once it retires; its own tasks are cancelled then."""
+    """Seconds its running calls may take to end once it retires; they are revoked then, and its own tasks cancelled."""
     retiring: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set to end it; see `lifecycle.live`."""
+    """Set to end it; see `live.live`."""
     retired: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -90,17 +135,15 @@ class Generation:
         """How this generation is called in logs and in pluggy: `id@g1`."""
         return f"{self.extension}@g{self.number}"
 
-    @contextmanager
-    def lease(self) -> Iterator[None]:
-        """Keep this generation alive while a call is inside it."""
-        self.leases += 1
-        try:
-            yield
-        finally:
-            self.leases -= 1
-            if not self.leases:
-                self._idle.set()
-                self._idle = asyncio.Event()
+    def lease(self, task: asyncio.Task[object] | None = None) -> Lease:
+        """Keep this generation alive while a call is inside it: `with generation.lease():` in the task that calls, or
+        for `task` until `release`."""
+        return Lease(self, task)
+
+    def idle(self) -> None:
+        """No call is inside any more; told by the last lease."""
+        self._idle.set()
+        self._idle = asyncio.Event()
 
     async def drained(self) -> None:
         """Wait until no call is inside. New calls must have been led elsewhere before."""
@@ -123,10 +166,6 @@ class Extension:
     """How many were staged so far; the next one gets the next number."""
     activating: asyncio.Task[Generation] | None = None
     """The activation under way, which every caller that needs the extension waits for."""
-
-    def generation_of(self, method: Method) -> Generation | None:
-        """The generation that a method of this extension belongs to, if it still serves calls."""
-        return self.current if self.current and self.current.number == method.generation else None
 
     def fail(self, failure: Failure) -> None:
         self.state, self.failure = State.FAILED, failure

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,8 +141,3 @@ class Host:
         if method is None:
             raise MethodNotFound(f"no method {name}; extension {extension.id} has none of that name", method=name)
         return method
-
-    def lease(self, method: Method) -> AbstractContextManager[None]:
-        extension = self.lifecycle.extensions.get(method.owner)
-        generation = extension.generation_of(method) if extension else None
-        return generation.lease() if generation else nullcontext()

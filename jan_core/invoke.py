@@ -6,17 +6,17 @@ layer does not know how the caller is reached; it is handed a `Call`.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import re
 import uuid
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import msgspec
 
 from .border import border
-from .errors import ErrorObject, InternalError, InvalidParams, JanError, ParseError
+from .errors import DeadlineExceeded, ErrorObject, InternalError, InvalidParams, JanError, ParseError
 from .events import EventBus
 from .methods import Call, Method
 
@@ -38,10 +38,6 @@ class Service(Protocol):
 
     async def resolve(self, name: str) -> Method:
         """The method, activating the extension that owns it. Raises MethodNotFound or ExtensionUnavailable."""
-        ...
-
-    def lease(self, method: Method) -> AbstractContextManager[None]:
-        """Keep the generation behind a method alive while a call is inside."""
         ...
 
 
@@ -67,10 +63,24 @@ def invalid(error: msgspec.ValidationError) -> InvalidParams:
 
 
 async def run(method: Method, params: Any, call: Call) -> Any:
-    """Run a handler, sync or async."""
+    """Run a handler, sync or async, within its deadline. The caller holds the lease on its generation.
+
+    Raises DeadlineExceeded, or what the handler raises.
+    """
     with border(method.name):
         result = method.handler(params, call) if method.takes_call else method.handler(params)
-        return await result if inspect.isawaitable(result) else result
+        if not inspect.isawaitable(result):
+            return result
+        if method.deadline is None:
+            return await result
+        try:
+            async with asyncio.timeout(method.deadline) as limit:
+                return await result
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the handler's own
+            message = f"{method.name} did not end within {method.deadline:g} s"
+            raise DeadlineExceeded(message, seconds=method.deadline) from None
 
 
 def error_object(error: BaseException, context: str) -> ErrorObject:

@@ -35,6 +35,10 @@ CLEANUP_LIMIT = 5.0
 """Seconds for an extension's own disposers together: the host's exit must not hang on one of them."""
 
 
+REVOKE_LIMIT = 1.0
+"""Seconds that revoked calls may take to end before `jan_deactivate` is called over their heads."""
+
+
 class House(Protocol):
     """What a context reaches into: the part of a host that extensions need. They never see it themselves."""
 
@@ -167,6 +171,10 @@ async def _live(
             if generation.leases:
                 # What is still inside may be its own tasks, calling its own methods: they would wait for each other.
                 group.cancel_scope.cancel()
+                for lease in tuple(generation.leases):
+                    lease.revoke()
+                with anyio.move_on_after(REVOKE_LIMIT, shield=True):
+                    await generation.drained()
             with anyio.CancelScope(shield=True):
                 outcome = await house.dispatcher.single(generation, "jan_deactivate", ctx=context)
             if outcome and outcome.failure:

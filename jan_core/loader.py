@@ -87,12 +87,12 @@ def stage(source: Source, manifest: Manifest, number: int) -> Generation:
     plugin = _guard("import", source.load, number)
     generation = Generation(source.id, number, plugin)
     _guard("validate", validate_plugin, plugin, generation.name)
-    generation.methods = _guard("validate", _methods, plugin, manifest, number)
+    generation.methods = _guard("validate", _methods, plugin, manifest, generation)
     generation.settings_type = _guard("settings", _settings, plugin)
     return generation
 
 
-def _methods(plugin: Any, manifest: Manifest, number: int) -> list[Method]:
+def _methods(plugin: Any, manifest: Manifest, generation: Generation) -> list[Method]:
     contribute: Callable[[], Iterable[Method]] | None = getattr(plugin, "jan_methods", None)
     methods = list(contribute()) if contribute else []
     for method in methods:
@@ -102,7 +102,7 @@ def _methods(plugin: Any, manifest: Manifest, number: int) -> list[Method]:
             raise ValueError(
                 f"method {method.name} is outside of what the manifest claims: {', '.join(manifest.methods)}"
             )
-    return [replace(method, owner=manifest.id, generation=number) for method in methods]
+    return [replace(method, owner=manifest.id, generation=generation) for method in methods]
 
 
 def _settings(plugin: Any) -> type[msgspec.Struct] | None:

@@ -36,7 +36,8 @@ class Manifest(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, kw_on
 
     `requires_core` is a range of host API versions; outside it the extension is refused. `activation` is `startup`
     (right after the client's `initialized`) or `on-method` (when a method it owns is first called). `methods` are the
-    name prefixes it owns, `permissions` what it declares to do: shown and consented to, not enforced.
+    name prefixes it owns, `permissions` what it declares to do: shown and consented to, not enforced. `isolation` is
+    where its code runs: `none` in the host's process, `process` in a child of its own.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Manifest(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, kw_on
     activation: Literal["startup", "on-method"] = "on-method"
     methods: list[Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*\.$")]] = []
     permissions: list[str] = []
+    isolation: Literal["none", "process"] = "none"
 
     def owns(self, method: str) -> bool:
         """Whether `method` lies under one of the claimed prefixes."""

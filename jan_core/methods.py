@@ -26,11 +26,14 @@ import inspect
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from .errors import JanError
+
+if TYPE_CHECKING:
+    from .extension import Generation
 
 __all__ = ["Call", "Empty", "Method", "MethodTable", "method", "methods_of"]
 
@@ -75,7 +78,10 @@ class Method:
     """Decodes and checks params from JSON. Raises msgspec.ValidationError (wrong shape) or msgspec.DecodeError (not
     JSON). Kept here and not in a cache of the process, which would keep a retired generation's types alive."""
     owner: str = ""
-    generation: int = 0
+    generation: Generation | None = dataclasses.field(default=None, repr=False, compare=False)
+    """Whom a call must keep alive (`Generation.lease`); None for what lives as long as the host."""
+    deadline: float | None = None
+    """Seconds one call may take; None: as long as it likes."""
 
     def convert(self, params: Any) -> Any:
         """Check params that are already Python values: a Struct of the right type passes as it is.
@@ -89,18 +95,18 @@ class Method:
 
 
 def method(
-    name: str, *, item: Any | None = None, errors: Iterable[type[JanError]] = ()
+    name: str, *, item: Any | None = None, errors: Iterable[type[JanError]] = (), deadline: float | None = None
 ) -> Callable[[Handler], Handler]:
     """Mark a function as the handler of method `name`.
 
     Params and result types are read from its annotations: `(self, params: P) -> R` or
     `(self, params: P, call: Call) -> R`. `item` is the type of the stream items; `errors` are the domain errors it may
-    end with, for the generated documentation. An `async def` runs as a task; a plain `def` runs on the event loop and
-    must be quick.
+    end with, for the generated documentation. An `async def` runs as a task and may have a `deadline` in seconds, past
+    which it is cancelled and answered with DeadlineExceeded; a plain `def` runs on the event loop and must be quick.
     """
 
     def mark(function: Handler) -> Handler:
-        function.__jan_method__ = (name, item, tuple(errors))  # type: ignore[attr-defined]
+        function.__jan_method__ = (name, item, tuple(errors), deadline)  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -124,7 +130,7 @@ def _marked(owner: object) -> Iterator[Handler]:
 
 
 def _describe(handler: Handler) -> Method:
-    name, item, errors = handler.__jan_method__  # type: ignore[attr-defined]
+    name, item, errors, deadline = handler.__jan_method__  # type: ignore[attr-defined]
     function = inspect.unwrap(handler)
     parameters = list(inspect.signature(function).parameters)
     hints = typing.get_type_hints(function)
@@ -146,6 +152,7 @@ def _describe(handler: Handler) -> Method:
         summary=inspect.getdoc(function) or "",
         errors=errors,
         decode=msgspec.json.Decoder(hints[parameters[0]]).decode,
+        deadline=deadline,
     )
 
 

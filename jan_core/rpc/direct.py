@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import msgspec
@@ -72,7 +72,7 @@ class DirectClient:
                 raise invalid(error) from None
             except RecursionError:
                 raise InvalidParams("params are nested too deeply", path="$") from None
-            with self._service.lease(method):
+            with method.generation.lease() if method.generation else nullcontext():
                 answer = await run(method, bound, call)
             # As data here, where a result that is none counts against the handler, as it would on a wire.
             return answer if call.typed is not None and type(answer) is call.typed else msgspec.to_builtins(answer)

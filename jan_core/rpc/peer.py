@@ -12,7 +12,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import msgspec
@@ -28,6 +28,7 @@ from ..errors import (
     ParseError,
     ShuttingDown,
 )
+from ..extension import Generation, Lease
 from ..invoke import Service, bind, error_object, run
 from ..methods import Method
 from . import messages
@@ -153,15 +154,12 @@ class Peer:
             method = self._service.find(name)
             call = WireCall(self._outbox, self.client, id, token)
             if method is None:
-                return self._spawn(id, batch, self._resolve_and_run(name, raw, call), ExitStack())
+                return self._spawn(id, batch, self._resolve_and_run(name, raw, call), None)
             bound = bind(method, raw)
             if name == "shutdown":  # admitted: from here on, what follows it is refused
                 self.shutting_down = True
             if _is_async(method):
-                # The lease is taken now, not when the task begins: a reload may come between the two.
-                lease = ExitStack()
-                lease.enter_context(self._service.lease(method))
-                return self._spawn(id, batch, self._run(method, bound, call), lease)
+                return self._spawn(id, batch, self._run(method, bound, call), method.generation)
             try:
                 with border(name):
                     result = method.handler(bound, call) if method.takes_call else method.handler(bound)
@@ -194,7 +192,7 @@ class Peer:
 
     async def _resolve_and_run(self, name: str, params: Raw | None, call: WireCall) -> Any:
         method = await self._service.resolve(name)
-        with self._service.lease(method):
+        with method.generation.lease() if method.generation else nullcontext():
             return await self._run(method, bind(method, params), call)
 
     async def _run(self, method: Method, params: Any, call: WireCall) -> Any:
@@ -207,20 +205,26 @@ class Peer:
         self._completed(method.name, params)
         return result
 
-    def _spawn(self, id: Id, batch: _Batch | None, work: Coroutine[Any, Any, Any], lease: ExitStack) -> None:
+    def _spawn(
+        self, id: Id, batch: _Batch | None, work: Coroutine[Any, Any, Any], generation: Generation | None
+    ) -> None:
         task = self._loop.create_task(work)
         self._running[id] = task
+        # The lease is taken now, not when the task begins: a reload may come between the two.
+        lease = generation.lease(task) if generation else None
         # The answer is given by the callback, not by the task: a task that is cancelled before its first step runs
         # nothing of its body, and would otherwise owe its answer for ever.
         task.add_done_callback(functools.partial(self._finished, id, batch, lease))
 
-    def _finished(self, id: Id, batch: _Batch | None, lease: ExitStack, task: asyncio.Task[Any]) -> None:
-        lease.close()
+    def _finished(self, id: Id, batch: _Batch | None, lease: Lease | None, task: asyncio.Task[Any]) -> None:
+        if lease is not None:
+            lease.release()
         if self._running.get(id) is not task:
             return  # answered already, when the conversation ended
         del self._running[id]
         if task.cancelled():
-            self._answer(id, batch, error=Cancelled("the request was cancelled"))
+            cancelled = Cancelled("the request was cancelled")
+            self._answer(id, batch, error=lease.reason() if lease is not None and lease.revoked else cancelled)
         elif (error := task.exception()) is not None:
             self._answer(id, batch, error=error)
         else:
@@ -244,16 +248,16 @@ class Peer:
                 return
             self._check_room(name)
             bound = bind(method, None if params is UNSET else params)
-            lease = ExitStack()
-            lease.enter_context(self._service.lease(method))
             task = self._loop.create_task(self._run(method, bound, WireCall(self._outbox, self.client, None, None)))
+            lease = method.generation.lease(task) if method.generation else None
             self._notices.add(task)
             task.add_done_callback(functools.partial(self._noticed, name, lease))
         except Exception as error:
             log.info("notification %s ignored: %s", name, error)  # notifications are never answered
 
-    def _noticed(self, name: str, lease: ExitStack, task: asyncio.Task[Any]) -> None:
-        lease.close()
+    def _noticed(self, name: str, lease: Lease | None, task: asyncio.Task[Any]) -> None:
+        if lease is not None:
+            lease.release()
         self._notices.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.warning("notification %s failed: %s", name, error)

@@ -319,11 +319,11 @@ async def test_notifications_hold_a_lease_and_end_with_the_conversation(host: Ho
     peer.feed(b'{"jsonrpc":"2.0","id":0,"method":"initialize"}\n{"jsonrpc":"2.0","method":"test.wait"}\n')
     generation = host.lifecycle.extensions["test"].current
     assert generation is not None
-    assert generation.leases == 1
+    assert len(generation.leases) == 1
     await sample.running.wait()
     await peer.aclose()
     assert sample.cancelled.is_set()
-    assert generation.leases == 0
+    assert not generation.leases
 
 
 async def test_end_of_input_cancels_what_runs_and_ends_the_conversation(wire: Wire, sample: Sample) -> None:
