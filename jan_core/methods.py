@@ -74,6 +74,8 @@ class Method:
     takes_call: bool
     summary: str
     errors: tuple[type[JanError], ...] = ()
+    events: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, kw_only=True)
+    """Types of the data of the events that tell of what this method reads or changes, by the event's name."""
     decode: Callable[[bytes | msgspec.Raw], Any] = dataclasses.field(repr=False, compare=False, kw_only=True)
     """Decodes and checks params from JSON. Raises msgspec.ValidationError (wrong shape) or msgspec.DecodeError (not
     JSON). Kept here and not in a cache of the process, which would keep a retired generation's types alive."""
@@ -95,18 +97,25 @@ class Method:
 
 
 def method(
-    name: str, *, item: Any | None = None, errors: Iterable[type[JanError]] = (), deadline: float | None = None
+    name: str,
+    *,
+    item: Any | None = None,
+    errors: Iterable[type[JanError]] = (),
+    events: Mapping[str, Any] | None = None,
+    deadline: float | None = None,
 ) -> Callable[[Handler], Handler]:
     """Mark a function as the handler of method `name`.
 
     Params and result types are read from its annotations: `(self, params: P) -> R` or
     `(self, params: P, call: Call) -> R`. `item` is the type of the stream items; `errors` are the domain errors it may
-    end with, for the generated documentation. An `async def` runs as a task and may have a `deadline` in seconds, past
-    which it is cancelled and answered with DeadlineExceeded; a plain `def` runs on the event loop and must be quick.
+    end with, and `events` the types of the data of the events that tell of what it reads or changes, both for the
+    generated documentation: an event needs to be declared on one method only. An `async def` runs as a task and may
+    have a `deadline` in seconds, past which it is cancelled and answered with DeadlineExceeded; a plain `def` runs on
+    the event loop and must be quick.
     """
 
     def mark(function: Handler) -> Handler:
-        function.__jan_method__ = (name, item, tuple(errors), deadline)  # type: ignore[attr-defined]
+        function.__jan_method__ = (name, item, tuple(errors), dict(events or {}), deadline)  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -130,7 +139,7 @@ def _marked(owner: object) -> Iterator[Handler]:
 
 
 def _describe(handler: Handler) -> Method:
-    name, item, errors, deadline = handler.__jan_method__  # type: ignore[attr-defined]
+    name, item, errors, events, deadline = handler.__jan_method__  # type: ignore[attr-defined]
     function = inspect.unwrap(handler)
     parameters = list(inspect.signature(function).parameters)
     hints = typing.get_type_hints(function)
@@ -151,6 +160,7 @@ def _describe(handler: Handler) -> Method:
         takes_call=len(parameters) == 2,
         summary=inspect.getdoc(function) or "",
         errors=errors,
+        events=events,
         decode=msgspec.json.Decoder(hints[parameters[0]]).decode,
         deadline=deadline,
     )
