@@ -18,34 +18,9 @@ from typing import Any
 
 import pytest
 
-from .manifest import Manifest
+from .inline import InlineSource
 
 __all__ = ["InlineSource", "open_host"]
-
-
-class InlineSource:
-    """An extension that is an object at hand instead of an installed package.
-
-    `plugin` is an instance, or a class to make one of. `methods` are the prefixes it owns.
-    """
-
-    def __init__(self, id: str, plugin: Any, methods: Iterable[str] = (), activation: Any = "startup") -> None:
-        self._id, self._plugin = id, plugin
-        self._manifest = Manifest(id=id, requires_core=">=1", methods=list(methods), activation=activation)
-
-    @property
-    def id(self) -> str:
-        return self._id
-
-    @property
-    def origin(self) -> str:
-        return "inline"
-
-    def manifest(self, api_version: str) -> tuple[Manifest, str]:
-        return self._manifest, "0"
-
-    def load(self, generation: int) -> object:
-        return self._plugin() if isinstance(self._plugin, type) else self._plugin
 
 
 @pytest.fixture
@@ -55,8 +30,8 @@ def open_host(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Any]]
     Its extensions are active when the block begins. Keyword arguments beside these go to `Host`.
     """
     # Imported here: pytest loads this plugin before coverage starts, in every project that has jan-core installed.
-    from .host import Host
-    from .loader import Source
+    from ..host import Host
+    from ..loader import Source
 
     @asynccontextmanager
     async def opener(
