@@ -30,6 +30,7 @@ from .loader import Source, installed
 from .methods import Method, MethodTable, methods_of
 from .rpc.direct import DirectClient
 from .settings import Settings
+from .timing import Timings
 
 if TYPE_CHECKING:
     import httpx
@@ -71,6 +72,8 @@ class Host:
         self.lifecycle = Lifecycle(installed() if sources is None else sources, API_VERSION, frozenset(disabled))
         self.dispatcher = Dispatcher(self.lifecycle.hook_outcome)
         self.hooks = Hooks(self.dispatcher)
+        self.timings = Timings()
+        """Of methods, by name; whoever runs a call records it: `host.timings.of(method.name, generation)`."""
         self._http = http
         self._running = self._run()
 
