@@ -11,7 +11,9 @@ from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["Event", "EventBus"]
+from .extension import Failure
+
+__all__ = ["Event", "EventBus", "core_events"]
 
 
 class Event(Struct):
@@ -49,3 +51,38 @@ class EventBus:
                 self._listeners.remove(listener)
 
         return subscription()
+
+
+class ExtensionChanged(Struct, rename="camel"):
+    """Data of `extensions.changed`: an extension came up, went away, or was reloaded. `schema_hash` is the host's new
+    one."""
+
+    id: str
+    state: str
+    generation: int
+    methods_added: list[str]
+    methods_removed: list[str]
+    schema_hash: str
+
+
+class SettingsChanged(Struct):
+    """Data of `settings.changed`: all values of one extension, defaults included."""
+
+    extension: str
+    values: dict[str, Any]
+
+
+class ExtensionReloadFailed(Struct):
+    """Data of `extensions.reloadFailed`: the generation before goes on serving."""
+
+    id: str
+    failure: Failure
+
+
+def core_events() -> dict[str, Any]:
+    """The events of the host itself, by name, with the types of their data. Extensions declare theirs on methods."""
+    return {
+        "extensions.changed": ExtensionChanged,
+        "extensions.reloadFailed": ExtensionReloadFailed,
+        "settings.changed": SettingsChanged,
+    }

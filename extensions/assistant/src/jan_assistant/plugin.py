@@ -11,7 +11,7 @@ from jan_core import Context, Empty, Method, StorageError, hookimpl, method, met
 from jan_core.types import Assistant
 
 from .errors import AssistantExists, AssistantLimit, AssistantNotFound, AssistantProtected
-from .shapes import AssistantList, CreateAssistant, Identified, UpdateAssistant
+from .shapes import AssistantChanged, AssistantList, CreateAssistant, Identified, UpdateAssistant
 from .store import AssistantStore
 
 __all__ = ["AssistantExtension"]
@@ -32,7 +32,7 @@ class AssistantExtension:
     def jan_methods(self) -> list[Method]:
         return methods_of(self)
 
-    @method("assistants.list", errors=[StorageError])
+    @method("assistants.list", errors=[StorageError], events={"assistants.changed": AssistantChanged})
     async def list(self, params: Empty) -> AssistantList:
         """List the assistants: the default one first, then in the order they were made."""
         return AssistantList(await anyio.to_thread.run_sync(self._store.list))

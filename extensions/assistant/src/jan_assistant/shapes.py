@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from jan_core.types import Assistant, Sampling
 
-__all__ = ["AssistantList", "CreateAssistant", "Identified", "Parameters", "UpdateAssistant"]
+__all__ = ["AssistantChanged", "AssistantList", "CreateAssistant", "Identified", "Parameters", "UpdateAssistant"]
 
 Id = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="letters, digits, . _ -")]
 Name = Annotated[str, Meta(max_length=200, pattern=r"^(?![\s\S]*[\x00-\x1f\x7f])[\s\S]*\S", description="one line")]
@@ -50,6 +50,12 @@ class UpdateAssistant(Struct, forbid_unknown_fields=True, kw_only=True):
     model: ModelId | UnsetType = UNSET
     parameters: Parameters | UnsetType = UNSET
     avatar: Avatar | UnsetType = UNSET
+
+
+class AssistantChanged(Struct):
+    """Data of the event `assistants.changed`: the assistant that was made, changed or deleted."""
+
+    assistant_id: str
 
 
 class AssistantList(Struct):

@@ -25,6 +25,7 @@ from .shapes import (
     RunItem,
     RunResult,
     RunThread,
+    ThreadChanged,
     ThreadPage,
     ThreadRef,
     UpdateMessage,
@@ -83,7 +84,7 @@ class ConversationalExtension:
         self._turns.changed(thread.id)
         return thread
 
-    @method("threads.list", errors=[StorageError])
+    @method("threads.list", errors=[StorageError], events={"threads.changed": ThreadChanged})
     async def list_threads(self, params: ListThreads) -> ThreadPage:
         """List conversations, the last used first; incognito ones only when asked for."""
         return await self._library.store(incognito=params.incognito).list_threads(params)

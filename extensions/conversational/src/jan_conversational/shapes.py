@@ -28,6 +28,7 @@ __all__ = [
     "RunResult",
     "RunStarted",
     "RunThread",
+    "ThreadChanged",
     "ThreadPage",
     "ThreadRef",
     "UpdateMessage",
@@ -84,6 +85,12 @@ class ThreadPage(Struct, omit_defaults=True):
 
     threads: list[Thread]
     cursor: str = ""
+
+
+class ThreadChanged(Struct):
+    """Data of the event `threads.changed`: the thread, or one of its messages, was made, changed or deleted."""
+
+    thread_id: str
 
 
 class ThreadRef(Struct, forbid_unknown_fields=True):

@@ -97,7 +97,7 @@ class DownloadExtension:
         )
         return await self._follow(job.id, call) if params.wait else self._downloads.show(job)
 
-    @method("downloads.list")
+    @method("downloads.list", events={"downloads.changed": Download})
     async def list(self, params: ListDownloads) -> DownloadList:
         """All downloads, ended ones too, oldest first."""
         journal = self._downloads.journal

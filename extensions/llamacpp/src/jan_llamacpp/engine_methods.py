@@ -14,7 +14,7 @@ from .engines.errors import EngineInstallFailed, EngineInUse, EngineNotFound
 from .engines.record import EngineRecord
 from .errors import NoUsableEngine
 from .services import Services, install_report, report_to
-from .shapes import EngineId, EngineList, Explanation, InstallEngine, Verdict
+from .shapes import EngineChanged, EngineId, EngineList, Explanation, InstallEngine, Verdict
 
 if TYPE_CHECKING:
     from .selection import Selected
@@ -27,7 +27,7 @@ class EngineMethods:
 
     services: Services
 
-    @method("engines.list")
+    @method("engines.list", events={"engines.changed": EngineChanged})
     async def list(self, params: Empty) -> EngineList:
         """List the engine builds for this machine, refused ones with the reason, and what is installed."""
         from .engines import installed

@@ -23,7 +23,7 @@ from .errors import (
 )
 from .failures import EngineBroken, ModelLoadFailed, WorkerDied
 from .services import Services, report_to
-from .shapes import ImportModel, InspectedModel, LoadedModel, ModelId, ModelList, UnloadModel
+from .shapes import ImportModel, InspectedModel, LoadedModel, ModelChanged, ModelId, ModelList, UnloadModel
 
 if TYPE_CHECKING:
     from .gguf import GGUFInfo
@@ -49,7 +49,7 @@ class ModelMethods:
 
     services: Services
 
-    @method("models.list")
+    @method("models.list", events={"models.changed": ModelChanged})
     async def list(self, params: Empty) -> ModelList:
         """List the models on this machine with their state; the embedded one is first."""
         models = await anyio.to_thread.run_sync(self.services.store.list)

@@ -14,6 +14,7 @@ from .worker.protocol import ModelInfo
 __all__ = [
     "CountTokens",
     "Counted",
+    "EngineChanged",
     "EngineId",
     "EngineList",
     "Explanation",
@@ -21,6 +22,7 @@ __all__ = [
     "InspectedModel",
     "InstallEngine",
     "LoadedModel",
+    "ModelChanged",
     "ModelId",
     "ModelList",
     "UnloadModel",
@@ -34,6 +36,13 @@ class EngineId(Struct, forbid_unknown_fields=True):
     """A build's id."""
 
     id: NonEmpty
+
+
+class EngineChanged(Struct):
+    """Data of the event `engines.changed`: a build was installed or removed."""
+
+    id: str
+    installed: bool
 
 
 class InstallEngine(Struct, forbid_unknown_fields=True):
@@ -79,6 +88,14 @@ class ModelId(Struct, forbid_unknown_fields=True):
     """A model's id."""
 
     id: NonEmpty
+
+
+class ModelChanged(Struct):
+    """Data of the event `models.changed`. `error` says why a load failed."""
+
+    id: str
+    state: Literal["available", "loading", "loaded", "failed", "deleted"]
+    error: str
 
 
 class ModelList(Struct):

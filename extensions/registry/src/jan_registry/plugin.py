@@ -23,6 +23,7 @@ from .shapes import (
     ModelList,
     PhaseAnswer,
     RefreshReport,
+    RegistryChanged,
     RegistryStatus,
     Resolution,
     SearchQuery,
@@ -107,7 +108,7 @@ class RegistryExtension:
         """Ask the source for its list now. The only method that uses the network."""
         return await self._refresher.refresh()
 
-    @method("registry.status")
+    @method("registry.status", events={"registry.changed": RegistryChanged})
     async def status(self, params: Empty) -> RegistryStatus:
         """Where the list comes from, how old it is, when it is fetched next, and what went wrong."""
         listing = await self._read()

@@ -18,6 +18,7 @@ __all__ = [
     "PhaseAnswer",
     "Provenance",
     "RefreshReport",
+    "RegistryChanged",
     "RegistryStatus",
     "Resolution",
     "SearchQuery",
@@ -110,6 +111,16 @@ class RefreshReport(Struct):
     skipped: list[Skipped]
     duration: float
     provenance: Provenance
+
+
+class RegistryChanged(Struct):
+    """Data of the event `registry.changed`: another list is served. The counts are those of `RefreshReport`."""
+
+    added: int
+    removed: int
+    changed: int
+    models: int
+    digest: str
 
 
 class PhaseAnswer(Struct):
