@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["Escaped", "border", "text_of"]
+__all__ = ["Escaped", "border", "contained", "text_of"]
 
 
 class Escaped(Exception):
@@ -23,13 +23,23 @@ def border(what: str) -> Iterator[None]:
     """Turn what would reach beyond `what` into `Escaped`. Cancellation from outside passes, as it must."""
     try:
         yield
-    except SystemExit as error:
-        raise Escaped(f"{what} called sys.exit({error.code!r})") from error
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+    except (SystemExit, asyncio.CancelledError) as error:
+        inside = contained(what, error)
+        if inside is error:
             raise
-        raise Escaped(f"{what} was cancelled from within") from error
+        raise inside from error
+
+
+def contained(what: str, error: BaseException) -> BaseException:
+    """`error` as it may leave `what`: `Escaped` in place of what would reach beyond, else `error` itself. For places
+    where entering a context for each call costs too much."""
+    if isinstance(error, SystemExit):
+        return Escaped(f"{what} called sys.exit({error.code!r})")
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        if task is not None and not task.cancelling():
+            return Escaped(f"{what} was cancelled from within")
+    return error
 
 
 def text_of(error: BaseException) -> str:

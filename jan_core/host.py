@@ -24,6 +24,7 @@ from .dispatch import Dispatcher
 from .errors import MethodNotFound, StorageError
 from .events import Event, EventBus
 from .extension import State
+from .extension_methods import ExtensionMethods
 from .hooks import Hooks
 from .lifecycle import Lifecycle, unavailable
 from .loader import Source, installed
@@ -31,6 +32,8 @@ from .methods import Method, MethodTable, methods_of
 from .rpc.direct import DirectClient
 from .settings import Settings
 from .timing import Timings
+from .timing import Timings
+from .watch import Watcher
 
 if TYPE_CHECKING:
     import httpx
@@ -44,6 +47,16 @@ EVENT_BACKLOG = 1024
 memory."""
 
 
+SECTION = "core"
+"""The host's own section of the settings file."""
+
+
+class HostSettings(msgspec.Struct):
+    """`disabled`: ids of extensions that a person switched off."""
+
+    disabled: list[str] = []
+
+
 def _no_http() -> httpx.AsyncClient:
     raise RuntimeError("this host was started without an HTTP client")
 
@@ -51,8 +64,9 @@ def _no_http() -> httpx.AsyncClient:
 class Host:
     """A running house. Use it as an async context manager; leaving ends every extension.
 
-    `sources`: the extensions (default: all installed ones). `disabled`: ids that stay off. `http`: makes the shared
-    HTTP client when it is first asked for. Raises StorageError when the data folder cannot be made.
+    `sources`: the extensions (default: all installed ones). `disabled`: ids that stay off, beside those a person
+    switched off. `http`: makes the shared HTTP client when it is first asked for. `watch`: reload extensions when their
+    files change. Raises StorageError when the data folder cannot be made.
     """
 
     def __init__(
@@ -63,17 +77,22 @@ class Host:
         disabled: Iterable[str] = (),
         http: Callable[[], httpx.AsyncClient] = _no_http,
         server: ServerInfo | None = None,
+        watch: bool = False,
     ) -> None:
         self.data_dir = data_dir
         self.server = server or ServerInfo()
         self.bus = EventBus()
         self.table = MethodTable()
+        self.timings = Timings()
+        """What the calls of methods took, whoever called."""
         self.settings = Settings(data_dir / "settings.json")
-        self.lifecycle = Lifecycle(installed() if sources is None else sources, API_VERSION, frozenset(disabled))
+        off = frozenset(disabled) | frozenset(self.settings.read(SECTION, HostSettings).disabled)
+        self.lifecycle = Lifecycle(installed(live=watch) if sources is None else sources, API_VERSION, off)
         self.dispatcher = Dispatcher(self.lifecycle.hook_outcome)
         self.hooks = Hooks(self.dispatcher)
         self.timings = Timings()
         """Of methods, by name; whoever runs a call records it: `host.timings.of(method.name, generation)`."""
+        self.watcher = Watcher(self.lifecycle.extensions.values, self.lifecycle.reload) if watch else None
         self._http = http
         self._running = self._run()
 
@@ -90,7 +109,8 @@ class Host:
             self.data_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot make the data folder {self.data_dir}: {error.strerror}") from error
-        self.table.replace("core", [replace(m, owner="core") for m in methods_of(CoreMethods(self))])
+        own = methods_of(CoreMethods(self), ExtensionMethods(self))
+        self.table.replace("core", [replace(m, owner="core") for m in own])
         self.lifecycle.begin(self, self.table)
         events: asyncio.Queue[Event] = asyncio.Queue(EVENT_BACKLOG)
         dropped = 0
@@ -105,6 +125,8 @@ class Host:
 
         with self.bus.subscribe(hear):
             self.lifecycle.start_soon(self._tell_extensions(events), "jan_event")
+            if self.watcher is not None:
+                self.lifecycle.start_soon(self.watcher.run(), "watch")
             try:
                 yield
             finally:
@@ -121,6 +143,13 @@ class Host:
     def activate_startup_soon(self) -> None:
         """The same in the background: what `initialized` does, so that no client waits for it."""
         self.lifecycle.start_soon(self.lifecycle.activate_startup(), "startup")
+
+    def remember_disabled(self, id: str, off: bool) -> None:
+        """Keep for the next start whether an extension is switched off. Raises StorageError."""
+        before = set(self.settings.read(SECTION, HostSettings).disabled)
+        after = before | {id} if off else before - {id}
+        if after != before:
+            self.settings.write(SECTION, HostSettings, {"disabled": sorted(after)})
 
     def client(self, name: str = "direct") -> DirectClient:
         """A caller in this process."""

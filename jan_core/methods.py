@@ -85,6 +85,11 @@ class Method:
     deadline: float | None = None
     """Seconds one call may take; None: as long as it likes."""
 
+    @property
+    def is_async(self) -> bool:
+        """Whether the handler is an `async def`, perhaps behind decorators."""
+        return inspect.iscoroutinefunction(self.handler) or inspect.iscoroutinefunction(inspect.unwrap(self.handler))
+
     def convert(self, params: Any) -> Any:
         """Check params that are already Python values: a Struct of the right type passes as it is.
 
@@ -148,6 +153,11 @@ def _describe(handler: Handler) -> Method:
             f"{name}: a handler is (params: P) -> R or (params: P, call: Call) -> R, with annotations; "
             f"{function.__qualname__} is {inspect.signature(function)}"
         )
+    if item is not None and not inspect.iscoroutinefunction(function):
+        raise TypeError(
+            f"{name}: {function.__qualname__} has stream items and must be an `async def`: a plain one cannot wait for "
+            "a client that reads slowly"
+        )
     if not inspect.getdoc(function):
         raise TypeError(f"{name}: {function.__qualname__} needs a docstring; it is the method's documentation")
     result = hints["return"]
@@ -171,6 +181,8 @@ class MethodTable(Mapping[str, Method]):
 
     def __init__(self) -> None:
         self._methods: dict[str, Method] = {}
+        self.version = 0
+        """Counts the replacements, for whoever derives something from the table."""
 
     def __getitem__(self, name: str) -> Method:
         return self._methods[name]
@@ -192,3 +204,4 @@ class MethodTable(Mapping[str, Method]):
                 raise ValueError(f"method {m.name} is served by {table[m.name].owner or 'this extension already'}")
             table[m.name] = m
         self._methods = table
+        self.version += 1
