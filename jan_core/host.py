@@ -32,7 +32,6 @@ from .methods import Method, MethodTable, methods_of
 from .rpc.direct import DirectClient
 from .settings import Settings
 from .timing import Timings
-from .timing import Timings
 from .watch import Watcher
 
 if TYPE_CHECKING:
@@ -83,8 +82,6 @@ class Host:
         self.server = server or ServerInfo()
         self.bus = EventBus()
         self.table = MethodTable()
-        self.timings = Timings()
-        """What the calls of methods took, whoever called."""
         self.settings = Settings(data_dir / "settings.json")
         off = frozenset(disabled) | frozenset(self.settings.read(SECTION, HostSettings).disabled)
         self.lifecycle = Lifecycle(installed(live=watch) if sources is None else sources, API_VERSION, off)
