@@ -64,10 +64,6 @@ class InitializeResult(Struct, rename="camel"):
     schema_hash: str
 
 
-class ExtensionList(Struct):
-    extensions: list[ExtensionInfo]
-
-
 class SettingsQuery(Struct, forbid_unknown_fields=True):
     """`extension`: one section only; empty: all."""
 
@@ -178,11 +174,6 @@ class CoreMethods:
         host = self._host
         await host.lifecycle.activate_all()
         return document(host.table, title=host.server.name, version=host.server.version)
-
-    @method("extensions.list")
-    def list_extensions(self, params: Empty) -> ExtensionList:
-        """Every installed extension, its state, and what went wrong with it."""
-        return ExtensionList([e.info() for e in self._host.lifecycle.extensions.values()])
 
     @method("settings.schema")
     def settings_schema(self, params: SettingsQuery) -> SettingsSchemas:

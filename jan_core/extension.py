@@ -18,6 +18,7 @@ import msgspec
 from .border import text_of
 from .errors import ExtensionReloaded
 from .manifest import Manifest
+from .package import Snapshot, top
 
 if TYPE_CHECKING:
     from .loader import Source
@@ -48,8 +49,8 @@ class State(StrEnum):
 
 
 class Failure(msgspec.Struct, omit_defaults=True):
-    """What went wrong, as data. `stage` is discover, import, validate, settings, activate, hook, task or deactivate;
-    `file` and `line` point into the extension where that is known."""
+    """What went wrong, as data. `stage` is discover, manifest, compile, import, validate, settings, export, activate,
+    restore, hook, task, process or deactivate; `file` and `line` point into the extension where that is known."""
 
     stage: str
     type: str
@@ -59,12 +60,19 @@ class Failure(msgspec.Struct, omit_defaults=True):
     at: float = 0.0
 
     @classmethod
-    def of(cls, stage: str, error: BaseException) -> Failure:
-        """Describe an exception, pointing at the innermost line of its traceback."""
-        frames = traceback.extract_tb(error.__traceback__)
-        file, line = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
+    def of(cls, stage: str, error: BaseException, package: str = "") -> Failure:
+        """Describe an exception, pointing at the innermost line of its traceback: of `package`, where that is in it."""
+        frames = [
+            (frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
+            for frame, line in traceback.walk_tb(error.__traceback__)
+        ]
+        _, file, line = next(
+            (f for f in reversed(frames) if top(f[0]) == package), frames[-1] if frames else ("", "", 0)
+        )
         if isinstance(error, SyntaxError) and error.filename:
             file, line = error.filename, error.lineno or 0
+        elif isinstance(error, ImportError) and error.path and hasattr(error, "lineno"):
+            file, line = error.path, error.lineno
         return cls(stage, type(error).__name__, text_of(error), file, line, time.time())
 
 
@@ -122,13 +130,18 @@ class Generation:
     plugin: object
     methods: list[Method] = field(default_factory=list)
     settings_type: type[msgspec.Struct] | None = None
+    manifest: Manifest | None = None
+    snapshot: Snapshot | None = None
+    """What it was imported from."""
+    failure: Failure | None = None
+    """The last thing that went wrong in it, beside its hooks."""
     leases: set[Lease] = field(default_factory=set)
     drain_limit: float = 30.0
     """Seconds its running calls may take to end once it retires; they are revoked then, and its own tasks cancelled."""
     retiring: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to end it; see `live.live`."""
     retired: asyncio.Event = field(default_factory=asyncio.Event)
-    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+    _waiting: asyncio.Future[None] | None = None
 
     @property
     def name(self) -> str:
@@ -142,13 +155,22 @@ class Generation:
 
     def idle(self) -> None:
         """No call is inside any more; told by the last lease."""
-        self._idle.set()
-        self._idle = asyncio.Event()
+        self._settle()
 
-    async def drained(self) -> None:
-        """Wait until no call is inside. New calls must have been led elsewhere before."""
-        while self.leases:
-            await self._idle.wait()
+    def hurry(self) -> None:
+        """Wait no longer for the calls inside."""
+        self.drain_limit = 0.0
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def drained(self, limit: float) -> None:
+        """Wait until no call is inside, for `limit` seconds at most. New calls must have been led elsewhere before."""
+        if self.leases and limit > 0:
+            self._waiting = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._waiting], timeout=limit)
 
 
 @dataclass(eq=False)
@@ -162,10 +184,18 @@ class Extension:
     state: State = State.DISCOVERED
     failure: Failure | None = None
     current: Generation | None = None
+    draining: Generation | None = None
+    """The one before, while calls are inside it. There is never a third."""
     generations: int = 0
     """How many were staged so far; the next one gets the next number."""
     activating: asyncio.Task[Generation] | None = None
     """The activation under way, which every caller that needs the extension waits for."""
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever brings a generation up or takes one out."""
+    previous: Snapshot | None = None
+    """The code that served before the current generation's."""
+    leaks: list[str] = field(default_factory=list)
+    """What retired generations left behind, the latest last."""
 
     def fail(self, failure: Failure) -> None:
         self.state, self.failure = State.FAILED, failure
@@ -178,21 +208,28 @@ class Extension:
             version=self.version,
             state=self.state.value,
             generation=self.current.number if self.current else 0,
+            package=self.source.origin,
             activation=manifest.activation if manifest else "",
+            isolation=manifest.isolation if manifest else "none",
             permissions=manifest.permissions if manifest else [],
             methods=sorted(m.name for m in self.current.methods) if self.current else [],
             failure=self.failure,
+            leaks=self.leaks,
         )
 
 
 class ExtensionInfo(msgspec.Struct, omit_defaults=True):
-    """One row of `extensions.list`. `generation` is 0 until something of it was loaded."""
+    """One row of `extensions.list`. `generation` is 0 while nothing of it is loaded; `package` is what provides it;
+    `leaks` are what retired generations left in the process."""
 
     id: str
     version: str
     state: str
     generation: int
+    package: str = ""
     activation: str = ""
+    isolation: str = "none"
     permissions: list[str] = []
     methods: list[str] = []
     failure: Failure | None = None
+    leaks: list[str] = []

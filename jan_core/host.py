@@ -18,6 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from . import API_VERSION
 from .core_methods import CoreMethods, ServerInfo
 from .dispatch import Dispatcher
@@ -123,7 +125,7 @@ class Host:
         with self.bus.subscribe(hear):
             self.lifecycle.start_soon(self._tell_extensions(events), "jan_event")
             if self.watcher is not None:
-                self.lifecycle.start_soon(self.watcher.run(), "watch")
+                self.lifecycle.start_soon(self.watcher.run(self.bus), "watch")
             try:
                 yield
             finally:

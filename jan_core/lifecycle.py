@@ -1,8 +1,8 @@
-"""Moves extensions from state to state: discovered → staged → active → draining → retired, or failed.
+"""Moves extensions from state to state: discovered → staged → active → draining → retired; disabled, failed.
 
 Every failure becomes data on the extension's record; nothing here raises for what an extension does. `loader.py`
-makes a generation, `live.py` keeps it; this decides when, and swaps it in without an await so that nobody sees half a
-change.
+makes a generation, `generations.py` brings it up, swaps it in and sees it off; this decides when. Replacing one that
+serves is `reload.py`'s.
 """
 
 from __future__ import annotations
@@ -10,38 +10,37 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .dispatch import FAILURES_BEFORE_QUARANTINE
-from .errors import ExtensionUnavailable, MethodNotFound, ShuttingDown
-from .events import Event
+from .errors import ExtensionNotFound, ExtensionUnavailable, MethodNotFound, ShuttingDown
 from .extension import Extension, Failure, Generation, State
-from .loader import Source, StageError, stage
+from .generations import Generations, keep
+from .loader import Source, StageError
 from .manifest import Manifest, ManifestError
-from .methods import MethodTable
+from .reload import Reloads
 
 if TYPE_CHECKING:
     from .live import House
+    from .methods import MethodTable
 
-__all__ = ["Lifecycle"]
+__all__ = ["CORE_PREFIXES", "Lifecycle", "unavailable"]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-STAGE_LIMIT = 30.0
-"""Seconds for the import of one extension: a cold disk is slow, a hung import must not hold the others up for ever."""
-
-RETIRE_LIMIT = 1.0
-"""Seconds for one extension's clean-up: the process must be gone 3 s after its client."""
 
 DRAIN_AT_END = 0.5
 """Seconds for what is still inside an extension when the host ends: peers have ended their requests before."""
 
+SETTLE = 2.0
+"""Seconds that `disable` waits for the calls inside before it answers; they may go on draining after that."""
+
 CORE_PREFIXES = ("extensions.", "rpc.", "settings.", "system.")
 """Method names that are the host's own."""
+
+OFF = (State.DISABLED, State.FAILED, State.QUARANTINED)
 
 
 class Lifecycle:
@@ -51,18 +50,18 @@ class Lifecycle:
         self.extensions: dict[str, Extension] = {}
         self._api_version = api_version
         self._background: set[asyncio.Task[Any]] = set()
-        self._lives: set[asyncio.Task[None]] = set()
         self._ending = False
         for source in sources:
             self._discover(source, disabled)
 
     def begin(self, house: House, table: MethodTable) -> None:
         """Attach what active extensions live in. Called once, by the host."""
-        self._house, self._table = house, table
+        self.generations = Generations(house, table, self.schema_hash)
+        self.reloads = Reloads(self, self._api_version)
 
     def start_soon(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run something in the background until it ends or the host does."""
-        return _keep(self._background, asyncio.create_task(work, name=name))
+        return keep(self._background, asyncio.create_task(work, name=name))
 
     async def end(self) -> None:
         """End what runs in the background, then every extension. Nothing is activated any more."""
@@ -70,10 +69,12 @@ class Lifecycle:
         await _cancel(self._background)
         async with asyncio.TaskGroup() as group:
             for extension in self.extensions.values():
-                group.create_task(self._retire(extension, State.RETIRED, DRAIN_AT_END))
-        await _cancel(self._lives)
+                group.create_task(self.generations.end(extension, DRAIN_AT_END))
+        await _cancel(self.generations.lives)
 
-    def _discover(self, source: Source, disabled: frozenset[str]) -> None:
+    # -- what there is ----------------------------------------------------------------------------------------------
+
+    def _discover(self, source: Source, disabled: frozenset[str]) -> Extension:
         id = source.id
         if id in self.extensions:
             # The first one keeps the id, so that a stranger cannot switch it off by claiming the same.
@@ -81,30 +82,63 @@ class Lifecycle:
             extension = self.extensions[id] = Extension(id, source)
             kept = self.extensions[source.id].source.origin
             extension.fail(Failure("discover", "Duplicate", f"the id {source.id!r} is that of {kept} already"))
-            return
+            return extension
         extension = self.extensions[id] = Extension(id, source)
+        self._read_manifest(extension)
+        if source.id in disabled and extension.state is State.DISCOVERED:
+            extension.state = State.DISABLED
+        return extension
+
+    def _read_manifest(self, extension: Extension) -> None:
+        """Make it DISCOVERED, or FAILED."""
+        extension.state, extension.failure = State.DISCOVERED, None
         try:
-            extension.manifest, extension.version = source.manifest(self._api_version)
-            self._check_claims(extension.manifest)
+            extension.manifest, extension.version = extension.source.manifest(self._api_version)
+            self.check_claims(extension.id, extension.manifest)
         except Exception as error:
             # Whatever a package made of its manifest: the host starts.
             extension.manifest = None
             extension.fail(Failure.of("discover", error))
-        if source.id in disabled and extension.state is State.DISCOVERED:
-            extension.state = State.DISABLED
 
-    def _check_claims(self, manifest: Manifest) -> None:
+    def check_claims(self, id: str, manifest: Manifest) -> None:
         """Refuse prefixes that reach into somebody else's. Raises ManifestError."""
         taken = dict.fromkeys(CORE_PREFIXES, "core")
         for other in self.extensions.values():
-            if other.manifest is not None and other.manifest is not manifest:
+            if other.manifest is not None and other.id != id:
                 taken |= dict.fromkeys(other.manifest.methods, other.id)
         for prefix in manifest.methods:
             for theirs, owner in taken.items():
                 if prefix.startswith(theirs) or theirs.startswith(prefix):
                     raise ManifestError(f"the method prefix {prefix!r} reaches into {theirs!r} of {owner}")
 
-    # -- looking up -------------------------------------------------------------------------------------------------
+    async def add(self, source: Source) -> Extension:
+        """Take in an extension that came while the host runs, and start it if it starts with the application.
+
+        One of the same id is replaced when it is off, and otherwise keeps the id.
+        """
+        there = self.extensions.get(source.id)
+        if there is not None and there.state in OFF:
+            del self.extensions[source.id]
+        extension = self._discover(source, frozenset())
+        self.generations.announce(extension)
+        if extension.manifest is not None and extension.manifest.activation == "startup":
+            await self._try(extension)
+        return extension
+
+    async def remove(self, id: str) -> None:
+        """End an extension and forget it. Raises ExtensionNotFound."""
+        extension = self.find(id)
+        await self._take_out(extension, State.RETIRED)
+        self.extensions.pop(id, None)
+        self.generations.announce(extension)
+
+    def find(self, id: str) -> Extension:
+        """The extension of this id. Raises ExtensionNotFound."""
+        try:
+            return self.extensions[id]
+        except KeyError:
+            known = ", ".join(sorted(self.extensions)) or "none"
+            raise ExtensionNotFound(f"no extension {id!r}; there are: {known}", extension=id) from None
 
     def owner_of(self, method: str) -> Extension:
         """The extension that would serve a method. Raises MethodNotFound."""
@@ -117,7 +151,7 @@ class Lifecycle:
         """Identifies the methods this host can serve: it changes when an extension comes, goes, changes version or is
         reloaded. Known without importing any of them."""
         rows = [
-            (e.id, e.version, e.state not in (State.DISABLED, State.FAILED, State.QUARANTINED), max(e.generations, 1))
+            (e.id, e.version, e.state not in OFF, e.current.number if e.current else 1)
             for e in self.extensions.values()
         ]
         return hashlib.sha256(msgspec.json.encode([self._api_version, rows])).hexdigest()[:16]
@@ -134,10 +168,13 @@ class Lifecycle:
 
     async def _activate_where(self, wanted: Callable[[Manifest], bool]) -> None:
         chosen = [e for e in self.extensions.values() if e.manifest and wanted(e.manifest)]
-        outcomes = await asyncio.gather(*(self.activate(e) for e in chosen), return_exceptions=True)
-        for extension, outcome in zip(chosen, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                log.debug("%s stays %s: %s", extension.id, extension.state, outcome)
+        await asyncio.gather(*(self._try(e) for e in chosen))
+
+    async def _try(self, extension: Extension) -> None:
+        try:
+            await self.activate(extension)
+        except (ExtensionUnavailable, MethodNotFound, ShuttingDown) as error:
+            log.debug("%s stays %s: %s", extension.id, extension.state, error)
 
     async def activate(self, extension: Extension) -> Generation:
         """Make an extension serve, if it does not yet. Raises ExtensionUnavailable with the reason.
@@ -149,6 +186,7 @@ class Lifecycle:
         if self._ending:
             raise ShuttingDown("the host is shutting down")
         if extension.activating is None and extension.state is State.DISCOVERED:
+            extension.state, extension.failure = State.STAGED, None
             extension.activating = self.start_soon(self._activate(extension), f"activate {extension.id}")
             extension.activating.add_done_callback(_retrieve)
         if extension.activating is None:
@@ -156,93 +194,50 @@ class Lifecycle:
         return await asyncio.shield(extension.activating)
 
     async def _activate(self, extension: Extension) -> Generation:
-        extension.state, extension.failure = State.STAGED, None
         try:
-            generation = await self._bring_up(extension)
-            self._commit(extension, generation)
-            return generation
+            async with extension.changing:
+                assert extension.manifest is not None
+                staged = await self.generations.stage(extension, extension.manifest)
+                generation = await self.generations.activate(extension, staged)
+                self.generations.commit(extension, generation)
+                return generation
         except asyncio.CancelledError:  # the host ends
             extension.state = State.RETIRED
             raise ShuttingDown("the host is shutting down") from None
         except Exception as error:
             failure = error.failure if isinstance(error, StageError) else Failure.of("validate", error)
             extension.fail(failure)
-            log.warning("extension %s failed at %s: %s", extension.id, failure.stage, failure.message)
-            self._announce(extension, [])
+            extension_log(extension.id).warning("failed at %s: %s", failure.stage, failure.message)
+            self.generations.announce(extension)
             raise unavailable(extension) from error
         finally:
             extension.activating = None
 
-    async def _bring_up(self, extension: Extension) -> Generation:
-        import anyio  # here: nothing is brought up before `initialize` is answered, and this takes 30 ms
-        import anyio.to_thread
+    async def enable(self, extension: Extension) -> None:
+        """The way back from DISABLED, FAILED and QUARANTINED: read it anew and start it. What fails is recorded."""
+        if extension.state in OFF:
+            self._read_manifest(extension)
+            if extension.manifest is not None:
+                await self._try(extension)
+            else:
+                self.generations.announce(extension)
 
-        from .live import live
-
-        assert extension.manifest is not None
-        extension.generations += 1
-        try:
-            with anyio.fail_after(STAGE_LIMIT):
-                generation = await anyio.to_thread.run_sync(
-                    stage, extension.source, extension.manifest, extension.generations, abandon_on_cancel=True
-                )
-        except TimeoutError:
-            message = f"the import did not end within {STAGE_LIMIT:g} s"
-            raise StageError(Failure("import", "TimeoutError", message)) from None
-
-        def failed(failure: Failure) -> None:
-            extension.failure = failure
-
-        started: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
-        life = live(self._house, generation, failed, started)
-        living = _keep(self._lives, asyncio.create_task(life, name=generation.name))
-        try:
-            failure = await asyncio.shield(started)
-        except asyncio.CancelledError:
-            living.cancel()
-            raise
-        if failure is not None:
-            raise StageError(failure)
-        return generation
-
-    def _commit(self, extension: Extension, generation: Generation) -> None:
-        """Swap a generation in, whole or not at all. No await in here: callers see the old state or the new one."""
-        old = extension.current
-        try:
-            self._house.dispatcher.swap(old, generation)
-            try:
-                self._table.replace(extension.id, generation.methods)
-            except ValueError:
-                self._house.dispatcher.swap(generation, old)
-                raise
-        except Exception:
-            generation.retiring.set()
-            raise
-        extension.current, extension.state = generation, State.ACTIVE
-        self._announce(extension, [m.name for m in generation.methods])
+    async def reload(self, extension: Extension) -> None:
+        """Serve what is on disk; see `Reloads.reload`. One that nobody has called yet need not be started for it."""
+        if extension.state not in (State.DISCOVERED, State.DISABLED):
+            await self.reloads.reload(extension)
 
     # -- down -------------------------------------------------------------------------------------------------------
 
-    async def _retire(self, extension: Extension, state: State, drain: float) -> None:
-        generation = extension.current
-        if generation is None:
-            return
-        self._take_out(extension, generation, drain)
-        try:
-            async with asyncio.timeout(drain + RETIRE_LIMIT):
-                await generation.retired.wait()
-        except TimeoutError:
-            log.warning("%s did not end within %g s", generation.name, drain + RETIRE_LIMIT)
-        if extension.current is generation:
-            extension.current, extension.state = None, state
+    async def disable(self, extension: Extension) -> None:
+        """Lead no call into it any more, and end it. Returns when it has ended, or is draining."""
+        await self._take_out(extension, State.DISABLED)
 
-    def _take_out(self, extension: Extension, generation: Generation, drain: float) -> None:
-        """Lead nobody into a generation any more, and let it end. No await in here."""
-        self._table.replace(extension.id, [])
-        self._house.dispatcher.swap(generation, None)
-        extension.state = State.DRAINING
-        generation.drain_limit = drain
-        generation.retiring.set()
+    async def _take_out(self, extension: Extension, state: State) -> None:
+        async with extension.changing:
+            going = self.generations.take_out(extension, state)
+        if going is not None:
+            await asyncio.wait([going], timeout=SETTLE)
 
     def hook_outcome(self, generation: Generation, failure: Failure | None, in_row: int) -> None:
         """Record a failed hook, or that it works again; after several failures in a row: quarantine."""
@@ -251,34 +246,23 @@ class Lifecycle:
             return
         extension.failure = failure
         if in_row >= FAILURES_BEFORE_QUARANTINE and extension.state is State.ACTIVE:
-            log.error("extension %s is quarantined after %d failures in a row", extension.id, in_row)
+            extension_log(extension.id).error(
+                "quarantined after %d failures in a row; enable or reload it to go on", in_row
+            )
             self.start_soon(self._quarantine(extension, generation), f"quarantine {extension.id}")
 
     async def _quarantine(self, extension: Extension, generation: Generation) -> None:
-        if extension.current is generation and extension.state is State.ACTIVE:
-            await self._retire(extension, State.QUARANTINED, generation.drain_limit)
-            self._announce(extension, [], [m.name for m in generation.methods])
-
-    def _announce(self, extension: Extension, added: list[str], removed: list[str] | None = None) -> None:
-        data = {
-            "id": extension.id,
-            "state": extension.state.value,
-            "generation": extension.current.number if extension.current else 0,
-            "methodsAdded": sorted(added),
-            "methodsRemoved": sorted(removed or []),
-            "schemaHash": self.schema_hash(),
-        }
-        self._house.bus.emit(Event("extensions.changed", data))
+        async with extension.changing:
+            if extension.current is generation:  # a reload may have mended it meanwhile
+                self.generations.take_out(extension, State.QUARANTINED)
 
 
-def _keep(tasks: set[asyncio.Task[T]], task: asyncio.Task[T]) -> asyncio.Task[T]:
-    """Hold on to a task while it runs: the loop itself keeps only a weak reference."""
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-    return task
+def extension_log(id: str) -> logging.Logger:
+    """Where what concerns one extension is logged: the logger of its own context."""
+    return logging.getLogger(f"jan.{id}")
 
 
-async def _cancel(tasks: Collection[asyncio.Task[Any]]) -> None:
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks and give them a moment to end."""
     running = list(tasks)
     for task in running:

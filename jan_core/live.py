@@ -10,12 +10,14 @@ import asyncio
 import functools
 import inspect
 import logging
+import typing
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from .border import border
@@ -129,15 +131,16 @@ async def live(
     generation: Generation,
     on_failure: Callable[[Failure], None],
     started: asyncio.Future[Failure | None],
+    state: Any = None,
 ) -> None:
     """Activate a generation, tell through `started` how that went, and see it through to its end.
 
-    `started` gets None when it is up, else the failure; what failed is disposed of first.
+    `state` is what the generation before handed over. `started` gets None when it is up, else the failure; what failed
+    is disposed of first.
     """
     try:
-        failure = await _live(house, generation, on_failure, started)
+        failure = await _live(house, generation, on_failure, started, state)
         if failure is not None and not started.done():
-            failure.stage = "activate"
             started.set_result(failure)
     finally:
         generation.retired.set()
@@ -150,37 +153,61 @@ async def _live(
     generation: Generation,
     on_failure: Callable[[Failure], None],
     started: asyncio.Future[Failure | None],
+    state: Any,
 ) -> Failure | None:
-    failure: Failure | None = None
     # The disposers are entered before the tasks, so that they run after them: what a task uses outlives it.
     async with _bounded(CLEANUP_LIMIT) as disposers, anyio.create_task_group() as group:
         context = LiveContext(house, generation, LiveTasks(group, generation, on_failure), disposers)
-        try:
-            context.data_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            failure = Failure.of("activate", error)
-        if failure is None:
-            outcome = await house.dispatcher.single(generation, "jan_activate", ctx=context)
-            failure = outcome.failure if outcome else None
+        failure = await _activate(house, generation, context)
+        activated = failure is None
+        if failure is None and state is not None:
+            failure = await _restore(house, generation, state)
         if failure is None:
             if not started.done():
                 started.set_result(None)
             await generation.retiring.wait()
-            with anyio.move_on_after(generation.drain_limit):
-                await generation.drained()
+            await generation.drained(generation.drain_limit)
             if generation.leases:
                 # What is still inside may be its own tasks, calling its own methods: they would wait for each other.
                 group.cancel_scope.cancel()
                 for lease in tuple(generation.leases):
                     lease.revoke()
-                with anyio.move_on_after(REVOKE_LIMIT, shield=True):
-                    await generation.drained()
+                with anyio.CancelScope(shield=True):
+                    await generation.drained(REVOKE_LIMIT)
+        if activated:
             with anyio.CancelScope(shield=True):
                 outcome = await house.dispatcher.single(generation, "jan_deactivate", ctx=context)
             if outcome and outcome.failure:
                 outcome.failure.stage = "deactivate"
                 on_failure(outcome.failure)
         group.cancel_scope.cancel()
+    return failure
+
+
+async def _activate(house: House, generation: Generation, context: LiveContext) -> Failure | None:
+    try:
+        context.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return Failure.of("activate", error)
+    outcome = await house.dispatcher.single(generation, "jan_activate", ctx=context)
+    return outcome.failure and _at("activate", outcome.failure) if outcome else None
+
+
+async def _restore(house: House, generation: Generation, state: Any) -> Failure | None:
+    """Hand over state, as the type that the implementation asks for: fields it does not know are left out, those that
+    are missing get their defaults."""
+    restore = getattr(generation.plugin, "jan_restore_state", None)
+    try:
+        hints = list(typing.get_type_hints(restore).values()) if restore else []
+        kind = hints[0] if hints else Any
+        outcome = await house.dispatcher.single(generation, "jan_restore_state", state=msgspec.convert(state, kind))
+    except (msgspec.ValidationError, NameError, TypeError) as error:
+        return Failure.of("restore", error)
+    return outcome.failure and _at("restore", outcome.failure) if outcome else None
+
+
+def _at(stage: str, failure: Failure) -> Failure:
+    failure.stage = stage
     return failure
 
 

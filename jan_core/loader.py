@@ -6,9 +6,12 @@ Making a staged generation serve is `lifecycle.py`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -16,10 +19,11 @@ import msgspec
 from . import manifest as manifests
 from .dispatch import validate_plugin
 from .extension import Failure, Generation
-from .manifest import Manifest
+from .manifest import Manifest, ManifestError
 from .methods import Method
+from .package import NativeCode, Snapshot, drop, qualified
 
-__all__ = ["EntryPointSource", "Source", "StageError", "installed", "stage"]
+__all__ = ["DependenciesChanged", "PackageSource", "Source", "StageError", "folder_source", "installed", "stage"]
 
 
 class Source(Protocol):
@@ -33,42 +37,146 @@ class Source(Protocol):
         """Who provides it, as a person would recognise it: the package's name."""
         ...
 
+    @property
+    def watched(self) -> Sequence[Path]:
+        """The folders and files it consists of. Empty: it cannot change while the process runs."""
+        ...
+
     def manifest(self, api_version: str) -> tuple[Manifest, str]:
         """The manifest and the version, without importing anything. Raises ManifestError."""
         ...
 
-    def load(self, generation: int) -> object:
-        """Import the source and make the plugin object. May raise anything."""
+    def read(self, previous: Snapshot | None) -> Snapshot | None:
+        """Its code as it stands now, compiled, for a generation after the first; None when there is no code to read.
+
+        Raises SyntaxError, SelfImport, NativeCode, OSError.
+        """
+        ...
+
+    def load(self, number: int, snapshot: Snapshot | None) -> tuple[object, Snapshot | None]:
+        """Make the plugin object of generation `number` from `snapshot` (None: whatever is there). May raise anything.
+
+        Returns it and the snapshot that says what was loaded.
+        """
+        ...
+
+    def release(self, number: int) -> None:
+        """Forget what was imported for generation `number`."""
         ...
 
 
-class EntryPointSource:
-    """An installed distribution, found through its entry point."""
+class DependenciesChanged(ManifestError):
+    """The project depends on other packages than it did when the process began."""
 
-    def __init__(self, entry: EntryPoint) -> None:
-        self._entry = entry
+
+class PackageSource:
+    """A package with a manifest: an installed distribution, or a project's folder.
+
+    `entry` is `module:attribute`, a class (which is instantiated) or an object. The first generation of an installed
+    package is imported under its ordinary name, as debuggers and tests expect, unless it is `live`: being edited, so
+    that even code imported late must be of the generation that asks for it.
+    """
+
+    def __init__(self, id: str, entry: str, *, root: Path | None = None, file: Path | None = None, live: bool) -> None:
+        module, _, self._attribute = entry.partition(":")
+        self.origin, _, self._module = module.partition(".")
+        self._id, self._root, self._file, self.live = id, root, file, live
+        self._dependencies: tuple[str, ...] | None = None
+        self._plain: set[str] = set()
+
+    @classmethod
+    def of(cls, entry: EntryPoint) -> PackageSource:
+        """The source behind an installed entry point."""
+        return cls(entry.name, entry.value.partition("[")[0].strip(), live=False)
 
     @property
     def id(self) -> str:
-        return self._entry.name
+        return self._id
 
     @property
-    def origin(self) -> str:
-        return self._entry.value.partition(":")[0].partition(".")[0]
+    def root(self) -> Path:
+        """The package's folder. Raises ManifestError."""
+        return self._root or manifests.find_package(self.origin)
+
+    @property
+    def file(self) -> Path:
+        """The manifest file. Raises ManifestError."""
+        return self._file or manifests.manifest_file(self.root)
+
+    @property
+    def watched(self) -> Sequence[Path]:
+        try:
+            return [self.root, self.file]
+        except ManifestError:
+            return []
 
     def manifest(self, api_version: str) -> tuple[Manifest, str]:
-        return manifests.read_manifest(self._entry, api_version=api_version)
+        project = manifests.read_manifest(self.file, api_version=api_version, id=self._id)
+        if self._dependencies is None:
+            self._dependencies = project.dependencies
+        elif self._dependencies != project.dependencies:
+            raise DependenciesChanged(f"the dependencies of {self._id} have changed; restart to take them over")
+        return project.manifest, project.version
 
-    def load(self, generation: int) -> object:
-        """The first generation is imported under its ordinary name, as debuggers and tests expect."""
-        loaded = self._entry.load()
-        return loaded() if isinstance(loaded, type) else loaded
+    def read(self, previous: Snapshot | None) -> Snapshot:
+        return Snapshot.take(self.origin, self.root, [self.file], previous=previous)
+
+    def load(self, number: int, snapshot: Snapshot | None) -> tuple[object, Snapshot | None]:
+        if snapshot is None and (number > 1 or self.live):
+            snapshot = self.read(None)
+        if snapshot is not None:
+            module = snapshot.load(number, self._module)
+        else:
+            snapshot = self._seen()
+            before = set(sys.modules)
+            module = importlib.import_module(f"{self.origin}.{self._module}" if self._module else self.origin)
+            self._plain = {m for m in set(sys.modules) - before if m.partition(".")[0] == self.origin}
+        found: Any = module
+        for name in filter(None, self._attribute.split(".")):
+            found = getattr(found, name)
+        return found() if isinstance(found, type) else found, snapshot
+
+    def release(self, number: int) -> None:
+        drop(qualified(self.origin, number))
+        if self._plain:  # what was there before us is somebody else's too
+            drop(self.origin)
+            self._plain = set()
+
+    def _seen(self) -> Snapshot | None:
+        try:
+            return Snapshot.take(self.origin, self.root, [self.file], compiled=False)
+        except NativeCode:
+            return None
 
 
-def installed() -> list[Source]:
-    """Every extension installed here, by id; where two claim one id, the package named after it comes first."""
-    sources = [EntryPointSource(entry) for entry in manifests.discover()]
+def installed(*, live: bool = False) -> list[Source]:
+    """Every extension installed here, by id; where two claim one id, the package named after it comes first.
+
+    `live`: those whose code lies in a project's folder (editable installs) are loaded so that they can be edited.
+    """
+    sources = [PackageSource.of(entry) for entry in manifests.discover()]
+    for source in sources:
+        source.live = live and any(path.name == "pyproject.toml" for path in source.watched)
     return sorted(sources, key=lambda s: (s.id, s.origin != f"jan_{s.id}", s.origin))
+
+
+def folder_source(folder: Path) -> Source:
+    """The extension in a project's folder, installed or not; its code can be edited while it runs.
+
+    Raises ManifestError when there is no extension in it.
+    """
+    from . import API_VERSION
+
+    project = manifests.read_manifest(folder / "pyproject.toml", api_version=API_VERSION)
+    id = project.manifest.id
+    if id not in project.entry_points:
+        raise ManifestError(f'{project.path}: no entry point {id!r} in [project.entry-points."{manifests.GROUP}"]')
+    entry = project.entry_points[id]
+    package = entry.partition(":")[0].partition(".")[0]
+    for root in (folder / "src" / package, folder / package):
+        if root.is_dir():
+            return PackageSource(id, entry, root=root.resolve(), file=project.path.resolve(), live=True)
+    raise ManifestError(f"{folder}: there is no package {package}, neither in src/ nor beside pyproject.toml")
 
 
 class StageError(Exception):
@@ -79,17 +187,27 @@ class StageError(Exception):
         self.failure = failure
 
 
-def stage(source: Source, manifest: Manifest, number: int) -> Generation:
+def stage(source: Source, manifest: Manifest, number: int, snapshot: Snapshot | None = None) -> Generation:
     """Import one generation and check everything about it that can be checked without running it.
 
-    Raises StageError.
+    Raises StageError; nothing of it is left in the process then.
     """
-    plugin = _guard("import", source.load, number)
-    generation = Generation(source.id, number, plugin)
-    _guard("validate", validate_plugin, plugin, generation.name)
-    generation.methods = _guard("validate", _methods, plugin, manifest, generation)
-    generation.settings_type = _guard("settings", _settings, plugin)
+    plugin, seen = _guard("import", source.load, number, snapshot)
+    generation = Generation(source.id, number, plugin, snapshot=seen, manifest=manifest)
+    try:
+        _guard("validate", validate_plugin, plugin, generation.name)
+        generation.methods = _guard("validate", _methods, plugin, manifest, generation)
+        generation.settings_type = _guard("settings", _settings, plugin)
+    except StageError:
+        source.release(number)
+        raise
     return generation
+
+
+def read(source: Source, api_version: str, previous: Snapshot | None) -> tuple[Manifest, str, Snapshot | None]:
+    """What a source consists of now: manifest, version, and compiled code. Raises StageError."""
+    manifest, version = _guard("manifest", source.manifest, api_version)
+    return manifest, version, _guard("compile", source.read, previous)
 
 
 def _methods(plugin: Any, manifest: Manifest, generation: Generation) -> list[Method]:

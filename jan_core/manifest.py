@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -19,7 +20,16 @@ import msgspec
 
 from .versions import satisfies
 
-__all__ = ["GROUP", "Manifest", "ManifestError", "discover", "read_manifest"]
+__all__ = [
+    "GROUP",
+    "Manifest",
+    "ManifestError",
+    "Project",
+    "discover",
+    "find_package",
+    "manifest_file",
+    "read_manifest",
+]
 
 GROUP = "jan.extensions"
 """The entry point group; an entry's name is the extension's id, its value the class to instantiate."""
@@ -52,8 +62,10 @@ class Manifest(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, kw_on
         return any(method.startswith(prefix) for prefix in self.methods)
 
 
-class _Project(msgspec.Struct):
+class _Project(msgspec.Struct, rename="kebab"):
     version: str = "0"
+    dependencies: list[str] = []
+    entry_points: dict[str, dict[str, str]] = {}
 
 
 class _Jan(msgspec.Struct):
@@ -79,43 +91,59 @@ def discover(group: str = GROUP) -> Iterator[EntryPoint]:
     yield from entry_points(group=group)
 
 
-def read_manifest(entry: EntryPoint, *, api_version: str) -> tuple[Manifest, str]:
-    """Read and check the manifest behind an entry point; returns it and the distribution's version.
+@dataclass(frozen=True)
+class Project:
+    """What a manifest file says: the manifest, and what its distribution is. `entry_points` are those of our group."""
+
+    path: Path
+    manifest: Manifest
+    version: str
+    dependencies: tuple[str, ...]
+    entry_points: dict[str, str]
+
+
+def read_manifest(path: Path, *, api_version: str, id: str = "") -> Project:
+    """Read and check a manifest file; `id` is what it must name, as the entry point does.
 
     Raises ManifestError when there is none, when it does not fit, or when the extension does not support this host.
     """
-    path = _manifest_file(entry.module.partition(".")[0])
     try:
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ManifestError(f"{path}: {error}") from error
     try:
-        project = msgspec.convert(document, _Document)
-        manifest = project.tool.jan.extension
+        parsed = msgspec.convert(document, _Document)
+        manifest = parsed.tool.jan.extension
         if manifest is None:
             raise ManifestError(f"{path}: no table [tool.jan.extension]")
         supported = satisfies(api_version, manifest.requires_core)
     except (msgspec.ValidationError, ValueError) as error:
         raise ManifestError(f"{path}: {error}") from error
-    if not _ID.fullmatch(manifest.id) or manifest.id != entry.name:
-        raise ManifestError(f"{path}: id {manifest.id!r} must be the entry point's name, {entry.name!r}")
+    if not _ID.fullmatch(manifest.id) or (id and manifest.id != id):
+        raise ManifestError(f"{path}: id {manifest.id!r} must be the entry point's name, {id or 'in small letters'!r}")
     if not supported:
         raise ManifestError(
-            f"{entry.name} requires host API {manifest.requires_core}, this host has {api_version}; "
+            f"{manifest.id} requires host API {manifest.requires_core}, this host has {api_version}; "
             "update the extension or the application"
         )
-    return manifest, project.project.version
+    project = parsed.project
+    return Project(path, manifest, project.version, tuple(project.dependencies), project.entry_points.get(GROUP, {}))
 
 
-def _manifest_file(package: str) -> Path:
-    spec = PathFinder.find_spec(package)
+def find_package(name: str) -> Path:
+    """The folder of an installed package, without importing it. Raises ManifestError."""
+    spec = PathFinder.find_spec(name)
     locations = list(spec.submodule_search_locations or []) if spec else []
     if not locations:
-        raise ManifestError(f"package {package} is not there, or is a single module")
-    root = Path(locations[0])
+        raise ManifestError(f"package {name} is not there, or is a single module")
+    return Path(locations[0])
+
+
+def manifest_file(root: Path) -> Path:
+    """The manifest of the package in folder `root`. Raises ManifestError."""
     # Beside the code in a wheel; in an editable install the package lies in the project, or in its src/ folder.
     candidates = [root / "jan-extension.toml", root.parent / "pyproject.toml", root.parent.parent / "pyproject.toml"]
     for path in candidates:
         if path.is_file():
             return path
-    raise ManifestError(f"package {package} carries no jan-extension.toml")
+    raise ManifestError(f"package {root.name} carries no jan-extension.toml")

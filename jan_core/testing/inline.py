@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..manifest import Manifest
+
+if TYPE_CHECKING:
+    from ..package import Snapshot
 
 __all__ = ["InlineSource"]
 
 
 class InlineSource:
-    """A `loader.Source` without a package.
+    """A `loader.Source` without files.
 
-    `plugin` is an instance, or a class to make one of. `methods` are the prefixes it owns.
+    `plugin` is a class, of which each generation gets an instance, or an instance that all of them share. `methods` are
+    the prefixes it owns.
     """
 
+    watched: Sequence[Path] = ()
+    origin = "inline"
+
     def __init__(self, id: str, plugin: Any, methods: Iterable[str] = (), activation: Any = "startup") -> None:
-        self._id, self._plugin = id, plugin
+        self.id, self.plugin = id, plugin
         self._manifest = Manifest(id=id, requires_core=">=1", methods=list(methods), activation=activation)
-
-    @property
-    def id(self) -> str:
-        return self._id
-
-    @property
-    def origin(self) -> str:
-        return "inline"
 
     def manifest(self, api_version: str) -> tuple[Manifest, str]:
         return self._manifest, "0"
 
-    def load(self, generation: int) -> object:
-        return self._plugin() if isinstance(self._plugin, type) else self._plugin
+    def read(self, previous: Snapshot | None) -> Snapshot | None:
+        return None
+
+    def load(self, number: int, snapshot: Snapshot | None) -> tuple[object, Snapshot | None]:
+        return self.plugin() if isinstance(self.plugin, type) else self.plugin, None
+
+    def release(self, number: int) -> None:
+        pass

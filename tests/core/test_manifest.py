@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jan_core.manifest import ManifestError, read_manifest
+from jan_core.loader import PackageSource
+from jan_core.manifest import Manifest, ManifestError
 from jan_core.versions import parse_version, satisfies
 
 GOOD = (
@@ -26,6 +27,10 @@ def package(folder: Path, text: str | None, where: str = "hello_pkg/jan-extensio
     return EntryPoint("hello", "hello_pkg.plugin:Hello", "jan.extensions")
 
 
+def read(entry: EntryPoint) -> tuple[Manifest, str]:
+    return PackageSource.of(entry).manifest("1.0")
+
+
 @pytest.fixture(autouse=True)
 def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -33,7 +38,7 @@ def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("where", ["hello_pkg/jan-extension.toml", "pyproject.toml"])
 def test_the_manifest_is_read_from_wheel_or_project_without_importing(tmp_path: Path, where: str) -> None:
-    manifest, version = read_manifest(package(tmp_path, GOOD, where), api_version="1.0")
+    manifest, version = read(package(tmp_path, GOOD, where))
     assert (manifest.id, manifest.methods, manifest.activation, version) == ("hello", ["hello."], "on-method", "2.3")
     assert "hello_pkg" not in sys.modules
 
@@ -58,12 +63,12 @@ def test_the_manifest_is_read_from_wheel_or_project_without_importing(tmp_path: 
 )
 def test_a_manifest_that_does_not_fit_says_where_and_why(tmp_path: Path, text: str | None, says: str) -> None:
     with pytest.raises(ManifestError, match=says):
-        read_manifest(package(tmp_path, text), api_version="1.0")
+        read(package(tmp_path, text))
 
 
 def test_a_package_that_is_not_there_is_named() -> None:
     with pytest.raises(ManifestError, match="no_such_package"):
-        read_manifest(EntryPoint("hello", "no_such_package:X", "jan.extensions"), api_version="1.0")
+        read(EntryPoint("hello", "no_such_package:X", "jan.extensions"))
 
 
 numbers = st.lists(st.integers(min_value=0, max_value=10**6), min_size=1, max_size=4)

@@ -1,0 +1,233 @@
+"""Brings generations up, swaps them in, and sees them off. The one place where what serves is changed.
+
+Up: import and check in a worker thread, then a life of its own (`live.py`). In: `commit`, without an await, so that
+nobody sees half a change. Off: no new calls, the running ones end or are revoked, the context is undone, the modules
+are forgotten, and what is left all the same is reported. *When* any of this happens is decided in `lifecycle.py` and
+`reload.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from .events import Event, ExtensionChanged
+from .extension import Extension, Failure, Generation, State
+from .loader import StageError, stage
+from .manifest import Manifest
+from .package import Snapshot, qualified
+
+if TYPE_CHECKING:
+    from .dispatch import Dispatcher
+    from .live import House
+    from .methods import MethodTable
+
+__all__ = ["Generations", "keep"]
+
+T = TypeVar("T")
+
+STAGE_LIMIT = 30.0
+"""Seconds for the import of one extension: a cold disk is slow, a hung import must not hold the others up for ever."""
+
+DRAIN_LIMIT = 30.0
+"""Seconds that the calls inside a generation may take once it is replaced: an answer of a model is long."""
+
+RETIRE_LIMIT = 1.0
+"""Seconds for one extension's clean-up when the host ends: the process must be gone 3 s after its client."""
+
+MOST_LEAKS = 10
+"""Leaks that are kept of one extension: a generation leaks the same as the one before, most of the time."""
+
+
+class Generations:
+    """The generations of one host. `schema_hash` is told with each change."""
+
+    def __init__(self, house: House, table: MethodTable, schema_hash: Callable[[], str]) -> None:
+        self._house, self._table, self._schema_hash = house, table, schema_hash
+        self.lives: set[asyncio.Task[Any]] = set()
+
+    def emit(self, event: Event) -> None:
+        """Tell everybody something about an extension."""
+        self._house.bus.emit(event)
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """Calls hooks of one generation."""
+        return self._house.dispatcher
+
+    async def stage(
+        self, extension: Extension, manifest: Manifest, snapshot: Snapshot | None = None, *, limit: float = STAGE_LIMIT
+    ) -> Generation:
+        """Import and check the next generation, off to the side. Raises StageError."""
+        extension.generations += 1
+        return await in_thread("import", limit, stage, extension.source, manifest, extension.generations, snapshot)
+
+    async def activate(self, extension: Extension, generation: Generation, state: Any = None) -> Generation:
+        """Begin a staged generation's life, with the state it takes over. Raises StageError; it is disposed of then."""
+        from .live import live  # with anyio, which takes 30 ms: nothing is brought up before `initialize` is answered
+
+        def failed(failure: Failure) -> None:
+            generation.failure = failure
+            if extension.current in (generation, None):  # of one that was replaced the log knows enough
+                extension.failure = failure
+            log = logging.getLogger(f"jan.{extension.id}")
+            log.warning("%s failed at %s: %s", generation.name, failure.stage, failure.message)
+
+        started: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
+        life = live(self._house, generation, failed, started, state)
+        living = keep(self.lives, asyncio.create_task(life, name=generation.name))
+        try:
+            failure = await asyncio.shield(started)
+        except asyncio.CancelledError:
+            living.cancel()
+            raise
+        if failure is not None:
+            await asyncio.wait([living])
+            extension.source.release(generation.number)
+            raise StageError(failure)
+        return generation
+
+    def commit(self, extension: Extension, generation: Generation) -> None:
+        """Swap a generation in, whole or not at all. No await in here: callers see the old state or the new one.
+
+        Raises ValueError when its hooks or methods clash with somebody else's; it is disposed of then.
+        """
+        old = extension.current
+        try:
+            self._house.dispatcher.swap(old, generation)
+            try:
+                self._table.replace(extension.id, generation.methods)
+            except ValueError:
+                self._house.dispatcher.swap(generation, old)
+                raise
+        except Exception:
+            generation.retiring.set()
+            raise
+        extension.current, extension.state = generation, State.ACTIVE
+        extension.failure = generation.failure  # of a task it has started already
+        if generation.manifest is not None:
+            extension.manifest = generation.manifest
+        if old is not None:
+            extension.previous = old.snapshot
+            self._see_off(extension, old, DRAIN_LIMIT)
+        self.announce(extension, old)
+
+    def take_out(self, extension: Extension, state: State) -> asyncio.Task[None] | None:
+        """Lead nobody into an extension any more; it is in `state` once what is inside has ended. No await in here.
+
+        Returns what to wait for, or None when nothing of it was serving.
+        """
+        generation = extension.current
+        if generation is None:
+            extension.state = state
+            self.announce(extension)
+            return None
+        self._table.replace(extension.id, [])
+        self._house.dispatcher.swap(generation, None)
+        extension.current, extension.state = None, State.DRAINING
+        extension.previous = generation.snapshot
+        going = self._see_off(extension, generation, DRAIN_LIMIT)
+
+        def gone(task: asyncio.Task[None]) -> None:
+            if extension.state is State.DRAINING:
+                extension.state = state
+                self.announce(extension)
+
+        going.add_done_callback(gone)
+        self.announce(extension, generation)
+        return going
+
+    async def make_room(self, extension: Extension) -> None:
+        """End the generation that still drains: there are never more than two."""
+        if (older := extension.draining) is not None:
+            older.hurry()
+            await older.retired.wait()
+
+    async def end(self, extension: Extension, drain: float) -> None:
+        """End everything of an extension, because the host ends."""
+        ending = [g for g in (extension.current, extension.draining) if g is not None]
+        if extension.current is not None:
+            self._table.replace(extension.id, [])
+            self._house.dispatcher.swap(extension.current, None)
+            extension.current, extension.state = None, State.DRAINING
+        for generation in ending:
+            generation.drain_limit = min(generation.drain_limit, drain)
+            generation.retiring.set()
+            if generation is extension.draining:
+                generation.hurry()
+        try:
+            async with asyncio.timeout(drain + RETIRE_LIMIT):
+                for generation in ending:
+                    await generation.retired.wait()
+        except TimeoutError:
+            names = ", ".join(g.name for g in ending if not g.retired.is_set())
+            logging.getLogger(__name__).warning("%s did not end within %g s", names, drain + RETIRE_LIMIT)
+        if extension.state is State.DRAINING:
+            extension.state = State.RETIRED
+
+    def announce(self, extension: Extension, old: Generation | None = None) -> None:
+        """Tell that an extension changed; `old` is the generation that served before."""
+        before = {m.name for m in old.methods} if old else set()
+        now = {m.name for m in extension.current.methods} if extension.current else set()
+        changed = ExtensionChanged(
+            extension.id,
+            extension.state.value,
+            extension.current.number if extension.current else 0,
+            sorted(now - before),
+            sorted(before - now),
+            self._schema_hash(),
+        )
+        self.emit(Event("extensions.changed", msgspec.to_builtins(changed)))
+
+    def _see_off(self, extension: Extension, generation: Generation, drain: float) -> asyncio.Task[None]:
+        extension.draining = generation
+        generation.drain_limit = drain
+        generation.retiring.set()
+        work = self._gone(extension, generation)
+        return keep(self.lives, asyncio.create_task(work, name=f"retire {generation.name}"))
+
+    async def _gone(self, extension: Extension, generation: Generation) -> None:
+        await generation.retired.wait()
+        # What the host knows of it goes first: only then does the probe see what others hold.
+        number, name, snapshot = generation.number, generation.name, generation.snapshot
+        generation.plugin, generation.settings_type = None, None
+        generation.methods = []
+        if extension.draining is generation:
+            extension.draining = None
+        del generation
+        if snapshot is None:  # no code of its own to forget: an object that was handed in
+            return
+        from .leaks import Probe
+
+        plain = qualified(snapshot.package, number) if snapshot.compiled else snapshot.package
+        probe = Probe(plain)
+        extension.source.release(number)
+        await asyncio.sleep(0)  # the callbacks of what has just ended still hold it
+        for leak in probe.leaks():
+            extension.leaks = [*extension.leaks, f"{name}: {leak}"][-MOST_LEAKS:]
+            logging.getLogger(f"jan.{extension.id}").warning("%s is still in memory: %s", name, leak)
+
+
+async def in_thread(stage_name: str, limit: float, function: Callable[..., T], *args: Any) -> T:
+    """Run one stage in a worker thread. Raises StageError, also when it takes longer than `limit` seconds."""
+    import anyio
+    import anyio.to_thread
+
+    try:
+        with anyio.fail_after(limit):
+            return await anyio.to_thread.run_sync(functools.partial(function, *args), abandon_on_cancel=True)
+    except TimeoutError:
+        message = f"the {stage_name} did not end within {limit:g} s"
+        raise StageError(Failure(stage_name, "TimeoutError", message)) from None
+
+
+def keep(tasks: set[asyncio.Task[Any]], task: asyncio.Task[T]) -> asyncio.Task[T]:
+    """Hold on to a task while it runs: the loop itself keeps only a weak reference."""
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task

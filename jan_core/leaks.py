@@ -1,0 +1,139 @@
+"""What is left of a generation that has retired, and who holds it.
+
+A module's functions keep all its globals alive, so one forgotten thread or exit handler keeps a whole generation in
+memory, and lets it act. Whatever goes through the context is undone by it; this finds what went past it. It reports
+and undoes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import gc
+import logging
+import signal
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["Probe"]
+
+DEPTH = 8
+"""Steps from a survivor to whoever holds it: a registry in a closure (`functools.singledispatch`) takes six."""
+
+
+class Probe:
+    """Take it while the modules of `package` are still known, drop them, and ask for the `leaks`."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+        self._watched = [weakref.ref(thing) for thing in self._things()]
+
+    def leaks(self) -> list[str]:
+        """Who keeps the package alive, in words; empty when nothing of it is left. Collects garbage: some ten ms."""
+        if not any(ref() is not None for ref in self._watched):
+            return []  # reference counting was enough
+        gc.collect()
+        if not any(ref() is not None for ref in self._watched):
+            return []
+        found = [*self._threads(), *self._tasks(), *self._logging(), *self._signals(), *self._exits()]
+        return found or [self._holder()]
+
+    def _things(self) -> Iterator[Any]:
+        for name, module in list(sys.modules.items()):
+            if self._owns(name):
+                for thing in list(vars(module).values()):
+                    if isinstance(thing, type | types.FunctionType) and thing.__module__ == name:
+                        yield thing
+
+    def _owns(self, module: object) -> bool:
+        return isinstance(module, str) and (module == self._package or module.startswith(self._package + "."))
+
+    def _frame(self, frame: types.FrameType | None) -> types.FrameType | None:
+        """The innermost frame of the package on this stack."""
+        while frame is not None and not self._owns(frame.f_globals.get("__name__")):
+            frame = frame.f_back
+        return frame
+
+    def _threads(self) -> Iterator[str]:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        for ident, innermost in sys._current_frames().items():
+            if ident != threading.get_ident() and (frame := self._frame(innermost)):
+                yield f"thread {names.get(ident, ident)!r} is still running {_place(frame)}"
+
+    def _tasks(self) -> Iterator[str]:
+        try:
+            tasks = asyncio.all_tasks()
+        except RuntimeError:
+            return
+        for task in tasks:
+            frame = getattr(task.get_coro(), "cr_frame", None)
+            if frame is not None and self._owns(frame.f_globals.get("__name__")):
+                yield f"task {task.get_name()!r} is still running {_place(frame)}; use ctx.tasks"
+
+    def _logging(self) -> Iterator[str]:
+        loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+        for logger in loggers:
+            for entry in [*getattr(logger, "handlers", ()), *getattr(logger, "filters", ())]:
+                if self._owns(type(entry).__module__) or self._owns(getattr(entry, "__module__", None)):
+                    yield f"{_named(entry)} is still attached to logger {getattr(logger, 'name', '')!r}"
+
+    def _signals(self) -> Iterator[str]:
+        for number in signal.valid_signals():
+            handler = signal.getsignal(number)
+            if callable(handler) and self._owns(getattr(handler, "__module__", None)):
+                yield f"{_named(handler)} is still the handler of signal {int(number)}"
+
+    def _exits(self) -> Iterator[str]:
+        for function in _exit_handlers():
+            if self._owns(getattr(function, "__module__", None)):
+                yield f"{_named(function)} is still registered with atexit"
+
+    def _holder(self) -> str:
+        """Walk from the survivors towards whoever holds them, until something of another module is met."""
+        edge: list[Any] = [thing for ref in self._watched if (thing := ref()) is not None]
+        seen = {id(edge), *map(id, edge)}
+        example = _named(edge[0])
+        modules = {id(vars(m)): name for name, m in list(sys.modules.items()) if isinstance(m, types.ModuleType)}
+        for _ in range(DEPTH):
+            nearer: list[Any] = []
+            for referrer in gc.get_referrers(*edge):
+                if id(referrer) in seen or referrer is edge or isinstance(referrer, types.FrameType):
+                    continue
+                seen.add(id(referrer))
+                if (module := modules.get(id(referrer))) is not None and not self._owns(module):
+                    names = [n for n, value in list(referrer.items()) if any(value is thing for thing in edge)]
+                    return f"{example} is held by {module}.{names[0] if names else '?'}"
+                nearer.append(referrer)
+            if not nearer:
+                break
+            seen.add(id(nearer))
+            edge = nearer
+        return f"{example} is held by something that cannot be named (native code, or a running call)"
+
+
+def _place(frame: types.FrameType) -> str:
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})"
+
+
+def _named(thing: Any) -> str:
+    kind = type(thing)
+    return getattr(thing, "__qualname__", None) or f"a {kind.__qualname__}"
+
+
+def _exit_handlers() -> list[Any]:
+    """The functions registered with `atexit`, which has no way to list them: it compares each with one to remove."""
+    seen: list[Any] = []
+
+    class Nothing:
+        def __eq__(self, other: object) -> bool:
+            seen.append(other)
+            return False
+
+        __hash__ = None  # type: ignore[assignment]
+
+    atexit.unregister(Nothing())  # type: ignore[arg-type]
+    return seen

@@ -1,0 +1,101 @@
+"""The log file: how a line is written, and finding those of one extension again.
+
+A line belongs to an extension when its logger is `jan.<id>` (the context's, and the host's own for what concerns it) or
+one of the extension's modules. What follows without a head of its own (a traceback) belongs to the line before.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from .package import top
+
+__all__ = ["file_handler", "log_file", "tail"]
+
+FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+_HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \d+ [A-Z]+ (\S+): ")
+
+MOST_BYTES = 1 << 20
+"""Of one log file; three older ones are kept."""
+
+
+def log_file(data_dir: Path) -> Path:
+    """Where the log of a data folder is."""
+    return data_dir / "logs" / "jan.log"
+
+
+def file_handler(data_dir: Path) -> logging.Handler:
+    """Writes the log of a data folder. Raises OSError."""
+    import logging.handlers
+
+    path = log_file(data_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=MOST_BYTES, backupCount=3, encoding="utf-8", delay=True
+    )
+    handler.setFormatter(logging.Formatter(FORMAT))
+    return handler
+
+
+def tail(data_dir: Path, id: str, package: str, lines: int) -> list[str]:
+    """The last lines that concern an extension, oldest first."""
+    path = log_file(data_dir)
+    kept: deque[str] = deque(maxlen=lines)
+    for file in [*reversed([path.with_name(f"{path.name}.{n}") for n in (1, 2, 3)]), path]:
+        try:
+            with file.open(encoding="utf-8", errors="replace") as opened:
+                kept.extend(Concerned(id, package).filter(opened))
+        except FileNotFoundError:
+            continue
+    return list(kept)
+
+
+class Concerned:
+    """Picks out the lines of one extension; keeps between calls whether it is inside one."""
+
+    def __init__(self, id: str, package: str) -> None:
+        self._logger, self._package = f"jan.{id}", package
+        self._inside = False
+
+    def filter(self, lines: Iterator[str]) -> Iterator[str]:
+        """Those of `lines` that concern it, without their line ends."""
+        for line in lines:
+            if head := _HEAD.match(line):
+                name = head[1]
+                self._inside = name == self._logger or name.startswith(self._logger + ".") or top(name) == self._package
+            if self._inside:
+                yield line.rstrip("\r\n")
+
+
+class Follower:
+    """Reads what is added to the log after now, across its rotation."""
+
+    def __init__(self, data_dir: Path, id: str, package: str) -> None:
+        self._path, self._concerned = log_file(data_dir), Concerned(id, package)
+        self._inode, self._offset = self._stat()
+        self._rest = ""
+
+    def _stat(self) -> tuple[int, int]:
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            return 0, 0
+        return stat.st_ino, stat.st_size
+
+    def read(self) -> list[str]:
+        """The lines that were added since the last call."""
+        inode, size = self._stat()
+        if inode != self._inode or size < self._offset:
+            self._inode, self._offset = inode, 0
+        if size == self._offset:
+            return []
+        with self._path.open(encoding="utf-8", errors="replace", newline="") as file:
+            file.seek(self._offset)
+            text = self._rest + file.read()
+            self._offset = file.tell()
+        *lines, self._rest = text.split("\n")
+        return list(self._concerned.filter(iter(lines)))

@@ -1,0 +1,184 @@
+"""An extension's code as files: reading it in one go, and importing it under a generation's own name.
+
+Nothing imported before is ever touched. Each generation's modules have names of their own (`jan_hello@g2.plugin`), so a
+late import in running old code finds old code, and dropping a generation is dropping those names. The code comes from a
+`Snapshot` that was compiled as a whole before the first line of it ran. No bytecode cache is read or written: its key
+is the time in whole seconds and the size, so that two quick edits of equal length would load the first one.
+
+This module knows nothing of hooks, manifests or life cycles.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import CodeType, ModuleType
+
+__all__ = ["NativeCode", "SelfImport", "Snapshot", "drop", "qualified", "top"]
+
+
+class SelfImport(ImportError):
+    """A module imports its own package by its absolute name, which is another generation's."""
+
+
+class NativeCode(ImportError):
+    """The package holds native modules: a process can load those once."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One Python file. `sha` is of its bytes; `code` is there when the snapshot was compiled."""
+
+    path: Path
+    is_package: bool
+    sha: bytes
+    code: CodeType | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All Python files of a package at one moment, by dotted name inside it (`""` is the package itself).
+
+    `digest` identifies their content and that of the `extra` files (the manifest). Two snapshots of equal digest are
+    the same code.
+    """
+
+    package: str
+    root: Path
+    files: Mapping[str, SourceFile]
+    digest: str
+
+    @classmethod
+    def take(
+        cls,
+        package: str,
+        root: Path,
+        extra: Iterable[Path] = (),
+        *,
+        compiled: bool = True,
+        previous: Snapshot | None = None,
+    ) -> Snapshot:
+        """Read the package in folder `root`; with `compiled`, compile all of it, reusing what `previous` compiled.
+
+        Raises SyntaxError, SelfImport, NativeCode, OSError.
+        """
+        whole = hashlib.sha256()
+        files: dict[str, SourceFile] = {}
+        known = {f.sha: f.code for f in previous.files.values()} if previous and previous.root == root else {}
+        for name, path in sorted(_modules(root)):
+            text = path.read_bytes()
+            sha = hashlib.sha256(name.encode() + b"\0" + text).digest()
+            whole.update(sha)
+            code = (known.get(sha) or _compile(package, path, text)) if compiled else None
+            files[name] = SourceFile(path, path.name == "__init__.py", sha, code)
+        for path in extra:
+            whole.update(path.read_bytes())
+        return cls(package, root, files, whole.hexdigest())
+
+    @property
+    def compiled(self) -> bool:
+        """Whether it can be imported."""
+        return all(f.code is not None for f in self.files.values())
+
+    def load(self, number: int, module: str) -> ModuleType:
+        """Import `module` (a name inside the package, `""` for itself) as part of generation `number`.
+
+        Its siblings come out of this snapshot too, whenever they are imported. Raises whatever the code raises, and
+        leaves nothing behind then.
+        """
+        name = qualified(self.package, number)
+        sys.meta_path.insert(0, _Finder(name, self))
+        try:
+            return importlib.import_module(f"{name}.{module}" if module else name)
+        except BaseException:
+            drop(name)
+            raise
+
+
+def qualified(package: str, number: int) -> str:
+    """The package's name in generation `number`."""
+    return f"{package}@g{number}"
+
+
+def top(module: str) -> str:
+    """The package that a module belongs to, whatever its generation: `jan_x` for `jan_x@g3.impl`."""
+    return module.partition(".")[0].partition("@")[0]
+
+
+def drop(name: str) -> None:
+    """Forget the modules of package `name`, a qualified one or a plain one, and how to find more of them."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not (isinstance(finder, _Finder) and finder.name == name)]
+    for module in [m for m in sys.modules if m == name or m.startswith(name + ".")]:
+        del sys.modules[module]
+
+
+def _modules(root: Path) -> Iterator[tuple[str, Path]]:
+    for path in root.rglob("*"):
+        if path.suffix == ".py":
+            parts = path.relative_to(root).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+        elif path.name.endswith(tuple(EXTENSION_SUFFIXES)):
+            raise NativeCode(f"{path.name} is native code, which a process can load only once", path=str(path))
+
+
+def _compile(package: str, path: Path, text: bytes) -> CodeType:
+    tree = ast.parse(text, str(path))
+    if package.encode() in text:  # a search of bytes spares nearly every file the walk through its tree
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names: Sequence[str] = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            else:
+                continue
+            if any(name.partition(".")[0] == package for name in names):
+                error = SelfImport(f"line {node.lineno} imports {package} by its absolute name; use a relative import")
+                error.path, error.lineno = str(path), node.lineno  # type: ignore[attr-defined]
+                raise error
+    return compile(tree, str(path), "exec", dont_inherit=True)
+
+
+class _Loader(SourceFileLoader):
+    """Runs code that is compiled already; finding sources and resources works as for any file."""
+
+    def __init__(self, name: str, path: Path, code: CodeType) -> None:
+        super().__init__(name, str(path))
+        self._code = code
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self._code
+
+
+class _Finder:
+    """Finds the modules of one generation in its snapshot."""
+
+    def __init__(self, name: str, snapshot: Snapshot) -> None:
+        self.name, self._snapshot = name, snapshot
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self.name and not fullname.startswith(self.name + "."):
+            return None
+        inner = fullname[len(self.name) + 1 :]
+        folder = self._snapshot.root.joinpath(*inner.split(".")) if inner else self._snapshot.root
+        file = self._snapshot.files.get(inner)
+        if file is None or file.code is None:
+            if any(name.startswith(inner + ".") for name in self._snapshot.files):  # a folder without __init__.py
+                spec = ModuleSpec(fullname, None, is_package=True)
+                spec.submodule_search_locations = [str(folder)]
+                return spec
+            return None
+        return spec_from_file_location(
+            fullname,
+            file.path,
+            loader=_Loader(fullname, file.path, file.code),
+            submodule_search_locations=[str(folder)] if file.is_package else None,
+        )
