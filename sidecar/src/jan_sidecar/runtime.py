@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,11 +39,19 @@ def data_folder(given: str | os.PathLike[str] | None = None) -> Path:
 
 @asynccontextmanager
 async def open_host(
-    data_dir: Path, *, safe_mode: bool = False, activate: bool = True, server: ServerInfo = SERVER
+    data_dir: Path,
+    *,
+    safe_mode: bool = False,
+    activate: bool = True,
+    watch: bool = False,
+    folders: Sequence[Path] = (),
+    server: ServerInfo = SERVER,
 ) -> AsyncIterator[Host]:
     """A running host on `data_dir`. `activate`: wait until the extensions that start with the application are up.
+    `watch`: reload extensions when their files change. `folders`: projects of extensions that are being written; they
+    take the place of an installed one of the same id.
 
-    Raises jan_core.StorageError when the data folder cannot be made.
+    Raises jan_core.StorageError when the data folder cannot be made, jan_core.manifest.ManifestError when a folder holds no extension.
     """
     clients: list[httpx.AsyncClient] = []
 
@@ -54,12 +62,14 @@ async def open_host(
             clients.append(httpx.AsyncClient(headers={"user-agent": f"jan/{server.version}"}, timeout=30.0))
         return clients[0]
 
-    from jan_core.loader import installed
+    from jan_core.loader import folder_source, installed
 
-    sources = installed()
+    sources = [folder_source(folder) for folder in folders]
+    written = {s.id for s in sources}
+    sources += [s for s in installed(live=watch) if s.id not in written]
     disabled = [s.id for s in sources if safe_mode and s.id not in FIRST_PARTY]
     try:
-        async with Host(data_dir, sources=sources, disabled=disabled, http=http, server=server) as host:
+        async with Host(data_dir, sources=sources, disabled=disabled, http=http, server=server, watch=watch) as host:
             if activate:
                 await host.activate_startup()
             yield host
@@ -73,21 +83,15 @@ def log_to(data_dir: Path, *, console: int = logging.WARNING) -> None:
 
     A folder that cannot be written costs the file, not the start.
     """
-    import logging.handlers
-
     root = logging.getLogger()
     stderr = logging.StreamHandler(sys.stderr)
     stderr.setLevel(console)
     stderr.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     root.setLevel(logging.INFO)
     root.addHandler(stderr)
+    from jan_core.logs import file_handler
+
     try:
-        (data_dir / "logs").mkdir(parents=True, exist_ok=True)
-        file = logging.handlers.RotatingFileHandler(
-            data_dir / "logs" / "jan.log", maxBytes=1 << 20, backupCount=3, encoding="utf-8", delay=True
-        )
+        root.addHandler(file_handler(data_dir))
     except OSError as error:
         root.warning("no log file: %s", error)
-        return
-    file.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
-    root.addHandler(file)

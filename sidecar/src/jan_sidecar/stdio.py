@@ -30,6 +30,15 @@ def main(arguments: list[str] | None = None) -> int:
         help="where everything is kept (default: JAN_DATA_DIR, else the user's data folder)",
     )
     parser.add_argument("--safe-mode", action="store_true", help="start first-party extensions only")
+    parser.add_argument("--watch", action="store_true", help="reload extensions when their files change")
+    parser.add_argument(
+        "--dev",
+        metavar="FOLDER",
+        type=Path,
+        action="append",
+        default=[],
+        help="also run the extension in this project's folder, and reload it when it changes (may be repeated)",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more to standard error")
     options = parser.parse_args(arguments)
     read, write = stdio.claim()  # before anything of an extension is imported
@@ -42,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     departure = Departure()
     departure.watch(read)
     try:
-        code = asyncio.run(_serve(folder, read, write, options.safe_mode, departure))
+        code = asyncio.run(_serve(folder, read, write, options, departure))
     except asyncio.CancelledError:  # by SIGTERM, after the host was left properly
         code = 0
     except KeyboardInterrupt:
@@ -51,19 +60,26 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
-async def _serve(folder: Path, read: int, write: int, safe_mode: bool, departure: Departure) -> int:
+async def _serve(folder: Path, read: int, write: int, options: argparse.Namespace, departure: Departure) -> int:
     from jan_core import StorageError
+    from jan_core.manifest import ManifestError
 
     from .runtime import open_host
 
     try:
-        async with open_host(folder, safe_mode=safe_mode, activate=False) as host:
+        async with open_host(
+            folder,
+            safe_mode=options.safe_mode,
+            activate=False,
+            watch=options.watch or bool(options.dev),
+            folders=options.dev,
+        ) as host:
             _end_on_sigterm(departure)
             try:
                 await stdio.serve(host, read, write)
             finally:
                 departure.begin()
-    except StorageError as error:
+    except (StorageError, ManifestError) as error:
         print(f"jan-sidecar: {error}", file=sys.stderr)
         return 1
     return 0
