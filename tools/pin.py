@@ -28,7 +28,8 @@ def resolve() -> str:
     own = sorted(path.parent.name for path in ROOT.glob("extensions/*/pyproject.toml"))
     projects = ["pyproject.toml", "sidecar/pyproject.toml", *(f"extensions/{name}/pyproject.toml" for name in own)]
     names = ["jan-core", "jan-sidecar", *(f"jan-{name}" for name in own)]
-    command = ["uv", "pip", "compile", *projects, "requirements/build.in", "--group", "test", "--group", "lint"]
+    command = ["uv", "pip", "compile", *projects, "requirements/build.in"]
+    command += [word for group in ("test", "lint", "bench") for word in ("--group", group)]
     command += ["--universal", "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "--quiet"]
     command += [f"--no-emit-package={name}" for name in names]
     return HEADER + subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
