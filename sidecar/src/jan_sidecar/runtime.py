@@ -51,7 +51,7 @@ async def open_host(
     `watch`: reload extensions when their files change. `folders`: projects of extensions that are being written; they
     take the place of an installed one of the same id.
 
-    Raises jan_core.StorageError when the data folder cannot be made, jan_core.manifest.ManifestError when a folder holds no extension.
+    Raises jan_core.StorageError when the data folder cannot be made, ManifestError when a folder holds no extension.
     """
     clients: list[httpx.AsyncClient] = []
 
