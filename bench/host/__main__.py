@@ -14,7 +14,9 @@ import machine
 import servers
 from client import NotTakenError
 
-PARTS = {"rpc": "Requests and streams over stdio"}
+PARTS = {"rpc": "Requests and streams over stdio", "start": "Cold start", "memory": "Memory"}
+
+INSTALL = "`uv pip install -c requirements/pins.txt --group bench`"
 
 
 def main() -> int:
@@ -31,7 +33,7 @@ def main() -> int:
     print(machine.describe())
     print(", ".join(f"{name} {version}" for name, version in servers.versions().items()))
     if absent := servers.missing():
-        print(f"left out, for they are not installed: {', '.join(absent)} (`uv sync --group bench` gets them)")
+        print(f"left out, for they are not installed: {', '.join(absent)}; to get them: {INSTALL}")
     for name in wanted:
         print(f"\n## {PARTS[name]}\n", flush=True)
         try:

@@ -13,7 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["HOUSE", "LSP", "MCP", "PLAIN", "STREAM_ITEMS", "Dialect", "Framing", "Payload", "params", "write"]
+__all__ = [
+    "HOUSE",
+    "LSP",
+    "MCP",
+    "PLAIN",
+    "STREAM_ITEMS",
+    "Dialect",
+    "Framing",
+    "Payload",
+    "framed",
+    "params",
+    "requests",
+    "text",
+    "write",
+]
 
 Framing = Literal["lines", "headers"]
 Payload = Literal["small", "64 KiB"]
@@ -80,6 +94,12 @@ def text(message: Any) -> bytes:
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def framed(message: Message, framing: Framing) -> bytes:
+    """One message, ready for the stream."""
+    body = text(message)
+    return b"Content-Length: %d\r\n\r\n%b" % (len(body), body) if framing == "headers" else body + b"\n"
+
+
 def params(payload: Payload) -> dict[str, Any]:
     """What `echo` is sent: 112 bytes of JSON, or 64 KiB with escapes and letters beyond ASCII in it."""
     if payload == "small":
@@ -102,7 +122,6 @@ def write(path: Path, framing: Framing, messages: Iterable[Message]) -> None:
     """Write a file of frames."""
     with path.open("wb") as file:
         for message in messages:
-            body = text(message)
-            frame = b"Content-Length: %d\r\n\r\n%b" % (len(body), body) if framing == "headers" else body + b"\n"
+            frame = framed(message, framing)
             id = message.get("id")
             file.write(struct.pack("<IBI", len(frame), id is not None, id or 0) + frame)
