@@ -36,12 +36,15 @@ def document(table: Mapping[str, Method], *, title: str, version: str) -> dict[s
     methods = [table[name] for name in sorted(table)]
     schemas: dict[str, Any] = {}
     described: dict[str, dict[str, Any]] = {}
-    events = []
+    events: list[dict[str, Any]] = []
     for owner in sorted({m.owner for m in methods}):
-        own = [m for m in methods if m.owner == owner]
+        for m in methods:
+            if m.owner == owner and (elsewhere := getattr(m, "described", None)) is not None:
+                described[m.name] = _merge(m, elsewhere, schemas, events)
+        own = [m for m in methods if m.owner == owner and m.name not in described]
         kinds = {name: kind for m in own for name, kind in m.events.items()} | (core_events() if owner == CORE else {})
         types = _Types(owner, [k for m in own for k in (m.params, m.result, m.item)] + list(kinds.values()))
-        schemas |= types.schemas
+        schemas |= types.schemas  # what is described here counts more than what another process said
         described |= {m.name: _describe(m, types) for m in own}
         events += [{"name": name, "schema": types.schema(kind), "x-extension": owner} for name, kind in kinds.items()]
     return {
@@ -88,6 +91,18 @@ def _describe(m: Method, types: _Types) -> dict[str, Any]:
     return described
 
 
+def _merge(
+    m: Method, elsewhere: dict[str, Any], schemas: dict[str, Any], events: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Take over what the document of another process says of a method. Its names follow the same rule; where it says
+    otherwise of a type of the core than we do (it may be another version), ours counts."""
+    for name, schema in elsewhere.get("components", {}).get("schemas", {}).items():
+        schemas.setdefault(name, schema)
+    events += [event for event in elsewhere.get("x-events", []) if event not in events]
+    found = next(method for method in elsewhere["methods"] if method["name"] == m.name)
+    return {**found, "x-extension": m.owner}
+
+
 class _Types:
     """The types that one owner's methods use, and their schemas under our names.
 
@@ -124,7 +139,10 @@ class _Types:
         if isinstance(schema, str) and schema.startswith(REF):
             return REF + self._names[schema.removeprefix(REF)]
         if isinstance(schema, dict):
-            return {key: self._renamed(value) for key, value in schema.items()}
+            renamed = {key: self._renamed(value) for key, value in schema.items()}
+            if isinstance(doc := renamed.get("description"), str):  # a member may have that name too
+                renamed["description"] = inspect.cleandoc(doc)
+            return renamed
         return schema
 
 

@@ -41,7 +41,7 @@ COMMANDS = {
     "settings": ("settings:settings", "Read and change settings."),
     "doctor": ("system:doctor", "Check this installation and say what to do."),
     "rpc": ("system:rpc", "Call any method."),
-    "schema": ("system:schema", "Machine-readable descriptions of all methods."),
+    "schema": ("schema:schema", "Machine-readable descriptions of all methods."),
 }
 """Name -> (module:attribute, one line of help). Modules are imported when their command runs."""
 

@@ -1,0 +1,72 @@
+"""Names and comments as Rust wants them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from ..contract import Schema, words
+
+__all__ = ["RESERVED_TYPES", "at", "distinct", "doc", "field_name", "listed", "placed", "type_name"]
+
+_KEYWORDS = """
+abstract as async await become box break const continue do dyn else enum extern false final fn for gen if impl in let
+loop macro match mod move mut override priv pub ref return static struct trait true try type typeof unsafe unsized use
+virtual where while yield
+"""
+KEYWORDS = frozenset(_KEYWORDS.split())
+NEVER_RAW = frozenset({"self", "super", "crate", "Self", "_"})
+RESERVED_TYPES = frozenset(
+    {"Box", "Clone", "Debug", "Default", "Err", "None", "Ok", "Option", "Result", "Self", "Some", "String", "Vec"}
+)
+"""Names of the prelude that generated code uses by their short names."""
+
+
+def at(owner: str, name: str) -> str:
+    """The path of a type, not yet placed: which it is depends on the module it stands in."""
+    return f"@{field_name(owner)}::{name}"
+
+
+def placed(code: str, owner: str | None, depth: int = 1) -> str:
+    """Code whose paths are those of owner's module, or of one that is nobody's and `depth` modules deep."""
+    if owner is not None:
+        code = code.replace(f"@{field_name(owner)}::", "")
+    return code.replace("@", "super::" * depth)
+
+
+def type_name(name: str) -> str:
+    """A type's name that hides nothing of the prelude."""
+    return f"{name}_" if name in RESERVED_TYPES else name
+
+
+def field_name(name: str) -> str:
+    """A member or module in snake case; keywords raw."""
+    text = "_".join(word.lower() for word in words(name)) or "empty"
+    text = f"_{text}" if text[0].isdigit() else text
+    if text in NEVER_RAW:
+        return f"{text}_"
+    return f"r#{text}" if text in KEYWORDS else text
+
+
+def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """The names, those that are there already with an underscore more."""
+    found: list[str] = []
+    unusable = RESERVED_TYPES | NEVER_RAW | set(taken)
+    for name in names:
+        while name in unusable or name in found:
+            name += "_"
+        found.append(name)
+    return found
+
+
+def listed(values: Iterable[str]) -> str:
+    """Values in a sentence of a comment."""
+    return ", ".join(f"`{value}`" for value in values)
+
+
+def doc(text: str, schema: Schema | None = None) -> str:
+    """A doc comment, with the default of the member that `schema` describes."""
+    lines = text.splitlines()
+    if schema is not None and schema.get("default") not in (None, "", [], {}):
+        lines += ([""] if lines else []) + [f"Default: `{json.dumps(schema['default'], ensure_ascii=False)}`."]
+    return "".join(f"/// {line}".rstrip() + "\n" for line in lines)
