@@ -134,6 +134,10 @@ class Dispatcher:
             self._manager.unregister(name=old.name)
             del self._registered[old.name]
 
+    def report(self, generation: Generation, failure: Failure | None, in_row: int) -> None:
+        """Tell of a failure outside of the hooks as of one in them; see `on_outcome`."""
+        self._on_outcome(generation, failure, in_row)
+
     def timings(self) -> dict[str, dict[str, HookTiming]]:
         """Figures by extension and hook."""
         return {r.generation.extension: dict(r.timings) for r in self._registered.values()}

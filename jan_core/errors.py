@@ -19,6 +19,7 @@ __all__ = [
     "Cancelled",
     "DeadlineExceeded",
     "ErrorObject",
+    "ExtensionCrashed",
     "ExtensionNotFound",
     "ExtensionReloaded",
     "ExtensionUnavailable",
@@ -176,6 +177,13 @@ class InstallFailed(JanError):
     smoke, storage or network."""
 
     code, type = -32010, "install_failed"
+
+
+class ExtensionCrashed(JanError):
+    """The process of an isolated extension ended, or had to be ended, before it had answered. It is started again:
+    call again, unless the call must not be made twice. `extension` says which."""
+
+    code, type, retryable = -32011, "extension_crashed", True
 
 
 class ExtensionReloaded(JanError):

@@ -61,7 +61,12 @@ class Failure(msgspec.Struct, omit_defaults=True):
 
     @classmethod
     def of(cls, stage: str, error: BaseException, package: str = "") -> Failure:
-        """Describe an exception, pointing at the innermost line of its traceback: of `package`, where that is in it."""
+        """Describe an exception, pointing at the innermost line of its traceback: of `package`, where that is in it.
+
+        One that carries its `failure` was described in another process, where it was raised.
+        """
+        if isinstance(told := getattr(error, "failure", None), Failure):
+            return msgspec.structs.replace(told, stage=stage)
         frames = [
             (frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
             for frame, line in traceback.walk_tb(error.__traceback__)

@@ -31,7 +31,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["House", "LiveContext", "live"]
+__all__ = ["House", "LiveContext", "live", "restore"]
 
 CLEANUP_LIMIT = 5.0
 """Seconds for an extension's own disposers together: the host's exit must not hang on one of them."""
@@ -92,6 +92,7 @@ class LiveContext:
         self._loop = asyncio.get_running_loop()
         self._caller = house.client(self.id)
         self.call = self._caller.call
+        self.report = functools.partial(house.dispatcher.report, generation)
 
     def stream(
         self, method: str, params: Any = None, *, item: Any = None, result: Any = None, progress: Progress | None = None
@@ -161,7 +162,7 @@ async def _live(
         failure = await _activate(house, generation, context)
         activated = failure is None
         if failure is None and state is not None:
-            failure = await _restore(house, generation, state)
+            failure = await restore(house, generation, state)
         if failure is None:
             if not started.done():
                 started.set_result(None)
@@ -193,7 +194,7 @@ async def _activate(house: House, generation: Generation, context: LiveContext) 
     return outcome.failure and _at("activate", outcome.failure) if outcome else None
 
 
-async def _restore(house: House, generation: Generation, state: Any) -> Failure | None:
+async def restore(house: House, generation: Generation, state: Any) -> Failure | None:
     """Hand over state, as the type that the implementation asks for: fields it does not know are left out, those that
     are missing get their defaults."""
     restore = getattr(generation.plugin, "jan_restore_state", None)

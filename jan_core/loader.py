@@ -89,6 +89,19 @@ class PackageSource:
         """The source behind an installed entry point."""
         return cls(entry.name, entry.value.partition("[")[0].strip(), live=False)
 
+    @classmethod
+    def from_recipe(cls, recipe: dict[str, Any]) -> PackageSource:
+        """The same source in another interpreter."""
+        paths = {name: Path(recipe[name]) if recipe[name] else None for name in ("root", "file")}
+        return cls(recipe["id"], recipe["entry"], live=recipe["live"], **paths)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What `from_recipe` takes, as plain data."""
+        module = f"{self.origin}.{self._module}" if self._module else self.origin
+        paths = {name: str(path) if path else "" for name, path in (("root", self._root), ("file", self._file))}
+        return {"id": self._id, "entry": f"{module}:{self._attribute}", "live": self.live, **paths}
+
     @property
     def id(self) -> str:
         return self._id
@@ -192,7 +205,12 @@ def stage(source: Source, manifest: Manifest, number: int, snapshot: Snapshot | 
 
     Raises StageError; nothing of it is left in the process then.
     """
-    plugin, seen = _guard("import", source.load, number, snapshot)
+    load = source.load
+    if manifest.isolation == "process":
+        from .isolation import loading
+
+        load = loading(source, manifest)
+    plugin, seen = _guard("import", load, number, snapshot)
     generation = Generation(source.id, number, plugin, snapshot=seen, manifest=manifest)
     try:
         _guard("validate", validate_plugin, plugin, generation.name)
@@ -240,7 +258,7 @@ def _settings(plugin: Any) -> type[msgspec.Struct] | None:
 def _guard(stage_name: str, function: Callable[..., Any], *args: Any) -> Any:
     try:
         return function(*args)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StageError):
         raise
     except BaseException as error:
         # SystemExit included: a plugin that calls sys.exit() at import must not end the host.

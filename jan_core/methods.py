@@ -84,6 +84,8 @@ class Method:
     """Whom a call must keep alive (`Generation.lease`); None for what lives as long as the host."""
     deadline: float | None = None
     """Seconds one call may take; None: as long as it likes."""
+    described: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)
+    """The OpenRPC document that describes it, where its types are those of another process."""
 
     @property
     def is_async(self) -> bool:
