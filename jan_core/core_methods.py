@@ -5,6 +5,7 @@ They stand in the same table as everybody's. What a session may call when is the
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import shutil
@@ -217,7 +218,8 @@ class CoreMethods:
     async def doctor(self, params: Empty) -> Findings:
         """Look for what a person could mend: the data folder, the settings, each extension."""
         await self._host.activate_startup()
-        return Findings([*self._check_folder(), *self._check_settings(), *self._check_extensions()])
+        overlay = await asyncio.to_thread(self._check_installed)
+        return Findings([*self._check_folder(), *self._check_settings(), *overlay, *self._check_extensions()])
 
     @method("system.metrics")
     def metrics(self, params: Empty) -> Metrics:
@@ -263,6 +265,11 @@ class CoreMethods:
             else Finding("settings", "warn", f"{name}: {text}", f"set it anew with: jan settings set {name} VALUE")
             for name, text in problems.items()
         ]
+
+    def _check_installed(self) -> list[Finding]:
+        from .install.report import findings
+
+        return [Finding("installed extensions", *found) for found in findings(self._host.data_dir)]
 
     def _check_extensions(self) -> list[Finding]:
         findings = []

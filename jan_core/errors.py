@@ -174,7 +174,7 @@ class RestartRequired(JanError):
 
 class InstallFailed(JanError):
     """An extension could not be installed or removed; nothing was changed. `reason` is conflict, not_found, build,
-    smoke, storage or network."""
+    refused, consent (`permissions` says to what), smoke (`failure` says where), storage, network or uv."""
 
     code, type = -32010, "install_failed"
 

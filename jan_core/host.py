@@ -28,6 +28,7 @@ from .events import Event, EventBus
 from .extension import State
 from .extension_methods import ExtensionMethods
 from .hooks import Hooks
+from .install.methods import InstallMethods
 from .lifecycle import Lifecycle, unavailable
 from .loader import Source, installed
 from .methods import Method, MethodTable, methods_of
@@ -108,7 +109,7 @@ class Host:
             self.data_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot make the data folder {self.data_dir}: {error.strerror}") from error
-        own = methods_of(CoreMethods(self), ExtensionMethods(self))
+        own = methods_of(CoreMethods(self), ExtensionMethods(self), InstallMethods(self))
         self.table.replace("core", [replace(m, owner="core") for m in own])
         self.lifecycle.begin(self, self.table)
         events: asyncio.Queue[Event] = asyncio.Queue(EVENT_BACKLOG)

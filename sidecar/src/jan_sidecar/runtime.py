@@ -62,11 +62,16 @@ async def open_host(
             clients.append(httpx.AsyncClient(headers={"user-agent": f"jan/{server.version}"}, timeout=30.0))
         return clients[0]
 
+    from jan_core.install import overlay
     from jan_core.loader import folder_source, installed
 
+    if not safe_mode:
+        overlay.activate(data_dir)
     sources = [folder_source(folder) for folder in folders]
     written = {s.id for s in sources}
-    sources += [s for s in installed(live=watch) if s.id not in written]
+    # The product's own come first: a method prefix stays with whoever had it first.
+    found = sorted(installed(live=watch), key=lambda s: s.id not in FIRST_PARTY)
+    sources += [s for s in found if s.id not in written]
     disabled = [s.id for s in sources if safe_mode and s.id not in FIRST_PARTY]
     try:
         async with Host(data_dir, sources=sources, disabled=disabled, http=http, server=server, watch=watch) as host:

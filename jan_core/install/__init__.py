@@ -1,0 +1,14 @@
+"""Third-party packages beside the product: resolved with `uv`, laid into numbered overlays, switched by a pointer.
+
+    overlay.py    the numbered folders, their records, the pointer, and what a process does with them when it starts
+    packages.py   what lies in a folder of packages: whose files, whole or damaged, which extensions
+    resolve.py    what `uv` is asked: build, plan, fetch; and what its refusals mean
+    command.py    runs a program with no orphan, whatever happens (`leash.py`); `lock.py`: one installer at a time
+    smoke.py      loads a staged overlay in a child process
+    installer.py  install, uninstall, undo, repair: from a request to the switch
+    takeover.py   a running host goes over to another overlay
+    methods.py    the methods of all this
+
+It is not a package manager: it resolves nothing itself. It never changes the product's own packages, and it is no
+sandbox: an extension is code of this process.
+"""
