@@ -14,7 +14,7 @@ import machine
 import servers
 from client import NotTakenError
 
-PARTS = {"rpc": "Requests and streams over stdio", "start": "Cold start", "memory": "Memory"}
+PARTS = {"rpc": "Requests and streams over stdio", "start": "Cold start", "memory": "Memory", "reload": "Hot reload"}
 
 INSTALL = "`uv pip install -c requirements/pins.txt --group bench`"
 

@@ -41,12 +41,12 @@ class Reach:
 
     def row(self) -> list[str]:
         sign = "≥" if self.at_least else "≤"
-        aim = f"{sign} {self.bound:g} {self.unit}"
+        aim = f"{sign} {self.bound:g} {self.unit}".rstrip()
         if self.moonshot is not None:
             aim += f" (moonshot {self.moonshot:g})"
         if self.value is None:
             return [self.what, aim, "not taken", "?"]
-        return [self.what, aim, f"{figure(self.value)} {self.unit}", self._verdict(self.value)]
+        return [self.what, aim, f"{figure(self.value)} {self.unit}".rstrip(), self._verdict(self.value)]
 
     def _verdict(self, value: float) -> str:
         def within(bound: float) -> bool:
@@ -76,10 +76,10 @@ class Report:
 
 
 def figure(value: float | None) -> str:
-    """Three digits that matter, thousands apart; "-" for what was not taken."""
+    """Three digits that matter, thousands apart, counts as they are; "-" for what was not taken."""
     if value is None:
         return "-"
-    if abs(value) >= 100:
+    if isinstance(value, int) or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 

@@ -17,17 +17,10 @@ EXTENSION = Path(__file__).parent.parent / "extension"
 
 async def main(read: int, write: int) -> None:
     from jan_core.host import Host
-    from jan_core.loader import installed
+    from jan_core.loader import folder_source
 
     with tempfile.TemporaryDirectory() as folder:
-        # As an editable install would leave it: an entry point, and the project's folder on the path.
-        record = Path(folder) / "jan_bench-0.dist-info"
-        record.mkdir()
-        (record / "METADATA").write_text("Metadata-Version: 2.1\nName: jan-bench\nVersion: 0\n")
-        (record / "entry_points.txt").write_text("[jan.extensions]\nbench = jan_bench:Bench\n")
-        sys.path[:0] = [folder, str(EXTENSION)]
-        sources = [source for source in installed() if source.id == "bench"]
-        async with Host(Path(folder) / "data", sources=sources) as host:
+        async with Host(Path(folder), sources=[folder_source(EXTENSION)]) as host:
             await host.activate_startup()
             await stdio.serve(host, read, write)
 

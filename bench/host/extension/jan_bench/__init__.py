@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from jan_core import Call, Method, hookimpl, method, methods_of
+from jan_core import Call, Context, Method, hookimpl, method, methods_of
+
+from .inside import Inside
 
 
 class Echo(msgspec.Struct):
@@ -33,9 +35,16 @@ class Token(msgspec.Struct):
 class Bench:
     """The plugin."""
 
+    def __init__(self) -> None:
+        self._inside = Inside()
+
+    @hookimpl
+    def jan_activate(self, ctx: Context) -> None:
+        self._inside.begin(ctx)
+
     @hookimpl
     def jan_methods(self) -> list[Method]:
-        return methods_of(self)
+        return methods_of(self, self._inside)
 
     @method("bench.echo")
     def echo(self, params: Echo) -> Echo:
