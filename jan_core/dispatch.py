@@ -2,30 +2,33 @@
 
 pluggy holds specifications, registration and validation; the calls are ours, because pluggy has none that are async.
 Order is derived from the extensions' places, not from the time of registration, so that a reload cannot change it.
-This layer does not know what the hooks are for (`hooks.py` has one typed method for each).
+This layer does not know what the hooks are for (`hooks.py` has one typed method for each), what makes an implementation
+valid (`hookimpls.py`), what its result must be (`hookresults.py`), how a deadline is kept (`limit.py`) nor how threads
+are (`threads.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import copy
-import functools
-import inspect
 import logging
 import time
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import msgspec
-import pluggy
 
-from . import hookspecs
-from .border import border
+from .border import Escaped
 from .extension import Failure, Generation
-from .hookspecs import PROJECT, HookSpec
+from .hookimpls import implementations, is_async, new_manager, parameters
+from .hookresults import WrongType, checked, promised
+from .limit import Limit, ended
+from .stall import StallWatch
+from .threads import LIMIT, ThreadFigures, Threads
+from .timing import Figures, Timing, Timings
 
-__all__ = ["Broadcast", "Dispatcher", "HookTiming", "InvalidHook", "Outcome", "new_manager", "validate_plugin"]
+__all__ = ["Broadcast", "Dispatcher", "Outcome"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -35,8 +38,7 @@ FAILURES_BEFORE_QUARANTINE = 5
 does not cost every user action its deadline for long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
+class Outcome(msgspec.Struct, Generic[T], frozen=True):
     """What one implementation made of one call. `duration` in seconds; `failure` is set when there is no value."""
 
     extension: str
@@ -46,8 +48,7 @@ class Outcome(Generic[T]):
     failure: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Broadcast(Generic[T]):
+class Broadcast(msgspec.Struct, Generic[T], frozen=True):
     """The outcomes of all implementations, in order."""
 
     outcomes: list[Outcome[T]]
@@ -58,69 +59,47 @@ class Broadcast(Generic[T]):
         return [o.value for o in self.outcomes if o.value is not None]
 
 
-class HookTiming(msgspec.Struct):
-    """Figures of one extension's implementation of one hook. Times in seconds."""
+@dataclass(slots=True, eq=False)
+class _Impl:
+    """One implementation, with all that its calls need looked up."""
 
-    calls: int = 0
-    failures: int = 0
-    total: float = 0.0
-    longest: float = 0.0
-
-
-class InvalidHook(Exception):
-    """A plugin's implementations do not fit the specifications."""
-
-
-def new_manager() -> pluggy.PluginManager:
-    """A plugin manager with our specifications and no plugins."""
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
-    return manager
-
-
-def validate_plugin(plugin: object, name: str) -> None:
-    """Check a plugin's implementations on a scratch manager. Raises InvalidHook with the reason."""
-    manager = new_manager()
-    try:
-        manager.register(plugin, name)
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise InvalidHook(str(error)) from error
-    for caller in manager.get_hookcallers(plugin) or ():
-        for impl in caller.get_hookimpls():
-            where = f"{name}: {caller.name}"
-            if impl.wrapper or impl.hookwrapper:
-                raise InvalidHook(
-                    f"{where}: wrappers are refused: they end before an async implementation's body begins"
-                )
-            keyword_only = [
-                p.name
-                for p in inspect.signature(impl.function).parameters.values()
-                if p.kind is p.KEYWORD_ONLY and p.default is p.empty
-            ]
-            if keyword_only:
-                raise InvalidHook(f"{where}: keyword-only parameters are never passed: {', '.join(keyword_only)}")
-
-
-@dataclass(eq=False)
-class _Registered:
+    hook: str
+    function: Callable[..., Any]
+    argnames: tuple[str, ...]
+    is_async: bool
     generation: Generation
-    failures_in_row: dict[str, int] = field(default_factory=dict)
-    """By hook: one that works must not hide another that does not."""
-    timings: dict[str, HookTiming] = field(default_factory=dict)
+    timing: Timing
+    threads: Threads
+
+
+@dataclass(slots=True, eq=False)
+class _Hook:
+    """A hook's implementations in order, as they are until the next swap."""
+
+    deadline: float
+    impls: tuple[_Impl, ...]
 
 
 class Dispatcher:
     """The live implementations, and how they are called.
 
     `on_outcome(generation, failure, in_row)` is told of each failure with the number of consecutive ones of that hook,
-    and (None, 0) of the success that ends a row of them.
+    and (None, 0) of the success that ends a row of them. `watch` is told which modules are whose, and begins when the
+    first code of an extension is about to run on the loop.
     """
 
-    def __init__(self, on_outcome: Callable[[Generation, Failure | None, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_outcome: Callable[[Generation, Failure | None, int], None] | None = None,
+        watch: StallWatch | None = None,
+    ) -> None:
         self._manager = new_manager()
-        self._registered: dict[str, _Registered] = {}
+        self._live: dict[str, _Live] = {}
         self._on_outcome = on_outcome or (lambda generation, failure, in_row: None)
+        self._watch = watch or StallWatch()
+        self._hooks: dict[str, _Hook] = {}
+        self._timings: dict[str, Timings] = {}
+        self._threads: dict[str, Threads] = {}
 
     def swap(self, old: Generation | None, new: Generation | None) -> None:
         """Take `old` out and put `new` in, in one step without an await.
@@ -129,41 +108,46 @@ class Dispatcher:
         """
         if new is not None:
             self._manager.register(new.plugin, new.name)
-            self._registered[new.name] = _Registered(new)
+            self._live[new.name] = _Live(new)
         if old is not None:
             self._manager.unregister(name=old.name)
-            del self._registered[old.name]
+            del self._live[old.name]
+        self._hooks.clear()
 
     def report(self, generation: Generation, failure: Failure | None, in_row: int) -> None:
         """Tell of a failure outside of the hooks as of one in them; see `on_outcome`."""
         self._on_outcome(generation, failure, in_row)
 
-    def timings(self) -> dict[str, dict[str, HookTiming]]:
+    def timings(self) -> dict[str, dict[str, Figures]]:
         """Figures by extension and hook."""
-        return {r.generation.extension: dict(r.timings) for r in self._registered.values()}
+        return {extension: self._timings[extension].figures() for extension in sorted(self._timings)}
+
+    def threads(self) -> dict[str, ThreadFigures]:
+        """The threads of plain implementations that are at work, by extension, all generations together."""
+        found: dict[str, ThreadFigures] = {}
+        for name, threads in self._threads.items():
+            if threads.running:
+                figures = found.setdefault(name.partition("@")[0], ThreadFigures(0, 0, LIMIT))
+                figures.running += threads.running
+                figures.stuck += threads.stuck
+        return found
 
     async def broadcast(self, name: str, **arguments: Any) -> Broadcast[Any]:
         """Run all implementations at once; each outcome is in its implementation's place."""
-        impls = self._impls(name)
-        outcomes: list[Outcome[Any]] = [None] * len(impls)  # type: ignore[list-item]
-
-        async def run(place: int) -> None:
-            outcomes[place] = await self._run(name, impls[place], arguments)
-
-        if len(impls) == 1:
-            await run(0)
-        elif impls:
-            import anyio
-
-            async with anyio.create_task_group() as group:
-                for place in range(len(impls)):
-                    group.start_soon(run, place)
-        return Broadcast(outcomes)
+        hook = self._hooks.get(name) or self._look_up(name)
+        if len(hook.impls) < 2:
+            return Broadcast([await self._run(impl, arguments, Limit(hook.deadline)) for impl in hook.impls])
+        limits = [Limit(hook.deadline, clock=False) for _ in hook.impls]
+        create = asyncio.get_running_loop().create_task
+        tasks = [create(self._run(i, arguments, limit)) for i, limit in zip(hook.impls, limits, strict=True)]
+        await ended(tasks, limits, hook.deadline)
+        return Broadcast([self._result(*of) for of in zip(hook.impls, tasks, limits, strict=True)])
 
     async def first(self, name: str, **arguments: Any) -> Outcome[Any] | None:
         """Run implementations in order until one returns something; None when nobody did."""
-        for impl in self._impls(name):
-            outcome = await self._run(name, impl, arguments)
+        hook = self._hooks.get(name) or self._look_up(name)
+        for impl in hook.impls:
+            outcome = await self._run(impl, arguments, Limit(hook.deadline))
             if outcome.value is not None:
                 return outcome
         return None
@@ -175,9 +159,11 @@ class Dispatcher:
 
         `until` ends the pipeline early.
         """
-        for impl in self._impls(name):
+        hook = self._hooks.get(name) or self._look_up(name)
+        for impl in hook.impls:
             # A copy of its own: one that fails half-way through changing a list or Struct changes nothing.
-            outcome = await self._run(name, impl, {**arguments, argument: copy.copy(value)})
+            arguments[argument] = copy.copy(value)
+            outcome = await self._run(impl, arguments, Limit(hook.deadline))
             if outcome.value is not None:
                 value = outcome.value
                 if until(value):
@@ -185,99 +171,129 @@ class Dispatcher:
         return value
 
     async def single(self, generation: Generation, name: str, **arguments: Any) -> Outcome[Any] | None:
-        """Run one plugin's implementation, registered or not; None when it has none."""
-        options = self._manager.parse_hookimpl_opts
-        for attribute in dir(generation.plugin):
-            try:
-                found = options(generation.plugin, attribute)
-            except Exception:  # a property of the plugin that raises is no hook
-                continue
-            if found is not None and (found.get("specname") or attribute) == name:
-                function = getattr(generation.plugin, attribute)
-                names = [n for n in arguments if n in inspect.signature(function).parameters]
-                return await self._run(name, _Impl(function, names, generation), arguments, retired_too=True)
+        """Run one plugin's implementation, registered or not, retired or not; None when it has none."""
+        plugin = generation.plugin
+        self._watch.learn(getattr(plugin, "__name__", None) or type(plugin).__module__, generation.extension)
+        self._watch.start()
+        for found in implementations(plugin):
+            if found.hook == name:
+                impl = self._impl(name, found.function, generation)
+                return await self._run(impl, arguments, Limit(promised(name).spec.deadline), retired_too=True)
         return None
 
-    def _impls(self, name: str) -> list[_Impl]:
+    def _look_up(self, name: str) -> _Hook:
         found = [
-            (1 - impl.tryfirst + impl.trylast, self._registered[impl.plugin_name].generation, impl)
+            (1 - impl.tryfirst + impl.trylast, self._live[impl.plugin_name].generation, impl)
             for impl in getattr(self._manager.hook, name).get_hookimpls()
         ]
         found.sort(key=lambda entry: (entry[0], entry[1].extension))
-        return [_Impl(impl.function, impl.argnames, generation) for _, generation, impl in found]
+        impls = tuple(self._impl(name, impl.function, generation) for _, generation, impl in found)
+        hook = self._hooks[name] = _Hook(promised(name).spec.deadline, impls)
+        return hook
+
+    def _impl(self, hook: str, function: Callable[..., Any], generation: Generation) -> _Impl:
+        argnames = parameters(function, promised(hook).spec.function, f"{generation.name}: {hook}")
+        timings = self._timings.setdefault(generation.extension, Timings())
+        timing = timings.of(hook, generation.number)
+        return _Impl(hook, function, argnames, is_async(function), generation, timing, self._threads_of(generation))
+
+    def _threads_of(self, generation: Generation) -> Threads:
+        threads = self._threads.get(generation.name)
+        if threads is None:
+            idle = [name for name, of in self._threads.items() if not of.running and name not in self._live]
+            for name in idle:
+                del self._threads[name]
+            threads = self._threads[generation.name] = Threads(generation.name)
+        return threads
 
     async def _run(
-        self, name: str, impl: _Impl, arguments: Mapping[str, Any], *, retired_too: bool = False
+        self, impl: _Impl, arguments: Mapping[str, Any], limit: Limit, *, retired_too: bool = False
     ) -> Outcome[Any]:
-        import anyio  # here: no hook is called before `initialize` is answered, and this takes 30 ms
-        import anyio.to_thread
-
-        generation = impl.generation
+        generation, timing = impl.generation, impl.timing
         if generation.retiring.is_set() and not retired_too:
             # It retired while implementations before it ran: its hooks must not run after its `jan_deactivate`.
             return Outcome(generation.extension, generation.number, 0.0)
-        spec, result_type = _spec(name)
-        values = [arguments[n] for n in impl.argnames]
+        task = asyncio.current_task()
+        assert task is not None
+        value, failure, timed_out = None, None, False
+        lease = generation.lease(task)
+        timing.in_flight += 1
         began = time.perf_counter()
-        value, failure = None, None
-        with generation.lease():
+        try:
+            values = [arguments[n] for n in impl.argnames]
             try:
-                with anyio.move_on_after(spec.deadline) as scope, border(f"{name} of {generation.extension}"):
-                    if _is_async(impl.function):
-                        value = await impl.function(*values)
-                    else:
-                        # Abandoned on timeout: a thread cannot be stopped, but its caller can stop waiting for it.
-                        value = await anyio.to_thread.run_sync(impl.function, *values, abandon_on_cancel=True)
-                if scope.cancelled_caught:
-                    message = f"{name} did not end within {spec.deadline:g} s"
-                    failure = Failure("hook", "TimeoutError", message, at=time.time())
-                elif value is not None and result_type is not None:
-                    value = msgspec.convert(value, result_type, from_attributes=True)
-            except msgspec.ValidationError as error:
-                message = f"{name} returned the wrong type: {error}"
-                value, failure = None, Failure("hook", "TypeError", message, at=time.time())
-            except Exception as error:
-                failure = Failure.of("hook", error)
-                log.warning("%s: %s raised", generation.name, name, exc_info=error)
+                if impl.is_async:
+                    value = await limit.bound(impl.function(*values))
+                else:
+                    value = await limit.bound(impl.threads.run(impl.function, values))
+            finally:
+                cancelled = limit.settle(task, limit.expired, lease.revoked)
+            if value is not None:
+                value = checked(impl.hook, value)
+        except asyncio.CancelledError as error:
+            if cancelled:
+                raise
+            if limit.expired:
+                failure, timed_out = _timed_out(impl.hook, limit), True
+            elif lease.revoked:
+                failure = Failure.of("hook", lease.reason())
+            else:
+                failure = _escaped(impl, "was cancelled from within", error)
+        except SystemExit as error:
+            failure = _escaped(impl, f"called sys.exit({error.code!r})", error)
+        except WrongType as error:
+            value, failure = None, Failure("hook", "TypeError", str(error), at=time.time())
+        except Exception as error:
+            failure = Failure.of("hook", error)
+            log.warning("%s: %s raised", generation.name, impl.hook, exc_info=error)
+        finally:
+            lease.release()
+            timing.in_flight -= 1
         duration = time.perf_counter() - began
-        self._account(name, generation, duration, failure)
+        if not limit.given_up:
+            self._account(impl, duration, failure, timed_out)
         return Outcome(generation.extension, generation.number, duration, value, failure)
 
-    def _account(self, name: str, generation: Generation, duration: float, failure: Failure | None) -> None:
-        registered = self._registered.get(generation.name)
-        if registered is None:
-            return  # not live (being activated, or retired meanwhile): its caller sees the outcome
-        timing = registered.timings.setdefault(name, HookTiming())
-        timing.calls += 1
-        timing.total += duration
-        timing.longest = max(timing.longest, duration)
+    def _result(self, impl: _Impl, task: asyncio.Task[Outcome[Any]], limit: Limit) -> Outcome[Any]:
+        """The outcome of one of many, whatever it made of its task."""
+        generation = impl.generation
+        if not task.done():
+            limit.given_up = True
+            failure = _timed_out(impl.hook, limit)
+            failure.message += ", nor when it was cancelled; it goes on"
+            self._account(impl, limit.seconds, failure, timed_out=True)
+        elif task.cancelled():
+            failure = _escaped(impl, "was cancelled from within", None)
+        else:
+            return task.result()
+        return Outcome(generation.extension, generation.number, limit.seconds, None, failure)
+
+    def _account(self, impl: _Impl, duration: float, failure: Failure | None, timed_out: bool) -> None:
+        impl.timing.add(duration, failure is not None, timed_out)
+        live = self._live.get(impl.generation.name)
+        if live is None:
+            return  # being activated, or retired meanwhile: its caller sees the outcome
         if failure is None:
-            if registered.failures_in_row.pop(name, 0) and not registered.failures_in_row:
-                self._on_outcome(generation, None, 0)
+            if live.failures_in_row and live.failures_in_row.pop(impl.hook, 0) and not live.failures_in_row:
+                self._on_outcome(impl.generation, None, 0)
             return
-        timing.failures += 1
-        in_row = registered.failures_in_row[name] = registered.failures_in_row.get(name, 0) + 1
-        self._on_outcome(generation, failure, in_row)
+        in_row = live.failures_in_row[impl.hook] = live.failures_in_row.get(impl.hook, 0) + 1
+        self._on_outcome(impl.generation, failure, in_row)
 
 
-@dataclass(frozen=True, slots=True)
-class _Impl:
-    function: Callable[..., Any]
-    argnames: typing.Sequence[str]
+@dataclass(eq=False)
+class _Live:
     generation: Generation
+    failures_in_row: dict[str, int] = field(default_factory=dict)
+    """By hook: one that works must not hide another that does not."""
 
 
-@functools.cache
-def _spec(name: str) -> tuple[HookSpec, Any]:
-    """A hook's specification and the type its results are checked against (None: not checked here)."""
-    found = hookspecs.hookspecs()[name]
-    result = typing.get_type_hints(found.function).get("return")
-    # Methods and settings are types and functions, not data; whoever loads the extension checks them.
-    return found, None if found.mode == "single" or result in (type(None), Any) else result
+def _timed_out(hook: str, limit: Limit) -> Failure:
+    return Failure("hook", "TimeoutError", f"{hook} did not end within {limit.seconds:g} s", at=time.time())
 
 
-def _is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling `function` gives a coroutine; sees through partials and callable objects (as Starlette does)."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+def _escaped(impl: _Impl, what: str, error: BaseException | None) -> Failure:
+    """What would have reached beyond the call (see `border.py`)."""
+    escaped = Escaped(f"{impl.hook} of {impl.generation.extension} {what}")
+    log.warning("%s", escaped, exc_info=error)
+    return Failure.of("hook", escaped)

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import msgspec
 
 from . import manifest as manifests
-from .dispatch import validate_plugin
 from .extension import Failure, Generation
+from .hookimpls import validate_plugin
 from .manifest import Manifest, ManifestError
 from .methods import Method
 from .package import NativeCode, Snapshot, drop, qualified

@@ -14,7 +14,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from jan_core import Event, dispatch, hookimpl
+from jan_core import Event, dispatch, hookimpl, hookresults
+from jan_core.hookresults import Promised
 from jan_core.host import Host
 from jan_core.testing import InlineSource
 from jan_core.types import (
@@ -48,6 +49,16 @@ class Votes:
     @hookimpl
     async def jan_admit_download(self, job: DownloadJob) -> Any:
         return await self.vote() if callable(self.vote) else self.vote
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.1) -> None:
+    """Give all hooks but those of the life cycle a short deadline."""
+
+    def promised(name: str) -> Promised:
+        found = hookresults.promised(name)
+        return found if found.spec.mode == "single" else found._replace(spec=replace(found.spec, deadline=seconds))
+
+    monkeypatch.setattr(dispatch, "promised", promised)
 
 
 @asynccontextmanager
@@ -85,8 +96,7 @@ async def test_broadcast_runs_all_at_once_and_keeps_each_in_its_place(tmp_path: 
 async def test_a_raise_a_hang_and_a_wrong_type_cost_only_their_own_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec, result = dispatch._spec("jan_admit_download")
-    monkeypatch.setattr(dispatch, "_spec", lambda name: (replace(spec, deadline=0.1), result))
+    hurry(monkeypatch)
 
     async def raises() -> Any:
         raise RuntimeError("no")
