@@ -21,6 +21,7 @@ from .errors import InvalidParams
 from .extension import ExtensionInfo, State
 from .lifecycle import CORE_PREFIXES
 from .methods import Empty, method
+from .metrics import Metrics, gather
 from .settings import FILE
 
 if TYPE_CHECKING:
@@ -115,14 +116,6 @@ class Finding(Struct, omit_defaults=True):
 
 class Findings(Struct):
     findings: list[Finding]
-
-
-class Metrics(Struct):
-    """`hooks`: calls, failures and times (s) by extension and hook."""
-
-    hooks: dict[str, dict[str, dict[str, float]]]
-    methods: int
-    uptime: float
 
 
 class CoreMethods:
@@ -224,11 +217,7 @@ class CoreMethods:
     @method("system.metrics")
     def metrics(self, params: Empty) -> Metrics:
         """Figures of this process since it began."""
-        return Metrics(
-            hooks=msgspec.to_builtins(self._host.hooks.timings()),
-            methods=len(self._host.table),
-            uptime=time.monotonic() - self._began,
-        )
+        return gather(self._host, time.monotonic() - self._began)
 
     def _settings_types(self, only: str) -> dict[str, type[Struct]]:
         active = {

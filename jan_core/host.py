@@ -34,6 +34,7 @@ from .loader import Source, installed
 from .methods import Method, MethodTable, methods_of
 from .rpc.direct import DirectClient
 from .settings import Settings
+from .stall import StallWatch
 from .timing import Timings
 from .watch import Watcher
 
@@ -88,7 +89,8 @@ class Host:
         self.settings = Settings(data_dir / "settings.json")
         off = frozenset(disabled) | frozenset(self.settings.read(SECTION, HostSettings).disabled)
         self.lifecycle = Lifecycle(installed(live=watch) if sources is None else sources, API_VERSION, off)
-        self.dispatcher = Dispatcher(self.lifecycle.hook_outcome)
+        self.stalls = StallWatch()
+        self.dispatcher = Dispatcher(self.lifecycle.hook_outcome, self.stalls)
         self.hooks = Hooks(self.dispatcher)
         self.timings = Timings()
         """Of methods, by name; whoever runs a call records it: `host.timings.of(method.name, generation)`."""
@@ -123,7 +125,7 @@ class Host:
                 dropped += 1
                 log.warning("jan_event listeners are behind: %d events dropped", dropped)
 
-        with self.bus.subscribe(hear):
+        with self.stalls.attached(), self.bus.subscribe(hear):
             self.lifecycle.start_soon(self._tell_extensions(events), "jan_event")
             if self.watcher is not None:
                 self.lifecycle.start_soon(self.watcher.run(self.bus), "watch")
