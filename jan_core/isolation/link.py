@@ -1,0 +1,365 @@
+"""The asking end of a conversation between the host and a child: requests, and what comes back for each.
+
+The answering end is an ordinary `rpc.peer.Peer`. Unlike a client of the host (`rpc/client.py`), this one does not trust
+what it reads: anything that is no message, a stream past its window, a flood of events, or silence while calls wait has
+a consequence here. It knows no processes: whoever owns it is told once that it is over, and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from ..context import Progress
+from ..errors import ErrorObject, Overloaded, RpcError
+from ..rpc import messages
+from ..rpc.direct import _as
+from ..rpc.framing import Splitter
+from ..rpc.outbox import Outbox
+from ..rpc.peer import MAX_IN_FLIGHT
+from ..rpc.transports import READ_SIZE, LoopTransport
+from .windows import WINDOW
+
+__all__ = ["Exchange", "Link", "LinkCaller"]
+
+PULSE = 1.0
+"""Seconds between two looks at whether the other side still answers, while calls wait for it."""
+
+PATIENCE = 10
+"""Looks in a row that may find nothing: an event loop that is blocked for so long has lost its users."""
+
+NOTICES_A_SECOND = 2_000.0
+"""Events and log lines read from the other side: past that it is read more slowly, and queues, and drops, at home."""
+
+LONGEST_BURST = 0.1
+"""Seconds' worth of notices read ahead of that rate."""
+
+SETTLE = 5.0
+"""Seconds a cancelled request may take to end."""
+
+CANCELLED = -32800
+
+
+class _Incoming(msgspec.Struct):
+    id: int | None = None
+    method: str = ""
+    params: Raw = Raw(b"{}")
+    result: Any = None
+    error: ErrorObject | None = None
+
+
+class _Item(msgspec.Struct):
+    id: int
+    delta: Any
+
+
+class _Value(msgspec.Struct):
+    kind: str
+    message: str = ""
+    done: float | None = None
+    total: float | None = None
+
+
+class _Report(msgspec.Struct):
+    token: int
+    value: _Value
+
+
+_decode = msgspec.json.Decoder(_Incoming).decode
+_decode_item = msgspec.json.Decoder(_Item).decode
+_decode_report = msgspec.json.Decoder(_Report).decode
+
+
+class Exchange:
+    """One request: iterate over its items, then take its answer. Made by `Link.ask`."""
+
+    def __init__(self, link: Link, id: int, *, items: bool, progress: Progress | None) -> None:
+        self._link, self.id, self._wanted, self._progress = link, id, items, progress
+        self._answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._items: asyncio.Queue[Any] = asyncio.Queue()
+        self._untold = 0
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while not (self._answer.done() and self._items.empty()):
+            item = await self._items.get()
+            if item is not _END:
+                yield item
+                self._taken()
+
+    async def answer(self) -> Any:
+        """The result. Raises RpcError, or what the link ended with."""
+        return await asyncio.shield(self._answer)
+
+    @property
+    def over(self) -> bool:
+        return self._answer.done()
+
+    async def whole(self, settle: float = SETTLE) -> Any:
+        """The result, by a caller that may be cancelled: the other side is told, and has `settle` seconds to end.
+
+        What it ends with counts, as it does in one process: a handler may finish all the same.
+        """
+        try:
+            return await self.answer()
+        except asyncio.CancelledError:
+            return await self.cancelled(settle)
+
+    async def cancelled(self, settle: float = SETTLE) -> Any:
+        """Cancel the request; returns a result that came all the same, else raises CancelledError or RpcError."""
+        await self.leave(settle)
+        if self._answer.done():
+            error = self._answer.exception()
+            if error is None:
+                return self._answer.result()
+            if not (isinstance(error, RpcError) and error.code == CANCELLED):
+                raise error
+        raise asyncio.CancelledError
+
+    async def leave(self, settle: float = SETTLE) -> None:
+        """Want no more of it: cancel what still runs and wait until it has ended, inside a cancelled scope too."""
+        import anyio
+
+        if not self._answer.done():
+            self._link.notify("$/cancelRequest", {"id": self.id})
+            self._wanted = False
+            with anyio.move_on_after(settle, shield=True):
+                await asyncio.wait([self._answer])
+        self._link.forget(self.id)
+
+    # -- what the link hears ----------------------------------------------------------------------------------------
+
+    def item(self, delta: Any) -> None:
+        if not self._wanted:
+            self._taken()
+        elif self._items.qsize() > WINDOW:
+            self._link.end("it sent more of a stream than was asked for")
+        else:
+            self._items.put_nowait(delta)
+
+    def report(self, value: _Value) -> None:
+        if self._progress is not None and value.kind != "end":
+            self._progress(value.message, value.done, value.total)
+
+    def finish(self, result: Any, error: BaseException | None) -> None:
+        if not self._answer.done():
+            if error is None:
+                self._answer.set_result(result)
+            else:
+                self._answer.set_exception(error)
+                self._answer.exception()  # whoever asked may have gone
+        self._items.put_nowait(_END)
+
+    def _taken(self) -> None:
+        self._untold += 1
+        if self._untold >= WINDOW // 2 and not self._answer.done():
+            self._link.notify("$/taken", {"key": self.id, "count": self._untold})
+            self._untold = 0
+
+
+_END = object()
+
+
+class Link:
+    """Requests over one socket. `heard(name, params)` gets every notification that belongs to no request; `over(why)`
+    is called once, with an empty text for a plain end of the stream; `watched`: silence ends it, too."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        heard: Callable[[str, Raw], None],
+        over: Callable[[str], None],
+        *,
+        watched: bool = True,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._descriptor, self._heard, self._over, self._watched = descriptor, heard, over, watched
+        self._transport = LoopTransport(descriptor, descriptor, lambda: self.end(""))
+        self._outbox = Outbox(self._transport, lambda message: message + b"\n")
+        self._splitter = Splitter(self._message, lambda: self.end("it sent a message that is too large"))
+        self._ids = itertools.count(1)
+        self._pending: dict[int, Exchange] = {}
+        self._pulse: asyncio.TimerHandle | None = None
+        self._alive = True
+        self._missed = 0
+        self._notices = 0.0
+        """When the notices that were read so far are paid for, on the loop's clock."""
+        self._resuming: asyncio.TimerHandle | None = None
+        self.ended = False
+        self.patience = PATIENCE
+        # Read here and not by the transport, which stops reading while too much is unsent: were both sides to do
+        # that, they would wait for each other.
+        self._loop.add_reader(descriptor, self._readable)
+
+    # -- out --------------------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        method: str,
+        params: Any,
+        *,
+        caller: str = "",
+        items: bool = False,
+        progress: Progress | None = None,
+    ) -> Exchange:
+        """Send a request; `params` are plain data, or a Struct. Raises Overloaded, or what cannot be encoded."""
+        id = next(self._ids)
+        exchange = Exchange(self, id, items=items, progress=progress)
+        if self.ended:
+            exchange.finish(None, ConnectionError("the other side is gone"))
+            return exchange
+        if len(self._pending) >= MAX_IN_FLIGHT:
+            raise Overloaded(f"more than {MAX_IN_FLIGHT} requests in flight", limit=MAX_IN_FLIGHT)
+        asked: dict[str, Any] = {"key": id, "caller": caller, "items": items, "params": params}
+        if progress is not None:
+            asked["progressToken"] = id
+        self._outbox.send(messages.encode({"jsonrpc": "2.0", "id": id, "method": method, "params": asked}))
+        self._pending[id] = exchange
+        if self._pulse is None and self._watched:
+            self._alive, self._missed = True, 0
+            self._pulse = self._loop.call_later(PULSE, self._look)
+        return exchange
+
+    def notify(self, method: str, params: Any) -> None:
+        """Send a notification."""
+        if not self.ended:
+            self._outbox.send(messages.notification(method, params))
+
+    def forget(self, id: int) -> None:
+        """Nobody waits for the answer any more."""
+        self._pending.pop(id, None)
+
+    # -- in ---------------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that were read before this link was made."""
+        self._splitter.feed(data)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._descriptor, READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            data = b""
+        if not data:
+            return self.end("")
+        self._alive = True
+        self._splitter.feed(data)
+        ahead = self._notices - self._loop.time()
+        if ahead > LONGEST_BURST and not self.ended:
+            self._loop.remove_reader(self._descriptor)
+            self._resuming = self._loop.call_later(ahead, self._resume)
+        return None
+
+    def _resume(self) -> None:
+        self._resuming = None
+        self._alive = True
+        self._loop.add_reader(self._descriptor, self._readable)
+
+    def _message(self, data: bytes) -> None:
+        if self.ended:
+            return
+        try:
+            self._one(_decode(data))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self.end("something in it wrote to its channel what is no message")
+
+    def _one(self, message: _Incoming) -> None:
+        if message.method == "$/stream":
+            item = _decode_item(message.params)
+            if (exchange := self._pending.get(item.id)) is not None:
+                exchange.item(item.delta)
+        elif message.method == "$/progress":
+            report = _decode_report(message.params)
+            if (exchange := self._pending.get(report.token)) is not None:
+                exchange.report(report.value)
+        elif message.method:
+            self._notices = max(self._notices, self._loop.time()) + 1 / NOTICES_A_SECOND
+            self._heard(message.method, message.params)
+        elif message.id is None:
+            # Only what was never a request is answered so: a foreign write damaged the way there.
+            self.end("something in it wrote to its channel what is no message")
+        elif (exchange := self._pending.pop(message.id, None)) is not None:
+            exchange.finish(message.result, RpcError(message.error) if message.error is not None else None)
+
+    def _look(self) -> None:
+        """Count the looks, not the seconds: this process may have been asleep or busy itself."""
+        self._pulse = None
+        if self.ended or not self._pending:
+            return None
+        self._missed = 0 if self._alive else self._missed + 1
+        self._alive = False
+        if self._missed >= self.patience:
+            return self.end(f"it did not answer for {self._missed * PULSE:g} s: its event loop is blocked")
+        # Its answer belongs to nothing and is dropped, but it is heard.
+        self._outbox.send(messages.encode({"jsonrpc": "2.0", "id": 0, "method": "$/ping"}))
+        self._pulse = self._loop.call_later(PULSE, self._look)
+        return None
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def end(self, why: str) -> None:
+        """Read and write no more. Those who wait go on waiting until `fail`. Any number of times."""
+        if self.ended:
+            return
+        self.ended = True
+        self._loop.remove_reader(self._descriptor)
+        for timer in (self._pulse, self._resuming):
+            if timer is not None:
+                timer.cancel()
+        self._outbox.close()
+        self._transport.close()
+        self._over(why)
+
+    def fail(self, error: Callable[[], BaseException]) -> None:
+        """Give everybody who waits an answer: a fresh `error` each."""
+        pending, self._pending = self._pending, {}
+        for exchange in pending.values():
+            exchange.finish(None, error())
+
+
+class LinkCaller:
+    """`context.Caller` over a link: how a child reaches the host's methods."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def call(
+        self, method: str, params: Any = None, *, result: Any = None, progress: Progress | None = None
+    ) -> Any:
+        """Call a method. Raises RpcError."""
+        exchange = self._link.ask(method, {} if params is None else params, progress=progress)
+        return _as(await exchange.whole(), result)
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, params: Any = None, *, item: Any = None, result: Any = None, progress: Progress | None = None
+    ) -> AsyncIterator[_LinkStream]:
+        """Call a streaming method; leaving early cancels the request and waits for its end."""
+        exchange = self._link.ask(method, {} if params is None else params, items=True, progress=progress)
+        try:
+            yield _LinkStream(exchange, item, result)
+        finally:
+            await exchange.leave()
+
+
+class _LinkStream:
+    def __init__(self, exchange: Exchange, item: Any, result: Any) -> None:
+        self._exchange, self._item, self._result = exchange, item, result
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        async for item in self._exchange:
+            yield _as(item, self._item)
+
+    async def result(self) -> Any:
+        """The method's result. Items not iterated over are dropped. Raises RpcError."""
+        async for _ in self._exchange:
+            pass
+        return _as(await self._exchange.answer(), self._result)

@@ -1,0 +1,355 @@
+"""Keeps the process of one generation up: connects to it, learns that it is over, and starts it again.
+
+One crash costs the calls that were inside: each is answered with ExtensionCrashed. New ones wait for the next process,
+which comes at once the first time and later each time after. Too many crashes in a row of minutes, and the extension
+is quarantined like one whose hooks keep failing; enabling or reloading it is the way back, as it is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from msgspec import Raw
+
+from ..context import Context
+from ..dispatch import FAILURES_BEFORE_QUARANTINE
+from ..errors import ExtensionCrashed, ExtensionUnavailable, RpcError
+from ..extension import Failure
+from ..hookspecs import HookSpec
+from ..loader import StageError
+from ..methods import Call
+from ..rpc.peer import Peer
+from ..rpc.transports import LoopTransport
+from .link import Exchange, Link
+from .process import LAST_MOMENT, Child, ChildFailed
+from .relay import Relay
+from .shapes import Activate, Failed, HookCall, Line, MethodShape, State, Told, Values
+from .starter import Starter
+
+if TYPE_CHECKING:
+    from ..live import LiveContext
+
+__all__ = ["Connection", "Elsewhere", "Supervisor"]
+
+BACKOFF = (0.0, 0.5, 1.0, 2.0)
+"""Seconds before the next process is started, by how many ended shortly before."""
+
+CRASH_WINDOW = 300.0
+"""Seconds after which a crash is forgotten."""
+
+UP_LIMIT = 5.0
+"""Seconds a call waits for a process that is being started again."""
+
+HOOK_SETTLE = 1.0
+"""Seconds a hook that was given up may take to end: others wait for its turn to be over."""
+
+ENDING_PATIENCE = 2
+"""Looks that may find a child silent while it is being deactivated: there is nothing left to wait for."""
+
+EXIT_GRACE = 0.2
+"""Seconds to read what a process that has ended had written."""
+
+
+class Elsewhere(Exception):
+    """Something failed in the extension's own process; `failure` says what, and where."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Connection:
+    """Both conversations with one child. `over` is set when it has come to its end, to why the host ended it, or to
+    an empty text when the process did."""
+
+    def __init__(self, child: Child, context: LiveContext, heard: Callable[[str, Raw], None]) -> None:
+        self.child = child
+        self.settings: dict[str, Any] = {}
+        """What the child was told last."""
+        loop = asyncio.get_running_loop()
+        self.over: asyncio.Future[str] = loop.create_future()
+        self.link = Link(child.requests.fileno(), heard, self._end)
+        self._calls = LoopTransport(child.calls.fileno(), child.calls.fileno(), lambda: None)
+        self._peer = Peer(Relay(cast(Context, context)), self._calls)
+        self._peer.initialized, self._peer.client = True, context.id
+        self._calls.start(self._peer.feed)
+        self.link.feed(child.rest())
+
+        def exited() -> None:  # in another thread, and perhaps after the loop
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(loop.call_later, EXIT_GRACE, self._end, "")
+
+        child.on_exit(exited)
+
+    def _end(self, why: str) -> None:
+        if not self.over.done():
+            self.over.set_result(why)
+
+    async def close(self) -> None:
+        """End the child, and what it was asking for."""
+        self.child.end()
+        self.link.end("")
+        self._calls.stop_reading()
+        await self._peer.aclose()
+        self._calls.close()
+        self.child.close()
+
+
+class Supervisor:
+    """The process of one generation, whichever it is at the time."""
+
+    def __init__(self, starter: Starter, child: Child) -> None:
+        self._starter, self._child = starter, child
+        self._connection: Connection | None = None
+        self._up: asyncio.Future[Connection] | None = None
+        """There while a process is being started again."""
+        self._crashes: deque[float] = deque(maxlen=FAILURES_BEFORE_QUARANTINE)
+        self._ending = False
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def begin(self, context: LiveContext) -> None:
+        """Activate the extension in the process that is there. Raises Elsewhere or ExtensionCrashed."""
+        self._context = context
+        context.on_dispose(self._dispose)
+        connection = self._connection = Connection(self._child, context, self._heard)
+        await self._activate(connection)
+        context.tasks.start_soon(self._watch, name=f"process of {context.id}")
+
+    async def finish(self) -> None:
+        """Deactivate it. Raises Elsewhere."""
+        self._ending = True
+        connection = self._connection
+        if connection is not None and not connection.over.done():
+            connection.link.patience = ENDING_PATIENCE
+            try:
+                await self._answered(connection, connection.link.ask("$/deactivate", {}))
+            finally:
+                connection.child.end()
+
+    def abandon(self) -> None:
+        """End the process of a generation that nobody has any more. From any thread."""
+        self._ending = True
+        if self._connection is None:
+            self._child.close()
+        else:
+            self._child.end()
+
+    async def _dispose(self) -> None:
+        self._ending = True
+        self._child.end()
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def _activate(self, connection: Connection) -> None:
+        connection.settings = self._settings()
+        activate = Activate(str(self._context.data_dir), connection.settings)
+        await self._answered(connection, connection.link.ask("$/activate", activate))
+
+    async def _answered(self, connection: Connection, exchange: Exchange) -> None:
+        """Wait for an answer while nobody watches over the connection. Raises Elsewhere or ExtensionCrashed."""
+        asking = asyncio.ensure_future(exchange.answer())
+        try:
+            await asyncio.wait([asking, connection.over], return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                failure = await _autopsy(connection.child, connection.over.result())
+                raise self._crashed(failure.message)
+            asking.result()
+        except RpcError as error:
+            raise _unwrapped(error) from None
+        finally:
+            asking.cancel()
+
+    # -- what is asked of it ----------------------------------------------------------------------------------------
+
+    async def call(self, method: MethodShape, params: Any, call: Call) -> Any:
+        """Call one of its methods. Raises RpcError, ExtensionCrashed or ExtensionUnavailable."""
+        link = (await self._current()).link
+        if not method.takes_call:
+            return await link.ask(method.name, params, caller=call.caller).whole()
+
+        def report(message: str, done: float | None, total: float | None) -> None:
+            call.progress(message, done=done, total=total)
+
+        exchange = link.ask(method.name, params, caller=call.caller, items=True, progress=report)
+        try:
+            async for item in exchange:
+                await call.send(item)
+            return await exchange.answer()
+        except asyncio.CancelledError:
+            return await exchange.cancelled()
+        except BaseException:
+            await exchange.leave()
+            raise
+
+    async def hook(self, spec: HookSpec, arguments: dict[str, Any]) -> Any:
+        """Run its implementation of a hook. Raises Elsewhere or ExtensionCrashed.
+
+        While the process is down, those who decide something are waited for; those who listen or contribute have
+        nothing to say.
+        """
+        if self._connection is None and spec.mode == "broadcast":
+            return None
+        connection = await self._current()
+        return await self._ask(connection, "$/hook", HookCall(spec.name, arguments), HOOK_SETTLE)
+
+    async def export_state(self) -> Any:
+        """What it hands over to the next generation, as plain data. Raises Elsewhere or ExtensionCrashed."""
+        answer = await self._ask(await self._current(), "$/export", {}, HOOK_SETTLE)
+        state = msgspec.convert(answer, State).state
+        return None if state is None else msgspec.msgpack.decode(state)
+
+    async def restore_state(self, state: Any) -> None:
+        """Hand it what the generation before exported. Raises Elsewhere or ExtensionCrashed."""
+        packed = State(msgspec.msgpack.encode(state))
+        await self._ask(await self._current(), "$/restore", packed, HOOK_SETTLE)
+
+    async def _ask(self, connection: Connection, name: str, params: Any, settle: float = HOOK_SETTLE) -> Any:
+        try:
+            return await connection.link.ask(name, params).whole(settle)
+        except RpcError as error:
+            raise _unwrapped(error) from None
+
+    async def _current(self) -> Connection:
+        connection = self._connection
+        if connection is None:
+            if self._up is None:
+                raise ExtensionUnavailable("its process has ended", extension=self._context.id, state="draining")
+            try:
+                connection = await asyncio.wait_for(asyncio.shield(self._up), UP_LIMIT)
+            except TimeoutError:
+                raise self._crashed("its process is being started again") from None
+        self.tell_settings()
+        return connection
+
+    def tell_settings(self) -> None:
+        """Tell the child its settings, if they are others than it knows."""
+        if (connection := self._connection) is not None and (values := self._settings()) != connection.settings:
+            connection.settings = values
+            # Asked and not notified: requests are served in their order, so whatever is asked next sees it.
+            connection.link.ask("$/settings", Values(values))
+
+    def _settings(self) -> dict[str, Any]:
+        values: dict[str, Any] = msgspec.to_builtins(self._context.settings) or {}
+        return values
+
+    # -- what it says by itself -------------------------------------------------------------------------------------
+
+    def _heard(self, name: str, params: Raw) -> None:
+        if name == "$/event":
+            told = msgspec.json.decode(params, type=Told)
+            self._context.emit(told.name, told.data, key=told.key)
+        elif name == "$/log":
+            self._log(msgspec.json.decode(params, type=Line))
+        elif name == "$/failed":
+            self._context.report(msgspec.json.decode(params, type=Failed).failure, 0)
+
+    def _log(self, line: Line) -> None:
+        own = f"jan.{self._context.id}"
+        logger = logging.getLogger(line.name if line.name.startswith(own + ".") else own)
+        if logger.isEnabledFor(line.level):
+            record = logger.makeRecord(logger.name, line.level, "", 0, line.message, (), None)
+            record.created, record.exc_text = line.at, line.trace or None
+            logger.handle(record)
+
+    # -- when it ends -----------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        connection = self._connection
+        while connection is not None:
+            why = await connection.over
+            failure = await _autopsy(connection.child, why)
+            if not self._ending:
+                self._up = asyncio.get_running_loop().create_future()
+                self._up.add_done_callback(_retrieve)
+            self._connection = None
+            connection.link.fail(lambda: self._crashed(failure.message))  # noqa: B023 (called here)
+            await connection.close()
+            connection = await self._again(failure) if self._up is not None else None
+
+    async def _again(self, failure: Failure) -> Connection | None:
+        """Start it again until it runs; None when it failed too often for that."""
+        assert self._up is not None
+        while True:
+            crashes = self._count()
+            self._context.log.error("%s", failure.message)
+            self._context.report(failure, crashes)
+            if crashes >= FAILURES_BEFORE_QUARANTINE:
+                message = f"extension {self._context.id} is quarantined: {failure.message}"
+                self._up.set_exception(ExtensionUnavailable(message, extension=self._context.id, state="quarantined"))
+                return None
+            await asyncio.sleep(BACKOFF[crashes - 1])
+            try:
+                self._connection = await self._restart()
+            except (StageError, Elsewhere, ExtensionCrashed, ChildFailed) as error:
+                failure = Failure.of("process", error)
+                continue
+            self._up.set_result(self._connection)
+            self._up = None
+            self._context.log.warning("its process was started again")
+            return self._connection
+
+    async def _restart(self) -> Connection:
+        import anyio.to_thread
+
+        child = await anyio.to_thread.run_sync(self._start, abandon_on_cancel=True)
+        connection = Connection(child, self._context, self._heard)
+        try:
+            await self._activate(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    def _start(self) -> Child:
+        def born(child: Child) -> None:
+            self._child = child
+            if self._ending:
+                child.end()
+
+        child = self._starter.start(born)
+        if self._ending:  # nobody waits for it any more
+            child.close()
+            raise ChildFailed("the extension is being ended")
+        return child
+
+    def _count(self) -> int:
+        now = time.monotonic()
+        self._crashes.append(now)
+        return sum(now - at < CRASH_WINDOW for at in self._crashes)
+
+    def _crashed(self, message: str) -> ExtensionCrashed:
+        return ExtensionCrashed(f"extension {self._context.id}: {message}", extension=self._context.id)
+
+
+async def _autopsy(child: Child, why: str) -> Failure:
+    """What a child ended of, once it has."""
+    if why:
+        child.end()
+    await asyncio.to_thread(child.join, LAST_MOMENT)
+    if child.status is None:  # it closed its channel, and lives on
+        child.end()
+        await asyncio.to_thread(child.join, LAST_MOMENT)
+    message = f"{why}; its process was ended" if why else f"its process {child.how()}"
+    return Failure("process", "ExtensionCrashed", message, at=time.time())
+
+
+def _unwrapped(error: RpcError) -> Exception:
+    """The failure that a child answered with, as it would be raised here."""
+    if error.type == "refused" and "failure" in error.data:
+        return Elsewhere(msgspec.convert(error.data["failure"], Failure))
+    return error
+
+
+def _retrieve(future: asyncio.Future[Connection]) -> None:
+    """Nobody may be waiting: a failure that is on the record need not be logged as lost."""
+    if not future.cancelled():
+        future.exception()
