@@ -12,6 +12,7 @@ This layer does not know what runs on the loop (`dispatch.py` says which module 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import sys
@@ -97,7 +98,8 @@ class _Gate:
 
     woke: float
     parked: bool = False
-    wake: queue.SimpleQueue[None] = field(default_factory=queue.SimpleQueue)
+    wake: queue.SimpleQueue[float] = field(default_factory=queue.SimpleQueue)
+    """Ends the watch's sleep; with the process's CPU time by then."""
     long: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=1000))
     """Turns (began, ended) that passed the threshold."""
 
@@ -141,7 +143,7 @@ class StallWatch:
             if selector.select is select:
                 selector.select = inner
             self._ended = True
-            gate.wake.put(None)
+            gate.wake.put(0.0)
 
     def start(self) -> None:
         """Begin to look, from the thread of the loop. Any number of times; late, so that `initialize` pays nothing."""
@@ -159,16 +161,14 @@ class StallWatch:
     def _watch(self, gate: _Gate, thread: int) -> None:
         while not self._ended:
             gate.parked = True
-            if gate.woke == 0.0:  # else a turn began before it could see that nobody watches
-                gate.wake.get()
+            # Unless a turn began before it could see that nobody watches.
+            self._cpu = gate.wake.get() if gate.woke == 0.0 else time.process_time()
             gate.parked = False
-            self._cpu = time.process_time()
+            self._look(gate, thread)  # at once: native code may have kept this thread from waking until now
             while gate.woke and not self._ended:
-                try:
+                with contextlib.suppress(queue.Empty):
                     gate.wake.get(timeout=PERIOD)
-                except queue.Empty:
-                    self._look(gate, thread)
-            self._look(gate, thread)
+                self._look(gate, thread)
         self._sight = None
 
     def _look(self, gate: _Gate, thread: int) -> None:
@@ -199,7 +199,7 @@ class StallWatch:
         else:
             # Nobody could look sooner. Either this callback held the interpreter's lock in native code and computed, or
             # the whole process was kept from running, which is not its fault.
-            since = turn if computed > (now - turn) / 2 else now
+            since = turn if computed >= PERIOD else now
         self._sight = _Sight(turn, since, callback, self._place(frame))
         if now - since >= THRESHOLD:
             self._sight.looks = 2
@@ -274,7 +274,7 @@ def _watched(inner: Callable[..., Any], gate: _Gate) -> Callable[..., Any]:
             gate.woke = clock()
             if gate.parked:
                 gate.parked = False
-                gate.wake.put(None)
+                gate.wake.put(time.process_time())
 
     return select
 
