@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,10 +21,11 @@ from .events import Event, ExtensionChanged
 from .extension import Extension, Failure, Generation, State
 from .loader import StageError, stage
 from .manifest import Manifest
-from .package import Snapshot, qualified
+from .package import Snapshot
 
 if TYPE_CHECKING:
     from .dispatch import Dispatcher
+    from .leaks import Inquest
     from .live import House
     from .methods import MethodTable
 
@@ -40,6 +42,9 @@ DRAIN_LIMIT = 30.0
 RETIRE_LIMIT = 1.0
 """Seconds for one extension's clean-up when the host ends: the process must be gone 3 s after its client."""
 
+YIELD_EVERY, YIELD_FOR = 0.001, (0.0002, 0.002)
+"""Seconds: how often a busy loop sleeps while something is staged, and for how long at first and at most."""
+
 MOST_LEAKS = 10
 """Leaks that are kept of one extension: a generation leaks the same as the one before, most of the time."""
 
@@ -50,6 +55,7 @@ class Generations:
     def __init__(self, house: House, table: MethodTable, schema_hash: Callable[[], str]) -> None:
         self._house, self._table, self._schema_hash = house, table, schema_hash
         self.lives: set[asyncio.Task[Any]] = set()
+        self._inquest: Inquest | None = None
 
     def emit(self, event: Event) -> None:
         """Tell everybody something about an extension."""
@@ -106,7 +112,7 @@ class Generations:
                 self._house.dispatcher.swap(generation, old)
                 raise
         except Exception:
-            generation.retiring.set()
+            self._see_off(extension, generation, 0.0)
             raise
         extension.current, extension.state = generation, State.ACTIVE
         extension.failure = generation.failure  # of a task it has started already
@@ -142,6 +148,11 @@ class Generations:
         self.announce(extension, generation)
         return going
 
+    async def settled(self) -> None:
+        """Wait until every generation that was replaced or taken out is gone."""
+        while going := [task for task in self.lives if task.get_name().startswith("retire")]:
+            await asyncio.wait(going)
+
     async def make_room(self, extension: Extension) -> None:
         """End the generation that still drains: there are never more than two."""
         if (older := extension.draining) is not None:
@@ -167,6 +178,9 @@ class Generations:
         except TimeoutError:
             names = ", ".join(g.name for g in ending if not g.retired.is_set())
             logging.getLogger(__name__).warning("%s did not end within %g s", names, drain + RETIRE_LIMIT)
+        for generation in ending:  # another host in this process would be given these modules for its own generation
+            if extension.source.package(generation.number) != extension.source.origin:
+                extension.source.release(generation.number)
         if extension.state is State.DRAINING:
             extension.state = State.RETIRED
 
@@ -193,24 +207,27 @@ class Generations:
 
     async def _gone(self, extension: Extension, generation: Generation) -> None:
         await generation.retired.wait()
-        # What the host knows of it goes first: only then does the probe see what others hold.
-        number, name, snapshot = generation.number, generation.name, generation.snapshot
         generation.plugin, generation.settings_type = None, None
         generation.methods = []
         if extension.draining is generation:
             extension.draining = None
-        del generation
-        if snapshot is None:  # no code of its own to forget: an object that was handed in
+        package = extension.source.package(generation.number)
+        if not package:  # no code of its own to forget: an object that was handed in, or another process
             return
-        from .leaks import Probe
+        from .leaks import Inquest, Probe
 
-        plain = qualified(snapshot.package, number) if snapshot.compiled else snapshot.package
-        probe = Probe(plain)
-        extension.source.release(number)
-        await asyncio.sleep(0)  # the callbacks of what has just ended still hold it
-        for leak in probe.leaks():
-            extension.leaks = [*extension.leaks, f"{name}: {leak}"][-MOST_LEAKS:]
-            logging.getLogger(f"jan.{extension.id}").warning("%s is still in memory: %s", name, leak)
+        probe, name = Probe(package), generation.name
+        extension.source.release(generation.number)
+
+        def report(leaks: list[str]) -> None:
+            extension.leaks = [*extension.leaks, *(f"{name}: {leak}" for leak in leaks)][-MOST_LEAKS:]
+            for leak in leaks:
+                logging.getLogger(f"jan.{extension.id}").warning("%s is still in memory: %s", name, leak)
+
+        if self._inquest is None:
+            self._inquest = Inquest()
+        if self._inquest.open(probe, report):
+            keep(self.lives, asyncio.create_task(self._inquest.hold(), name="retire: leaks"))
 
 
 async def in_thread(stage_name: str, limit: float, function: Callable[..., T], *args: Any) -> T:
@@ -218,12 +235,29 @@ async def in_thread(stage_name: str, limit: float, function: Callable[..., T], *
     import anyio
     import anyio.to_thread
 
+    yielding = asyncio.create_task(_let_threads_run(), name=f"let the {stage_name} run")
     try:
         with anyio.fail_after(limit):
             return await anyio.to_thread.run_sync(functools.partial(function, *args), abandon_on_cancel=True)
     except TimeoutError:
         message = f"the {stage_name} did not end within {limit:g} s"
         raise StageError(Failure(stage_name, "TimeoutError", message)) from None
+    finally:
+        yielding.cancel()
+
+
+async def _let_threads_run() -> None:
+    """Now and then sleep with the whole event loop, so that a worker thread gets the GIL.
+
+    CPython asks for the GIL on behalf of a thread only when the thread's wait for it times out, and a loop that is busy
+    starts that wait anew with each poll for events, which lets go for a microsecond (`take_gil` in ceval_gil.h). Fifty
+    streams that never pause have kept an import waiting for seconds.
+    """
+    least, most = YIELD_FOR
+    began = time.monotonic()
+    while True:
+        await asyncio.sleep(YIELD_EVERY)
+        time.sleep(min(most, max(least, (time.monotonic() - began) / 50)))  # noqa: ASYNC251 (blocking is the point)
 
 
 def keep(tasks: set[asyncio.Task[Any]], task: asyncio.Task[T]) -> asyncio.Task[T]:

@@ -16,28 +16,60 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["Probe"]
+__all__ = ["Inquest", "Probe"]
 
-DEPTH = 8
-"""Steps from a survivor to whoever holds it: a registry in a closure (`functools.singledispatch`) takes six."""
+DEPTH, BREADTH = 8, 50
+"""Steps from a survivor to whoever holds it (a registry in a closure, as of `functools.singledispatch`, takes six), and
+how many objects are followed at each: every step goes through all objects of the process."""
+
+QUIET = 1.0
+"""Seconds without another retirement before it is looked: what a call has just let go of needs a moment to be gone, and
+collecting garbage stops everything for some ten ms."""
+
+
+class Inquest:
+    """Looks after what has retired, a while later."""
+
+    def __init__(self) -> None:
+        self._probes: list[tuple[Probe, Callable[[list[str]], None]]] = []
+
+    def open(self, probe: Probe, report: Callable[[list[str]], None]) -> bool:
+        """Take a probe into the next look; `report` is told its leaks. Returns whether somebody must `hold` it."""
+        self._probes.append((probe, report))
+        return len(self._probes) == 1
+
+    async def hold(self) -> None:
+        """Wait until it is quiet, and look once for all."""
+        seen = 0
+        while seen != len(self._probes):
+            seen = len(self._probes)
+            await asyncio.sleep(QUIET)
+        probes, self._probes = self._probes, []
+        if any(probe.alive for probe, _ in probes):
+            gc.collect()
+        for probe, report in probes:
+            if leaks := probe.leaks():
+                report(leaks)
 
 
 class Probe:
-    """Take it while the modules of `package` are still known, drop them, and ask for the `leaks`."""
+    """What was in the modules of `package`. Take it while they are still known, drop them, and ask for the `leaks`."""
 
     def __init__(self, package: str) -> None:
         self._package = package
         self._watched = [weakref.ref(thing) for thing in self._things()]
 
+    @property
+    def alive(self) -> bool:
+        """Whether anything of it is left. What is in a cycle is until garbage is collected."""
+        return any(ref() is not None for ref in self._watched)
+
     def leaks(self) -> list[str]:
-        """Who keeps the package alive, in words; empty when nothing of it is left. Collects garbage: some ten ms."""
-        if not any(ref() is not None for ref in self._watched):
-            return []  # reference counting was enough
-        gc.collect()
-        if not any(ref() is not None for ref in self._watched):
+        """Who keeps the package alive, in words; empty when nothing of it is left."""
+        if not self.alive:
             return []
         found = [*self._threads(), *self._tasks(), *self._logging(), *self._signals(), *self._exits()]
         return found or [self._holder()]
@@ -94,14 +126,14 @@ class Probe:
 
     def _holder(self) -> str:
         """Walk from the survivors towards whoever holds them, until something of another module is met."""
-        edge: list[Any] = [thing for ref in self._watched if (thing := ref()) is not None]
+        edge: list[Any] = [thing for ref in self._watched if (thing := ref()) is not None][:BREADTH]
         seen = {id(edge), *map(id, edge)}
         example = _named(edge[0])
         modules = {id(vars(m)): name for name, m in list(sys.modules.items()) if isinstance(m, types.ModuleType)}
         for _ in range(DEPTH):
             nearer: list[Any] = []
             for referrer in gc.get_referrers(*edge):
-                if id(referrer) in seen or referrer is edge or isinstance(referrer, types.FrameType):
+                if id(referrer) in seen or isinstance(referrer, types.FrameType):
                     continue
                 seen.add(id(referrer))
                 if (module := modules.get(id(referrer))) is not None and not self._owns(module):
@@ -110,8 +142,8 @@ class Probe:
                 nearer.append(referrer)
             if not nearer:
                 break
-            seen.add(id(nearer))
-            edge = nearer
+            edge = nearer[:BREADTH]
+            seen |= {id(nearer), id(edge)}
         return f"{example} is held by something that cannot be named (native code, or a running call)"
 
 

@@ -60,6 +60,10 @@ class Source(Protocol):
         """
         ...
 
+    def package(self, number: int) -> str:
+        """The name under which its package was imported for generation `number`; empty when there is none."""
+        ...
+
     def release(self, number: int) -> None:
         """Forget what was imported for generation `number`."""
         ...
@@ -82,7 +86,7 @@ class PackageSource:
         self.origin, _, self._module = module.partition(".")
         self._id, self._root, self._file, self.live = id, root, file, live
         self._dependencies: tuple[str, ...] | None = None
-        self._plain: set[str] = set()
+        self._names: dict[int, str] = {}
 
     @classmethod
     def of(cls, entry: EntryPoint) -> PackageSource:
@@ -138,24 +142,27 @@ class PackageSource:
         if snapshot is None and (number > 1 or self.live):
             snapshot = self.read(None)
         if snapshot is not None:
-            module = snapshot.load(number, self._module)
+            self._names[number] = qualified(self.origin, number)
+            module = snapshot.load(self._names[number], self._module)
         else:
-            snapshot = self._seen()
-            before = set(sys.modules)
+            snapshot = self.seen()
+            if self.origin not in sys.modules:  # what was there before us is somebody else's too
+                self._names[number] = self.origin
             module = importlib.import_module(f"{self.origin}.{self._module}" if self._module else self.origin)
-            self._plain = {m for m in set(sys.modules) - before if m.partition(".")[0] == self.origin}
         found: Any = module
         for name in filter(None, self._attribute.split(".")):
             found = getattr(found, name)
         return found() if isinstance(found, type) else found, snapshot
 
-    def release(self, number: int) -> None:
-        drop(qualified(self.origin, number))
-        if self._plain:  # what was there before us is somebody else's too
-            drop(self.origin)
-            self._plain = set()
+    def package(self, number: int) -> str:
+        return self._names.get(number, "")
 
-    def _seen(self) -> Snapshot | None:
+    def release(self, number: int) -> None:
+        if name := self._names.pop(number, ""):
+            drop(name)
+
+    def seen(self) -> Snapshot | None:
+        """What lies on the disk, by its digests alone; None for native code, which is not read."""
         try:
             return Snapshot.take(self.origin, self.root, [self.file], compiled=False)
         except NativeCode:

@@ -87,13 +87,12 @@ class Snapshot:
         """Whether it can be imported."""
         return all(f.code is not None for f in self.files.values())
 
-    def load(self, number: int, module: str) -> ModuleType:
-        """Import `module` (a name inside the package, `""` for itself) as part of generation `number`.
+    def load(self, name: str, module: str) -> ModuleType:
+        """Import `module` (a name inside the package, `""` for itself) with the package called `name`.
 
         Its siblings come out of this snapshot too, whenever they are imported. Raises whatever the code raises, and
         leaves nothing behind then.
         """
-        name = qualified(self.package, number)
         sys.meta_path.insert(0, _Finder(name, self))
         try:
             return importlib.import_module(f"{name}.{module}" if module else name)
@@ -103,8 +102,12 @@ class Snapshot:
 
 
 def qualified(package: str, number: int) -> str:
-    """The package's name in generation `number`."""
-    return f"{package}@g{number}"
+    """A name for the package in generation `number`: `jan_x@g3`, or `jan_x@g3+2` for a second host in this process."""
+    name, others = f"{package}@g{number}", 1
+    while name in sys.modules or any(isinstance(finder, _Finder) and finder.name == name for finder in sys.meta_path):
+        others += 1
+        name = f"{package}@g{number}+{others}"
+    return name
 
 
 def top(module: str) -> str:

@@ -134,7 +134,11 @@ class Reloads:
             self._lifecycle.check_claims(extension.id, manifest)
             new = await generations.stage(extension, manifest, snapshot, limit=STAGE_LIMIT)
             then = step("stage", began)
-            state = await self._export(old)
+            try:
+                state = await self._export(old)
+            except BaseException:
+                extension.source.release(new.number)
+                raise
             then = step("export", then)
             await generations.activate(extension, new, state)
             await generations.make_room(extension)

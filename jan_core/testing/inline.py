@@ -37,5 +37,8 @@ class InlineSource:
     def load(self, number: int, snapshot: Snapshot | None) -> tuple[object, Snapshot | None]:
         return self.plugin() if isinstance(self.plugin, type) else self.plugin, None
 
+    def package(self, number: int) -> str:
+        return ""
+
     def release(self, number: int) -> None:
         pass
