@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import functools
+import gc
+import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,10 +20,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from jan_core import Event, dispatch, hookimpl, hookresults
+from jan_core import Event, dispatch, hookimpl, hookresults, limit, threads
+from jan_core.dispatch import Dispatcher
+from jan_core.extension import Generation
 from jan_core.hookresults import Promised
 from jan_core.host import Host
 from jan_core.testing import InlineSource
+from jan_core.threads import ThreadFigures
 from jan_core.types import (
     Admission,
     AdoptedFile,
@@ -239,11 +248,331 @@ async def test_events_reach_listening_extensions_in_order(tmp_path: Path) -> Non
     assert heard == list(range(50))
 
 
-async def test_timings_are_kept_by_extension_and_hook(tmp_path: Path) -> None:
-    async with hosting(tmp_path, a=Votes(Admission(True))) as host:
+# -- each in its own scope ---------------------------------------------------------------------------------------------
+
+
+def dispatching(**plugins: object) -> Dispatcher:
+    """A dispatcher by itself: nothing is quarantined."""
+    dispatcher = Dispatcher()
+    for id, plugin in plugins.items():
+        dispatcher.swap(None, Generation(id, 1, plugin))
+    return dispatcher
+
+
+async def vote(dispatcher: Dispatcher) -> dict[str, Any]:
+    """What each extension said, or the type of its failure."""
+    with anyio.fail_after(10):
+        outcomes = (await dispatcher.broadcast("jan_admit_download", job=JOB)).outcomes
+    return {o.extension: o.failure.type if o.failure else o.value for o in outcomes}
+
+
+YES = Admission(True)
+
+
+def raising(error: BaseException) -> Any:
+    async def raises() -> Any:
+        raise error
+
+    return Votes(raises)
+
+
+@pytest.mark.parametrize("others", [{}, {"good": Votes(YES)}], ids=["alone", "among others"])
+async def test_nothing_of_an_implementation_reaches_beyond_it(others: dict[str, Any]) -> None:
+    async def cancels_itself() -> Any:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    for plugin in (raising(SystemExit(3)), raising(asyncio.CancelledError()), Votes(cancels_itself)):
+        assert await vote(dispatching(bad=plugin, **others)) == {"bad": "Escaped", **dict.fromkeys(others, YES)}
+
+
+async def test_a_cancelled_caller_cancels_all_implementations_and_waits_for_them() -> None:
+    began, left = anyio.Event(), []
+
+    async def waits() -> Any:
+        began.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await asyncio.sleep(0)
+            left.append(1)
+
+    dispatcher = dispatching(a=Votes(waits), b=Votes(waits), c=Votes(waits))
+    with anyio.fail_after(5):
+        calling = asyncio.create_task(dispatcher.broadcast("jan_admit_download", job=JOB))
+        await began.wait()
+        assert dispatcher.timings()["a"]["jan_admit_download"].in_flight == 1
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+    assert len(left) == 3
+    figures = dispatcher.timings()["a"]["jan_admit_download"]
+    assert (figures.calls, figures.in_flight) == (0, 0)
+
+
+async def test_an_anyio_scope_around_a_hook_cancels_it_as_well() -> None:
+    dispatcher = dispatching(a=Votes(anyio.sleep_forever), b=Votes(anyio.sleep_forever))
+    with anyio.fail_after(5):
+        with anyio.move_on_after(0.05) as scope:
+            await dispatcher.broadcast("jan_admit_download", job=JOB)
+        assert scope.cancelled_caught
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_one_that_swallows_its_cancellation_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+    monkeypatch.setattr(limit, "GRACE", 0.05)
+    release = anyio.Event()
+
+    async def swallows() -> Any:
+        while not release.is_set():
+            try:
+                await release.wait()
+            except BaseException:
+                continue
+
+    dispatcher = dispatching(bad=Votes(swallows), good=Votes(YES))
+    assert await vote(dispatcher) == {"bad": "TimeoutError", "good": YES}
+    figures = dispatcher.timings()["bad"]["jan_admit_download"]
+    assert (figures.calls, figures.timeouts, figures.in_flight) == (1, 1, 1)
+    release.set()
+    with anyio.fail_after(5):
+        while figures.in_flight:
+            await anyio.lowlevel.checkpoint()
+            figures = dispatcher.timings()["bad"]["jan_admit_download"]
+    assert figures.calls == 1
+
+
+async def test_a_revoked_call_is_a_failed_outcome(tmp_path: Path) -> None:
+    began = anyio.Event()
+
+    async def waits() -> Any:
+        began.set()
+        await anyio.sleep_forever()
+
+    generation = Generation("a", 1, Votes(waits))
+    dispatcher = Dispatcher()
+    dispatcher.swap(None, generation)
+    calling = asyncio.create_task(vote(dispatcher))
+    await began.wait()
+    for lease in tuple(generation.leases):
+        lease.revoke()
+    assert await calling == {"a": "ExtensionReloaded"}
+    assert calling.cancelling() == 0
+    assert not generation.leases
+
+
+async def test_a_deadline_passed_in_the_cleanup_of_a_cancelled_caller_costs_the_cleanup_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hurry(monkeypatch)
+    dispatcher = dispatching(a=Votes(anyio.sleep_forever))
+    seen: list[Any] = []
+
+    async def caller() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            seen.append(await vote(dispatcher))
+            await asyncio.sleep(0)
+            seen.append("cleaned up")
+
+    calling = asyncio.create_task(caller())
+    await asyncio.sleep(0)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert seen == [{"a": "TimeoutError"}, "cleaned up"]
+
+
+async def test_an_implementation_may_take_its_arguments_by_position_only_and_under_another_name() -> None:
+    class Plugin:
+        @hookimpl(specname="jan_rank_models")
+        async def mine(self, models: list[ModelRecord], /, context: ModelContext, own: int = 7) -> Any:
+            return [*models, model(f"{type(context).__name__} {own}")]
+
+    dispatcher = dispatching(a=Plugin())
+    ranked = await dispatcher.pipeline("jan_rank_models", "models", [model("m")], context=ModelContext())
+    assert [m.id for m in ranked] == ["m", "ModelContext 7"]
+    generation = Generation("b", 1, Plugin())
+    found = await dispatcher.single(generation, "jan_rank_models", models=[], context=ModelContext())
+    assert found is not None
+    assert found.value == [model("ModelContext 7")]
+
+
+async def test_a_decorated_implementation_is_what_it_decorates() -> None:
+    def decorated(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            return function(*arguments, **named)
+
+        return wrapper
+
+    class Plugin:
+        @hookimpl
+        @decorated
+        async def jan_admit_download(self, job: DownloadJob) -> Admission:
+            await asyncio.sleep(0)
+            return Admission(True, job.id)
+
+    assert await vote(dispatching(a=Plugin())) == {"a": Admission(True, JOB.id)}
+
+
+# -- threads -----------------------------------------------------------------------------------------------------------
+
+
+class Plain:
+    """Votes in a thread, by calling what it is given."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    @hookimpl
+    def jan_admit_download(self, job: DownloadJob) -> Any:
+        return self.function()
+
+
+async def test_a_plugin_whose_threads_hang_takes_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch, 0.05)
+    release = threading.Event()
+    dispatcher = dispatching(bad=Plain(release.wait), good=Plain(lambda: YES))
+    before = threading.active_count()
+    try:
+        for n in range(threads.LIMIT):
+            assert await vote(dispatcher) == {"bad": "TimeoutError", "good": YES}
+            assert dispatcher.threads()["bad"].stuck == n + 1
+        held = threading.active_count()
+        assert held - before == threads.LIMIT + 1
+        for _ in range(3):
+            began = time.perf_counter()
+            assert await vote(dispatcher) == {"bad": "ThreadsStuck", "good": YES}
+            assert time.perf_counter() - began < 0.05
+        assert threading.active_count() == held
+        assert dispatcher.threads() == {"bad": ThreadFigures(threads.LIMIT, threads.LIMIT, threads.LIMIT)}
+    finally:
+        release.set()
+    with anyio.fail_after(5):
+        while dispatcher.threads():  # noqa: ASYNC110 (the threads tell nobody but the dispatcher)
+            await anyio.sleep(0.001)
+    dispatcher.swap(None, Generation("later", 1, Plain(lambda: YES)))
+    assert (await vote(dispatcher))["later"] == YES
+
+
+async def test_calls_wait_for_a_thread_when_all_are_at_work() -> None:
+    lock = threading.Lock()
+    most = inside = 0
+
+    def works() -> Admission:
+        nonlocal most, inside
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.005)
+        with lock:
+            inside -= 1
+        return YES
+
+    dispatcher = dispatching(a=Plain(works))
+    answers = await asyncio.gather(*(vote(dispatcher) for _ in range(4 * threads.LIMIT)))
+    assert answers == [{"a": YES}] * (4 * threads.LIMIT)
+    assert most == threads.LIMIT
+    assert dispatcher.threads() == {}
+
+
+async def test_threads_are_daemons_with_a_name_and_end_when_they_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE", 0.01)
+    seen: list[threading.Thread] = []
+
+    def looks() -> None:
+        seen.append(threading.current_thread())
+
+    dispatcher = dispatching(a=Plain(looks))
+    await vote(dispatcher)
+    (thread,) = seen
+    assert (thread.name, thread.daemon) == ("hooks of a@g1", True)
+    with anyio.fail_after(5):
+        while thread.is_alive():  # noqa: ASYNC110 (a thread's end is no event of the loop)
+            await anyio.sleep(0.001)
+    assert await vote(dispatcher) == {"a": None}
+
+
+async def test_a_thread_sees_the_callers_context_and_what_it_raises_is_its_own() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    variable.set("the caller's")
+
+    def stops() -> Any:
+        raise StopIteration
+
+    def exits() -> Any:
+        sys.exit(2)
+
+    async def nothing() -> None:
+        pass
+
+    said = await vote(
+        dispatching(a=Plain(lambda: Admission(True, variable.get())), b=Plain(stops), c=Plain(exits), d=Plain(nothing))
+    )
+    assert said == {"a": Admission(True, "the caller's"), "b": "RuntimeError", "c": "Escaped", "d": "TypeError"}
+
+
+async def test_an_idle_thread_keeps_nothing_of_its_last_call_alive() -> None:
+    plugin = Plain(lambda: YES)
+    gone = weakref.ref(plugin)
+    generation = Generation("a", 1, plugin)
+    dispatcher = Dispatcher()
+    dispatcher.swap(None, generation)
+    assert await vote(dispatcher) == {"a": YES}
+    dispatcher.swap(generation, None)
+    del plugin, generation
+    gc.collect()
+    assert gone() is None
+    assert dispatcher.timings()["a"]["jan_admit_download"].calls == 1
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+async def test_timings_are_kept_by_extension_and_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+    said: list[Any] = [YES, RuntimeError(), None]
+
+    async def next_one() -> Any:
+        one = said.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        if one is None:
+            await anyio.sleep_forever()
+        return one
+
+    async with hosting(tmp_path, a=Votes(next_one)) as host:
         before = time.perf_counter()
-        await host.hooks.admit_download(JOB)
+        for _ in range(3):
+            await host.hooks.admit_download(JOB)
         took = time.perf_counter() - before
         timing = host.hooks.timings()["a"]["jan_admit_download"]
-    assert (timing.calls, timing.failures) == (1, 0)
-    assert 0 < timing.total <= took
+    assert (timing.generation, timing.calls, timing.failures, timing.timeouts, timing.in_flight) == (1, 3, 2, 1, 0)
+    assert 0 < timing.p50 < timing.p95 <= timing.longest <= timing.total <= took
+    assert timing.longest >= 0.1
+
+
+async def test_the_hooks_of_a_life_cycle_are_timed_too(tmp_path: Path) -> None:
+    class Starts:
+        @hookimpl
+        async def jan_activate(self, ctx: Any) -> None:
+            await asyncio.sleep(0)
+
+    async with hosting(tmp_path, a=Starts()) as host:
+        assert host.hooks.timings()["a"]["jan_activate"].calls == 1
+    assert list(host.hooks.timings()["a"]) == ["jan_activate"]
+
+
+async def test_a_newer_generation_is_called_at_once_and_its_figures_begin_anew() -> None:
+    dispatcher = dispatching(a=Votes(YES))
+    await vote(dispatcher)
+    old = dispatcher._live["a@g1"].generation
+    new = Generation("a", 2, Votes(Admission(False, "new")))
+    dispatcher.swap(old, new)
+    assert await vote(dispatcher) == {"a": Admission(False, "new")}
+    figures = dispatcher.timings()["a"]["jan_admit_download"]
+    assert (figures.generation, figures.calls) == (2, 1)
