@@ -96,9 +96,8 @@ def parameters(function: Callable[..., Any], spec: Callable[..., Any], where: st
     own = ""
     for p in inspect.signature(function).parameters.values():
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-            raise InvalidHook(
-                f"{where}: {p} is never filled; name the arguments (a decorator keeps their names by functools.wraps)"
-            )
+            stars = "*" if p.kind is p.VAR_POSITIONAL else "**"
+            raise InvalidHook(f"{where}: {stars}{p.name} is never filled; name the arguments (or use functools.wraps)")
         if p.kind is p.KEYWORD_ONLY:
             if p.name in known or p.default is p.empty:
                 raise InvalidHook(f"{where}: keyword-only parameters are never passed: {p.name}")
@@ -143,5 +142,5 @@ def _check_kind(where: str, impl: Implementation) -> None:
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name, known, 1, 0.75)
     return f", did you mean {close[0]}?" if close else ""

@@ -244,7 +244,7 @@ class StallWatch:
         stall.last = time.time()
         if seconds >= stall.longest:
             stall.longest, stall.line = seconds, seen.line
-        self._report(sight, ended, f"blocked the event loop for {seconds * 1000:.0f} ms; {stall.count} times so far")
+        self._report(sight, ended, f"blocked the event loop for {seconds * 1000:.0f} ms, {stall.count} so far")
 
     def _report(self, sight: _Sight, now: float, text: str) -> None:
         """Log it, unless this place was in the log a moment ago."""

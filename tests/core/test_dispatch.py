@@ -208,9 +208,9 @@ async def test_the_first_refusal_ends_the_pipeline_before_inference(tmp_path: Pa
 async def test_order_is_tryfirst_then_ids_then_trylast(tmp_path: Path) -> None:
     order: list[str] = []
 
-    def listener(name: str, **options: Any) -> Any:
+    def listener(name: str, *, tryfirst: bool = False, trylast: bool = False) -> Any:
         class Listens:
-            @hookimpl(**options)
+            @hookimpl(tryfirst=tryfirst, trylast=trylast)
             async def jan_rank_models(self, models: list[ModelRecord]) -> None:
                 order.append(name)
 

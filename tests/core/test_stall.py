@@ -135,7 +135,7 @@ async def test_a_hook_that_sleeps_on_the_loop_is_named_with_its_place_while_it_b
     (while_blocked,) = at_end
     assert re.search(r"holds blocks the event loop, \d+ ms so far", while_blocked)
     assert f"({made.file}, line {place.line})" in while_blocked
-    assert re.search(r"holds blocked the event loop for \d+ ms; 1 times so far", said(caplog)[-1])
+    assert re.search(r"holds blocked the event loop for \d+ ms, 1 so far", said(caplog)[-1])
 
 
 @pytest.mark.parametrize("kind", ["method", "task", "computing"])
