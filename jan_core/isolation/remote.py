@@ -116,6 +116,6 @@ def _function(supervisor: Supervisor, description: Description, spec: HookSpec) 
 
 def _implementation(function: Implementation, spec: HookSpec, shape: HookShape) -> Implementation:
     function.__name__ = function.__qualname__ = spec.name
-    # pluggy and the dispatcher read the names of the arguments off the specification.
-    function.__wrapped__ = spec.function  # type: ignore[attr-defined]
+    # It takes whatever the hook has; the extension's own, perhaps fewer, are picked in its process.
+    function.__signature__ = inspect.signature(spec.function)  # type: ignore[attr-defined]
     return hookimpl(tryfirst=shape.tryfirst, trylast=shape.trylast)(function)

@@ -96,6 +96,7 @@ class Connection:
         """End the child, and what it was asking for."""
         self.child.end()
         self.link.end("")
+        self.link.fail(lambda: ConnectionError("the process was ended"))
         self._calls.stop_reading()
         await self._peer.aclose()
         self._calls.close()

@@ -1,14 +1,254 @@
-from jan_core import Empty, hookimpl, method, methods_of
+"""The sample extension for a process of its own: it tells its test what happens in it, and it can be rude."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from jan_core import Call, Context, Empty, Event, hookimpl, method
+from jan_core.types import ChatRequest, InferenceRequest
+
+from .sample import Number, Sample, Text
 
 
-class Isolated:
+class Taste(msgspec.Struct):
+    sugar: Annotated[int, msgspec.Meta(ge=0, le=9)] = 1
+
+
+class Tea(msgspec.Struct, rename="camel"):
+    """How the tea is made."""
+
+    kind: Literal["black", "green"] = "black"
+    minutes_drawn: Annotated[float, msgspec.Meta(gt=0)] = 3.0
+    taste: Taste = msgspec.field(default_factory=Taste)
+    guests: list[str] = msgspec.field(default_factory=lambda: ["Ada"])
+    note: str | None = None
+
+
+class Asking(msgspec.Struct):
+    method: str
+    params: Any = None
+
+
+class Told:
+    """An `anyio.Event` whose being set the host hears of."""
+
+    def __init__(self, owner: Isolated, name: str) -> None:
+        self._owner, self._name, self._event = owner, name, asyncio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+        self._owner.ctx.emit("test.observed", {"name": self._name, "sent": self._owner.sent})
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+
+class Isolated(Sample):
+    ctx: Context
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = self.cancelled = self.release = None  # type: ignore[assignment]
+        self.heard: list[str] = []
+        self.state: dict[str, Any] | None = None
+
     @hookimpl
-    def jan_methods(self):
-        return methods_of(self)
+    def jan_settings(self) -> type[msgspec.Struct]:
+        return Tea
 
-    @method("isolated.pid")
+    @hookimpl
+    async def jan_activate(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self.running = Told(self, "running")  # type: ignore[assignment]
+        self.cancelled = Told(self, "cancelled")  # type: ignore[assignment]
+        self.release = Told(self, "release")  # type: ignore[assignment]
+        ctx.on_dispose(lambda: ctx.log.warning("disposed of"))
+        if (ctx.data_dir / "refuse").exists():
+            raise RuntimeError("it refuses to start")
+        if (ctx.data_dir / "die").exists():
+            os._exit(5)
+
+    @hookimpl
+    async def jan_deactivate(self) -> None:
+        self.ctx.log.warning("deactivated")
+        if (self.ctx.data_dir / "stay").exists():
+            time.sleep(1000)
+
+    @hookimpl
+    def jan_export_state(self) -> Any:
+        return self.state
+
+    @hookimpl
+    def jan_restore_state(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    @hookimpl
+    async def jan_event(self, event: Event) -> None:
+        self.heard.append(event.name)
+
+    @hookimpl(tryfirst=True)
+    async def jan_before_inference(self, request: InferenceRequest) -> InferenceRequest | None:
+        if request.chat.model == "crash":
+            os._exit(6)
+        if request.chat.model == "broken":
+            raise ValueError("the cup is broken")
+        request.chat.model += " with tea"
+        return request
+
+    @method("test.until")
+    async def until(self, params: Text) -> None:
+        """Wait for one of the sample's events."""
+        await getattr(self, params.text).wait()
+
+    @method("test.let")
+    async def let(self, params: Empty) -> None:
+        """Release what waits."""
+        self.release.set()
+
+    @method("test.count", item=Number)
+    async def count(self, params: Number, call: Call) -> Number:
+        """Send the numbers below `value`, and tell how many it were."""
+        try:
+            return await super().count(params, call)
+        finally:
+            self.cancelled.set()
+
+    @method("rude.pid")
     def pid(self, params: Empty) -> int:
         """The process this runs in."""
-        import os
-
         return os.getpid()
+
+    @method("rude.loud")
+    def loud(self, params: Text) -> None:
+        """Print and log."""
+        print(params.text, flush=True)
+        os.write(1, b"raw " + params.text.encode() + b"\n")
+        subprocess.run([sys.executable, "-c", "print('from a child')"], check=True)
+        self.ctx.log.warning("logged %s", params.text)
+
+    @method("rude.exit")
+    async def leave(self, params: Number) -> None:
+        """End the process."""
+        os._exit(params.value)
+
+    @method("rude.segfault")
+    async def segfault(self, params: Empty) -> None:
+        """Read where nothing is."""
+        ctypes.string_at(0)
+
+    @method("rude.kill")
+    async def kill(self, params: Empty) -> None:
+        """What the kernel does when there is no memory."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @method("rude.block")
+    async def block(self, params: Empty) -> None:
+        """Block the event loop."""
+        time.sleep(1000)
+
+    @method("rude.spin")
+    async def spin(self, params: Empty) -> None:
+        """Hold the interpreter's lock: no thread of this process runs any more."""
+        self.running.set()
+        await asyncio.sleep(0.05)
+        re.match(r"(a*)*b", "a" * 60)
+
+    @method("rude.scribble")
+    async def scribble(self, params: Empty) -> None:
+        """Write where nobody asked it to."""
+        for descriptor in range(3, 64):
+            try:
+                os.write(descriptor, b"no message at all\n")
+            except OSError:
+                continue
+        await asyncio.sleep(1000)
+
+    @method("rude.close")
+    async def close(self, params: Empty) -> None:
+        """Close what is not its own."""
+        os.closerange(3, 256)
+        await asyncio.sleep(1000)
+
+    @method("rude.flood")
+    async def flood(self, params: Number) -> int:
+        """Emit events as fast as it can."""
+        for value in range(params.value):
+            self.ctx.emit("test.flood", {"value": value, "text": "x" * 200})
+            if not value % 100:
+                await asyncio.sleep(0)
+        return params.value
+
+    @method("rude.offspring")
+    async def offspring(self, params: Empty) -> int:
+        """Start a process that would outlive this one."""
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]).pid
+
+    @method("rude.task")
+    async def task(self, params: Empty) -> None:
+        """Let a background task fail."""
+
+        async def fail() -> None:
+            raise LookupError("no tea left")
+
+        self.ctx.tasks.start_soon(fail)
+
+    @method("rude.settings")
+    def settings(self, params: Empty) -> Tea:
+        """The settings as they are here."""
+        tea: Tea = self.ctx.settings
+        return tea
+
+    @method("rude.keep")
+    def keep_state(self, params: Text) -> None:
+        """Something to hand over."""
+        self.state = {"text": params.text, "bytes": params.text.encode()}
+
+    @method("rude.kept")
+    def kept_state(self, params: Empty) -> list[Any]:
+        """What was handed over, and this generation's number."""
+        state = self.state or {}
+        return [state.get("text"), isinstance(state.get("bytes"), bytes), self.ctx.generation]
+
+    @method("rude.heard")
+    def heard_events(self, params: Empty) -> list[str]:
+        """The events that came."""
+        return self.heard
+
+    @method("rude.ask")
+    async def ask(self, params: Asking) -> Any:
+        """Call a method of somebody else's."""
+        return await self.ctx.call(params.method, params.params)
+
+    @method("rude.sum")
+    async def total(self, params: Asking) -> int:
+        """Add up the items of a stream, asking something else between any two of them."""
+        total = 0
+        async with self.ctx.stream(params.method, params.params, item=Number) as stream:
+            async for item in stream:
+                await self.ctx.call("ping")
+                total += item.value
+            await stream.result()
+        return total
+
+    @method("rude.hooks")
+    async def hooks(self, params: Text) -> list[Any]:
+        """Call hooks of the whole house: a pipeline and a broadcast."""
+        asked = InferenceRequest(ChatRequest(model=params.text, messages=[]))
+        request = await self.ctx.hooks.before_inference(asked)
+        engines = await self.ctx.hooks.inference_engines()
+        return [request.chat.model, [(o.extension, len(o.value or [])) for o in engines.outcomes]]
+
+    @method("rude.http")
+    async def http(self, params: Empty) -> str:
+        """The client of this process."""
+        return type(self.ctx.http).__name__
