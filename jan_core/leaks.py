@@ -26,8 +26,8 @@ DEPTH, BREADTH = 8, 50
 how many objects are followed at each: every step goes through all objects of the process."""
 
 QUIET = 1.0
-"""Seconds without another retirement before it is looked: what a call has just let go of needs a moment to be gone, and
-collecting garbage stops everything for some ten ms."""
+"""Seconds without another retirement before it is looked, and again before a leak is called one: what a call has just
+let go of needs a moment to be gone. Collecting garbage stops everything for some ten ms."""
 
 
 class Inquest:
@@ -49,6 +49,9 @@ class Inquest:
             await asyncio.sleep(QUIET)
         probes, self._probes = self._probes, []
         if any(probe.alive for probe, _ in probes):
+            gc.collect()
+        if any(probe.alive for probe, _ in probes):
+            await asyncio.sleep(QUIET)  # a thread may have been in the middle of something
             gc.collect()
         for probe, report in probes:
             if leaks := probe.leaks():

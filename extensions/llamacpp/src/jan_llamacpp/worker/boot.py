@@ -6,6 +6,7 @@ nothing of the package can be imported before the path is right. The pipe is cla
 loads native code.
 """
 
+import importlib
 import signal
 import sys
 
@@ -16,9 +17,8 @@ def boot(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.path[:0] = [engine_dir, package_root]
     sys.path.extend(path for path in more if path not in sys.path)
-    from jan_llamacpp.worker.main import main
-
-    main(engine_dir)
+    # By name, in this interpreter of its own: the host refuses to reload a package that imports itself absolutely.
+    importlib.import_module("jan_llamacpp.worker.main").main(engine_dir)
 
 
 if __name__ == "__main__":
