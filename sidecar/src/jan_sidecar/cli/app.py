@@ -37,7 +37,7 @@ COMMANDS = {
     "registry": ("registry:registry", "The list of models that can be had."),
     "downloads": ("downloads:downloads", "Files being fetched."),
     "engines": ("engines:engines", "Builds of the inference engine."),
-    "ext": ("system:ext", "Extensions."),
+    "ext": ("extensions:ext", "Extensions: list, write, install, reload and mend them."),
     "settings": ("settings:settings", "Read and change settings."),
     "doctor": ("system:doctor", "Check this installation and say what to do."),
     "rpc": ("system:rpc", "Call any method."),
@@ -50,7 +50,13 @@ HINTS = {
     "thread_not_found": "see the stored threads: jan threads list",
     "assistant_not_found": "see the assistants: jan assistants list",
     "engine_not_found": "see the engine builds: jan engines list",
-    "extension_unavailable": "see why: jan ext list",
+    "extension_not_found": "see them all: jan ext list",
+    "extension_unavailable": "see why, and what to do: jan ext doctor",
+    "reload_failed": "mend it and try again, or do without it: jan ext disable ID",
+    "restart_required": "start the application again",
+    "install_failed": "nothing was changed; see what is installed: jan ext list",
+    "deadline_exceeded": "try again; if it stays so: jan doctor",
+    "extension_reloaded": "its code was replaced meanwhile: try again",
     "no_usable_engine": "see why: jan engines explain",
     "engine_install_failed": "try again with: jan engines install",
     "engine_broken": "see what is damaged: jan engines explain",
@@ -78,6 +84,8 @@ class App:
     opener: Opener
     chosen_data_dir: Path | None = None
     verbose: bool = False
+    safe_mode: bool = False
+    """Start only the extensions that ship with the product."""
 
     @property
     def data_dir(self) -> Path:
@@ -144,12 +152,14 @@ class DataFolder(click.Path):
     help="Where everything is kept. Default: this user's data folder.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr; details of errors go to the log.")
+@click.option("--safe-mode", is_flag=True, help="Without extensions that did not come with this program.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 @click.pass_obj
-def root(app: App, data_dir: Path | None, verbose: bool) -> None:
+def root(app: App, data_dir: Path | None, verbose: bool, safe_mode: bool) -> None:
     """A local-first AI backend: models, conversations and an OpenAI-compatible API on this machine."""
     app.chosen_data_dir = data_dir
     app.verbose = verbose
+    app.safe_mode = safe_mode
 
 
 def run(arguments: Sequence[str], opener: Opener | None = None) -> int:

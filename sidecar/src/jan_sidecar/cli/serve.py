@@ -88,4 +88,5 @@ def sidecar(app: App) -> int:
     from ..stdio import main
 
     arguments = ["--data-dir", str(app.data_dir)]
-    return main([*arguments, "--verbose"] if app.verbose else arguments)
+    arguments += ["--verbose"] * app.verbose + ["--safe-mode"] * app.safe_mode
+    return main(arguments)

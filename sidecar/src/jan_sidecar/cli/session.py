@@ -155,7 +155,7 @@ async def open_host_client(app: App, activate: bool) -> AsyncIterator[Caller]:
     from ..runtime import open_host
 
     start_log(app)
-    async with open_host(app.data_dir, activate=activate) as host:
+    async with open_host(app.data_dir, safe_mode=app.safe_mode, activate=activate) as host:
         yield host.client(name="cli")
 
 

@@ -1,4 +1,4 @@
-"""`jan ext`, `jan doctor`, `jan rpc`, `jan schema`: the host itself."""
+"""`jan doctor`, `jan rpc`: the host itself."""
 
 from __future__ import annotations
 
@@ -8,37 +8,11 @@ from typing import Any
 import click
 
 from .app import App, pass_app, wrong_usage
-from .output import Column, clean, json_option, print_json, print_table
+from .output import clean, json_option, print_json
 
-__all__ = ["doctor", "ext", "rpc", "schema"]
+__all__ = ["decoded", "doctor", "rpc"]
 
-EXTENSIONS = (
-    Column("id", "EXTENSION"),
-    Column("version", "VERSION"),
-    Column("state", "STATE"),
-    Column("problem", "PROBLEM"),
-)
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-@click.group()
-def ext() -> None:
-    """Extensions."""
-
-
-@ext.command("list")
-@json_option
-@pass_app
-def list_extensions(app: App, as_json: bool) -> None:
-    """Show the installed extensions, their state, and what went wrong with them."""
-    from .session import run_session
-
-    records = run_session(app, lambda session: session.call("extensions.list"), activate=True)["extensions"]
-    if not as_json:
-        for record in records:
-            failure = record.get("failure")
-            record["problem"] = f"{failure['stage']}: {failure['message']}" if failure else ""
-    print_table(records, EXTENSIONS, as_json=as_json, empty="no extensions are installed beside this program")
 
 
 @click.command()
@@ -65,23 +39,17 @@ def doctor(app: App, as_json: bool) -> int:
 @pass_app
 def rpc(app: App, method: str, params: str | None, streaming: bool) -> None:
     """Call any method and print its result. JSON is its params; - reads them from stdin."""
-    import msgspec
-
     from .session import Session, run_session
 
-    try:
-        text = sys.stdin.buffer.read() if params == "-" else (params or "{}").encode()
-        decoded: Any = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        wrong_usage(f"the params are not JSON: {error}")
-    except RecursionError:
-        wrong_usage("the params are nested too deeply")
+    given = decoded(params)
 
     async def work(session: Session) -> Any:
+        import msgspec
+
         if not streaming:
-            return await session.call(method, decoded)
+            return await session.call(method, given)
         with session.progress() as progress:
-            async with session.caller.stream(method, decoded, progress=progress) as stream:
+            async with session.caller.stream(method, given, progress=progress) as stream:
                 async for item in stream:
                     progress.close()
                     click.echo(msgspec.json.encode(item))
@@ -90,13 +58,14 @@ def rpc(app: App, method: str, params: str | None, streaming: bool) -> None:
     print_json(run_session(app, work))
 
 
-@click.group()
-def schema() -> None:
-    """Machine-readable descriptions of all methods."""
+def decoded(params: str | None) -> Any:
+    """Params as a person gives them: JSON, nothing at all, or - for stdin. Leaves with status 2 when they are not."""
+    import msgspec
 
-
-@schema.command()
-@pass_app
-def openrpc(app: App) -> None:
-    """Print the OpenRPC document of everything that can be called."""
-    print_json(app.call("rpc.discover"))
+    try:
+        text = sys.stdin.buffer.read() if params == "-" else (params or "{}").encode()
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        wrong_usage(f"the params are not JSON: {error}")
+    except RecursionError:
+        wrong_usage("the params are nested too deeply")
