@@ -212,7 +212,7 @@ def stage(source: Source, manifest: Manifest, number: int, snapshot: Snapshot | 
 
     Raises StageError; nothing of it is left in the process then.
     """
-    load = source.load
+    load: Callable[[int, Snapshot | None], tuple[object, Snapshot | None]] = source.load
     if manifest.isolation == "process":
         from .isolation import loading
 

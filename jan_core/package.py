@@ -21,11 +21,18 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 
+import msgspec
+
 __all__ = ["NativeCode", "SelfImport", "Snapshot", "drop", "qualified", "top"]
 
 
 class SelfImport(ImportError):
     """A module imports its own package by its absolute name, which is another generation's."""
+
+    def __init__(self, package: str, path: Path, lineno: int) -> None:
+        text = f"line {lineno} imports {package} by its absolute name; use a relative import"
+        super().__init__(text, name=package, path=str(path))
+        self.lineno = lineno
 
 
 class NativeCode(ImportError):
@@ -120,6 +127,10 @@ def drop(name: str) -> None:
     sys.meta_path[:] = [finder for finder in sys.meta_path if not (isinstance(finder, _Finder) and finder.name == name)]
     for module in [m for m in sys.modules if m == name or m.startswith(name + ".")]:
         del sys.modules[module]
+    # msgspec keeps every union of Structs that it has decoded, for speed, and has no public way to let one go.
+    unions: dict[frozenset[type], object] = getattr(msgspec._core, "_struct_lookup_cache", {})
+    for union in [u for u in unions if any((m := kind.__module__) == name or m.startswith(name + ".") for kind in u)]:
+        del unions[union]
 
 
 def _modules(root: Path) -> Iterator[tuple[str, Path]]:
@@ -142,9 +153,7 @@ def _compile(package: str, path: Path, text: bytes) -> CodeType:
             else:
                 continue
             if any(name.partition(".")[0] == package for name in names):
-                error = SelfImport(f"line {node.lineno} imports {package} by its absolute name; use a relative import")
-                error.path, error.lineno = str(path), node.lineno  # type: ignore[attr-defined]
-                raise error
+                raise SelfImport(package, path, node.lineno)
     return compile(tree, str(path), "exec", dont_inherit=True)
 
 

@@ -434,6 +434,21 @@ def _undo_leaks() -> None:
             task.cancel()
 
 
+async def test_unions_of_structs_that_were_decoded_keep_nothing_alive(project: Project, open_house: Open) -> None:
+    project.plugin(
+        '@method("sample.shape")\ndef shape(self, params: Holder) -> int:\n    "Take a shape."\n    return 1',
+        **{
+            "\n\nclass Plugin": "\n\nclass A(Struct, tag=True): ...\n\n\nclass B(Struct, tag=True): ...\n\n\n"
+            "class Holder(Struct):\n    shape: A | B\n\n\nclass Plugin"
+        },
+    )
+    async with open_house(project) as house:
+        assert await house.client.call("sample.shape", {"shape": {"type": "A"}}) == 1
+        await house.reload(force=True)
+        await house.settled()
+        assert "leaks" not in await house.row()
+
+
 async def test_a_hundred_reloads_leave_two_generations_at_most(project: Project, open_house: Open) -> None:
     async with open_house(project) as house:
         plugins: list[weakref.ref[Any]] = []
