@@ -1,7 +1,7 @@
-"""One call of one method: find it, check its params, run it inside its generation, and put errors into wire form.
+"""One call of one method: find it, check its params, run it, and put errors into wire form.
 
-Both peers (`rpc/peer.py` over bytes, `rpc/direct.py` in memory) call through here, so that they cannot differ. This
-layer does not know how the caller is reached; it is handed a `Call`.
+Both peers (`rpc/peer.py` over bytes, `rpc/direct.py` in memory) call through here; only running is the wire's own
+(`rpc/requests.py`), where each call has a task. This layer does not know how the caller is reached.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import inspect
 import logging
 import re
 import uuid
+from collections.abc import Awaitable
+from time import perf_counter
 from typing import Any, Protocol
 
 import msgspec
 
-from .border import border
+from .border import contained
 from .errors import DeadlineExceeded, ErrorObject, InternalError, InvalidParams, JanError, ParseError
 from .events import EventBus
-from .methods import Call, Method
+from .methods import Call, Method, MethodTable
+from .timing import Timings
 
-__all__ = ["Service", "bind", "error_object", "run"]
+__all__ = ["Service", "bind", "error_object", "invalid", "overdue", "run"]
 
 log = logging.getLogger(__name__)
 _PATH = re.compile(r" - at `(.+)`$")
@@ -31,9 +34,13 @@ class Service(Protocol):
     """What a peer needs of a host."""
 
     bus: EventBus
+    table: MethodTable
+    """The methods being served right now: what a peer decodes in one pass."""
+    timings: Timings
+    """What the calls of methods took."""
 
     def find(self, name: str) -> Method | None:
-        """The method, if it is being served right now."""
+        """The method, if it is being served right now; of the table, or another."""
         ...
 
     async def resolve(self, name: str) -> Method:
@@ -62,25 +69,45 @@ def invalid(error: msgspec.ValidationError) -> InvalidParams:
     return InvalidParams(text, path=match[1] if match else "$")
 
 
-async def run(method: Method, params: Any, call: Call) -> Any:
-    """Run a handler, sync or async, within its deadline. The caller holds the lease on its generation.
+async def run(method: Method, params: Any, call: Call, timings: Timings) -> Any:
+    """Run a handler, sync or async, within its deadline, in the caller's own task, which holds the lease.
 
     Raises DeadlineExceeded, or what the handler raises.
     """
-    with border(method.name):
+    timing = timings.of(method.name, method.generation.number if method.generation else 0)
+    timing.in_flight += 1
+    began = perf_counter()
+    try:
         result = method.handler(params, call) if method.takes_call else method.handler(params)
-        if not inspect.isawaitable(result):
-            return result
-        if method.deadline is None:
-            return await result
-        try:
-            async with asyncio.timeout(method.deadline) as limit:
-                return await result
-        except TimeoutError:
-            if not limit.expired():
-                raise  # the handler's own
-            message = f"{method.name} did not end within {method.deadline:g} s"
-            raise DeadlineExceeded(message, seconds=method.deadline) from None
+        if inspect.isawaitable(result):
+            result = await (result if method.deadline is None else _in_time(method, result))
+    except BaseException as error:
+        inside = contained(method.name, error)
+        late = isinstance(inside, DeadlineExceeded)
+        timing.add(perf_counter() - began, not isinstance(inside, asyncio.CancelledError), late)
+        if inside is error:
+            raise
+        raise inside from error
+    else:
+        timing.add(perf_counter() - began)
+        return result
+    finally:
+        timing.in_flight -= 1
+
+
+async def _in_time(method: Method, work: Awaitable[Any]) -> Any:
+    try:
+        async with asyncio.timeout(method.deadline) as limit:
+            return await work
+    except TimeoutError:
+        if limit.expired():
+            raise overdue(method) from None
+        raise  # the handler's own
+
+
+def overdue(method: Method) -> DeadlineExceeded:
+    """The error of a call that passed its method's deadline."""
+    return DeadlineExceeded(f"{method.name} did not end within {method.deadline:g} s", seconds=method.deadline)
 
 
 def error_object(error: BaseException, context: str) -> ErrorObject:

@@ -38,7 +38,7 @@ async def test_the_session_on_the_channel_page_runs_as_printed(open_host: Any) -
     written: list[bytes] = []
 
     class Pipe:
-        blocked = False
+        blocked = full = False
 
         def write(self, data: bytes) -> None:
             written.extend(data.splitlines())

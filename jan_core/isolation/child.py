@@ -25,9 +25,10 @@ from ..errors import JanError, MethodNotFound
 from ..extension import Failure, Generation
 from ..hookspecs import hookspecs
 from ..loader import PackageSource, StageError, stage
-from ..methods import Empty, Method, method, methods_of
+from ..methods import Empty, Method, MethodTable, method, methods_of
 from ..rpc.peer import Peer
 from ..rpc.transports import READ_SIZE, LoopTransport
+from ..timing import Timings
 from .describe import describe
 from .house import ChildHouse, Lines, Mirror
 from .shapes import Activate, Description, Failed, Hello, HookCall, State, Values, unpack
@@ -121,12 +122,14 @@ class Served:
         self.bus = house.outgoing
         windows = Windows()
         own = {m.name: m for m in methods_of(self)}
-        self._table = {name: own.pop(name) for name in ("initialize", "$/ping")} | {"$/taken": windows.method}
+        table = {name: own.pop(name) for name in ("initialize", "$/ping")} | {"$/taken": windows.method}
         methods = [] if isinstance(staged, Failure) else staged.methods
-        self._table |= windows.serve_all(own | {m.name: m for m in methods})
+        table |= windows.serve_all(own | {m.name: m for m in methods})
+        self.table, self.timings = MethodTable(), Timings()
+        self.table.replace("", table.values())
 
     def find(self, name: str) -> Method | None:
-        return self._table.get(name)
+        return self.table.get(name)
 
     async def resolve(self, name: str) -> Method:
         raise MethodNotFound(f"no method {name}", method=name)

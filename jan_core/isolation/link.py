@@ -181,8 +181,8 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._descriptor, self._heard, self._over, self._watched = descriptor, heard, over, watched
         self._transport = LoopTransport(descriptor, descriptor, lambda: self.end(""))
-        self._outbox = Outbox(self._transport, lambda message: message + b"\n")
-        self._splitter = Splitter(self._message, lambda: self.end("it sent a message that is too large"))
+        self._splitter = Splitter()
+        self._outbox = Outbox(self._transport, self._splitter.frames)
         self._ids = itertools.count(1)
         self._pending: dict[int, Exchange] = {}
         self._pulse: asyncio.TimerHandle | None = None
@@ -193,8 +193,7 @@ class Link:
         self._resuming: asyncio.TimerHandle | None = None
         self.ended = False
         self.patience = PATIENCE
-        # Read here and not by the transport, which stops reading while too much is unsent: were both sides to do
-        # that, they would wait for each other.
+        # Read here and not by the transport: at a pace of our own.
         self._loop.add_reader(descriptor, self._readable)
 
     # -- out --------------------------------------------------------------------------------------------------------
@@ -238,8 +237,12 @@ class Link:
     # -- in ---------------------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
-        """Take bytes that were read before this link was made."""
-        self._splitter.feed(data)
+        """Take bytes: those that were read before this link was made, and what comes then."""
+        for message in self._splitter.feed(data):
+            if not isinstance(message, bytes):
+                self.end("it sent a message that is too large")
+            elif message:
+                self._message(message)
 
     def _readable(self) -> None:
         try:
@@ -251,7 +254,7 @@ class Link:
         if not data:
             return self.end("")
         self._alive = True
-        self._splitter.feed(data)
+        self.feed(data)
         ahead = self._notices - self._loop.time()
         if ahead > LONGEST_BURST and not self.ended:
             self._loop.remove_reader(self._descriptor)

@@ -14,7 +14,8 @@ from ..context import Context
 from ..errors import InvalidParams
 from ..events import EventBus
 from ..hookspecs import hookspecs
-from ..methods import Method, method, methods_of
+from ..methods import Method, MethodTable, method, methods_of
+from ..timing import Timings
 from .shapes import HookCall
 from .windows import WindowedCall, Windows
 
@@ -28,6 +29,7 @@ class Relay:
 
     def __init__(self, context: Context) -> None:
         self.bus = EventBus()  # events reach the child through its `jan_event` hook
+        self.table, self.timings = MethodTable(), Timings()  # empty: names are found, not listed
         self._context, self._windows = context, Windows()
         self._own = {"$/taken": self._windows.method} | self._windows.serve_all({m.name: m for m in methods_of(self)})
 

@@ -119,9 +119,11 @@ class WireClient:
 
     async def _read(self) -> None:
         try:
-            splitter = Splitter(self._message, lambda: None)
+            splitter = Splitter()
             while data := await self._reader.read(64 << 10):
-                splitter.feed(data)
+                for message in splitter.feed(data):
+                    if isinstance(message, bytes):
+                        self._message(message)
         finally:
             for pending in list(self._pending.values()):
                 if not pending.answer.done():

@@ -73,7 +73,7 @@ class DirectClient:
             except RecursionError:
                 raise InvalidParams("params are nested too deeply", path="$") from None
             with method.generation.lease() if method.generation else nullcontext():
-                answer = await run(method, bound, call)
+                answer = await run(method, bound, call, self._service.timings)
             # As data here, where a result that is none counts against the handler, as it would on a wire.
             return answer if call.typed is not None and type(answer) is call.typed else msgspec.to_builtins(answer)
         except RpcError:

@@ -6,127 +6,139 @@ Two framings, told apart by the first byte: one JSON text a line (`{` or `[`), a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from typing import cast
 
-__all__ = ["MAX_MESSAGE", "FramingError", "Splitter", "depth_exceeds"]
+__all__ = ["MAX_MESSAGE", "FramingError", "Message", "Splitter", "TooLarge"]
 
 MAX_MESSAGE = 32 << 20
 """Bytes of one message: room for a long conversation with images, small enough that it cannot exhaust the machine."""
 
-MAX_DEPTH = 128
-"""Nesting of arrays and objects. Deeper documents have no meaning here and cost a C stack elsewhere."""
-
 _MAX_HEADER = 8192
-# Strings are taken whole, unclosed ones to the end (possessively: no text makes this quadratic), then the brackets.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', re.DOTALL)
-_OPENING, _CLOSING = (b"[", b"{"), (b"]", b"}")
+_HEADER = b"Content-Length: "
 
 
 class FramingError(Exception):
     """The stream cannot be followed any more (a broken `Content-Length` header)."""
 
 
-class Splitter:
-    """Feeds whole messages to `on_message` as bytes come in; calls `too_large` once for each message over the limit.
+class TooLarge(Exception):
+    """A message was longer than the limit and is skipped."""
 
-    An oversized line is skipped to its end and the stream goes on; its bytes are not kept. `frame` frames an outgoing
-    message in the framing that was recognised (lines until then).
+
+Message = bytes | TooLarge | FramingError
+
+
+class Splitter:
+    """Takes bytes as they come in and gives whole messages, and what stands in place of one that cannot be had.
+
+    A line may be given with its newline or blanks around it, which JSON does not mind; one of nothing but blanks is
+    given too. An oversized message is told of once and skipped to its end, and the stream goes on; its bytes are not
+    kept. After a FramingError nothing more comes.
     """
 
-    def __init__(
-        self, on_message: Callable[[bytes], None], too_large: Callable[[], None], limit: int = MAX_MESSAGE
-    ) -> None:
-        self._on_message, self._too_large, self._limit = on_message, too_large, limit
+    def __init__(self, limit: int = MAX_MESSAGE) -> None:
+        self._limit = limit
         self._parts: list[bytes] = []
         self._size = 0
         self._skipping = False
         self._header = b""
         self._expect = -1
-        self._feed: Callable[[bytes], None] = self._sniff
+        self._feed = self._sniff
         self.content_length = False
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes. Raises FramingError."""
-        self._feed(data)
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that `data` completes, in order."""
+        return self._feed(data)
 
-    def frame(self, message: bytes) -> bytes:
-        """One outgoing message, ready for the stream."""
+    def frames(self, messages: list[bytes]) -> bytes:
+        """Outgoing messages, ready for the stream, in the framing that was recognised (lines until then)."""
         if self.content_length:
-            return b"Content-Length: %d\r\n\r\n%b" % (len(message), message)
-        return message + b"\n"
+            return b"".join([b"%b%d\r\n\r\n%b" % (_HEADER, len(m), m) for m in messages])
+        return b"\n".join([*messages, b""])
 
-    def _sniff(self, data: bytes) -> None:
+    def _sniff(self, data: bytes) -> list[Message]:
         data = data.lstrip(b" \t\r\n\xef\xbb\xbf")
         if not data:
-            return
+            return []
         self.content_length = data[:1] in (b"C", b"c")
         self._feed = self._feed_headers if self.content_length else self._feed_lines
-        self._feed(data)
+        return self._feed(data)
 
-    def _feed_lines(self, data: bytes) -> None:
-        head, newline, rest = data.partition(b"\n")
-        if self._size or self._skipping:
-            self._keep(head)
-            if not newline:
-                return
-            self._emit_kept()
-            data = rest
-        if not data:
-            return
-        *lines, tail = data.split(b"\n")
-        for line in lines:
-            if len(line) > self._limit:
-                self._too_large()
-            elif line and not line.isspace():
-                self._on_message(line)
-        if tail:
-            self._keep(tail)
+    # -- lines ------------------------------------------------------------------------------------------------------
 
-    def _keep(self, part: bytes) -> None:
+    def _feed_lines(self, data: bytes) -> list[Message]:
+        if self._size or self._skipping or len(data) > self._limit:
+            return self._feed_long_lines(data)
+        if data.find(b"\n") == len(data) - 1:  # one whole message, the usual case: handed on without a copy
+            return [data]
+        lines: list[Message] = [*data.split(b"\n")]
+        self._keep(cast(bytes, lines.pop()), lines)
+        return lines
+
+    def _feed_long_lines(self, data: bytes) -> list[Message]:
+        """The same when a line began earlier, or may be too long."""
+        out: list[Message] = []
+        head, *lines = data.split(b"\n")
+        self._keep(head, out)
+        if lines:
+            self._take_kept(out)
+            tail = lines.pop()
+            out += [line if len(line) <= self._limit else TooLarge() for line in lines]
+            self._keep(tail, out)
+        return out
+
+    def _keep(self, part: bytes, out: list[Message]) -> None:
+        """Keep a part of a message. They are joined once, at its end: a long one in small reads stays linear."""
         if self._skipping:
             return
         self._size += len(part)
         if self._size > self._limit:
             self._skipping = True
             self._parts.clear()
-            self._too_large()
-        else:
-            self._parts.append(part)  # joined once, at the end: a long line in small reads stays linear
+            out.append(TooLarge())
+        elif part:
+            self._parts.append(part)
 
-    def _emit_kept(self) -> None:
-        line = b"".join(self._parts)
-        skipped, self._skipping, self._size = self._skipping, False, 0
-        self._parts = []
-        if not skipped and line and not line.isspace():
-            self._on_message(line)
+    def _take_kept(self, out: list[Message]) -> None:
+        if self._parts:
+            out.append(b"".join(self._parts))
+            self._parts = []
+        self._skipping, self._size = False, 0
 
-    def _feed_headers(self, data: bytes) -> None:
-        while data:
+    # -- headers ----------------------------------------------------------------------------------------------------
+
+    def _feed_headers(self, data: bytes) -> list[Message]:
+        out: list[Message] = []
+        if self._header:
+            data, self._header = self._header + data, b""
+        at, end = 0, len(data)
+        while at < end:
             if self._expect < 0:
-                data = self._header + data
-                end = data.find(b"\r\n\r\n")
-                if end < 0:
-                    if len(data) > _MAX_HEADER:
-                        raise FramingError("header too long")
-                    self._header = data
-                    return
-                self._expect, self._header = _content_length(data[:end]), b""
-                self._skipping = self._expect > self._limit
-                if self._skipping:
-                    self._too_large()
-                data = data[end + 4 :]
-                if not self._expect:
-                    self._expect = -1
-                continue
-            missing = self._expect - self._size
-            part, data = data[:missing], data[missing:]
-            self._size += len(part)
+                blank = data.find(b"\r\n\r\n", at, at + _MAX_HEADER)
+                if blank < 0 and end - at < _MAX_HEADER:
+                    self._header = data[at:]
+                    break
+                self._expect = _content_length(data[at:blank]) if blank >= 0 else -1
+                if self._expect < 0:
+                    out.append(FramingError("no valid Content-Length in header"))
+                    self._feed = self._feed_nothing
+                    break
+                at = blank + 4
+                if self._expect > self._limit:
+                    self._skipping = True
+                    out.append(TooLarge())
+            part = data[at : at + self._expect]
+            at += len(part)
+            self._expect -= len(part)
             if not self._skipping:
                 self._parts.append(part)
-            if self._size == self._expect:
+            if not self._expect:
                 self._expect = -1
-                self._emit_kept()
+                self._take_kept(out)
+        return out
+
+    def _feed_nothing(self, data: bytes) -> list[Message]:
+        return []
 
 
 def _content_length(header: bytes) -> int:
@@ -134,23 +146,4 @@ def _content_length(header: bytes) -> int:
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"content-length" and value.strip().isdigit() and len(value) < 20:
             return int(value)
-    raise FramingError("no valid Content-Length in header")
-
-
-def depth_exceeds(message: bytes, limit: int = MAX_DEPTH) -> bool:
-    """Whether a JSON text nests deeper than `limit`. Brackets inside strings do not count.
-
-    Nearly every message has no more than `limit` opening brackets in all and is passed by counting them.
-    """
-    if message.count(b"[") + message.count(b"{") <= limit:
-        return False
-    depth = 0
-    for found in _TOKEN.finditer(message):
-        token = found[0]
-        if token in _OPENING:
-            depth += 1
-            if depth > limit:
-                return True
-        elif token in _CLOSING:
-            depth -= 1
-    return False
+    return -1

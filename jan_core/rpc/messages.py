@@ -13,14 +13,16 @@ __all__ = [
     "CancelParams",
     "Envelope",
     "Id",
+    "Notification",
     "ProgressParams",
     "StreamParams",
+    "Success",
+    "decode_cancel",
     "decode_envelope",
     "decode_id",
     "encode",
     "failure",
     "notification",
-    "success",
     "take_progress_token",
 ]
 
@@ -70,7 +72,9 @@ class ProgressParams(Struct, gc=False):
     value: ProgressValue
 
 
-class _Success(Struct, gc=False):
+class Success(Struct, gc=False):
+    """The answer of a request that succeeded."""
+
     id: int | str | None
     result: Any
     jsonrpc: str = "2.0"
@@ -82,7 +86,9 @@ class _Failure(Struct, gc=False):
     jsonrpc: str = "2.0"
 
 
-class _Notification(Struct, gc=False, omit_defaults=False):
+class Notification(Struct, gc=False):
+    """What is not answered: events, stream items, progress."""
+
     method: str
     params: Any
     jsonrpc: str = "2.0"
@@ -90,12 +96,9 @@ class _Notification(Struct, gc=False, omit_defaults=False):
 
 encode = msgspec.json.Encoder().encode
 decode_envelope = msgspec.json.Decoder(Envelope).decode
+decode_cancel = msgspec.json.Decoder(CancelParams).decode
 _decode_id = msgspec.json.Decoder(_IdOnly).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
-
-
-def success(id: Id | None, result: Any) -> bytes:
-    return encode(_Success(id, result))
 
 
 def failure(id: Id | None, error: ErrorObject) -> bytes:
@@ -103,7 +106,7 @@ def failure(id: Id | None, error: ErrorObject) -> bytes:
 
 
 def notification(method: str, params: Any) -> bytes:
-    return encode(_Notification(method, params))
+    return encode(Notification(method, params))
 
 
 def decode_id(message: bytes) -> Id | None:

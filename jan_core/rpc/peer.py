@@ -1,40 +1,35 @@
-"""Answers JSON-RPC 2.0 messages: correlation, ordering, cancellation, streams, limits. Knows no file descriptors.
+"""Answers JSON-RPC 2.0 messages: what each is, whether it may come now, and who answers it. Knows no file descriptors.
 
 The rule above all others: every request gets exactly one answer, whatever happens to it. Bytes come in through
-`feed`, go out through the transport it is given. Handlers that are `async` run as tasks of this peer, ended with it;
-plain ones run inline. What a method is and how it is run stands in `invoke.py`.
+`feed`, go out through the transport it is given. There are two ways through: a request of a served method in an open
+conversation is decoded in one pass and run (`_message`); everything else is looked at once more, member by member
+(`_slowly`). How requests run and end stands in `requests.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import logging
-from collections.abc import Coroutine
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from ..border import border
-from ..errors import (
-    Cancelled,
-    InvalidRequest,
-    JanError,
-    NotInitialized,
-    Overloaded,
-    ParseError,
-    ShuttingDown,
-)
-from ..extension import Generation, Lease
-from ..invoke import Service, bind, error_object, run
-from ..methods import Method
+from ..errors import InvalidRequest, JanError, NotInitialized, Overloaded, ParseError, ShuttingDown
+from ..events import Event
+from ..invoke import Service, bind
+from ..methods import Handler
 from . import messages
-from .framing import MAX_DEPTH, MAX_MESSAGE, FramingError, Splitter, depth_exceeds
-from .messages import CancelParams, Id
+from .backlog import Backlog
+from .batches import Batch
+from .depth import MAX_DEPTH, depth_exceeds
+from .framing import MAX_MESSAGE, Message, Splitter, TooLarge
+from .messages import Id
 from .outbox import Outbox, WireCall
+from .requests import Requests
+from .routes import Route, Routes
 from .transports import Transport
 
 __all__ = ["MAX_IN_FLIGHT", "Peer"]
@@ -51,20 +46,29 @@ stay."""
 CLOSE_LIMIT = 0.7
 """Seconds the cancelled requests of a client that has gone may take to end."""
 
+CONVERSATION = {"initialize", "shutdown"}
+"""Methods that change what the conversation is; never run the fast way."""
+
+BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding fails with. msgspec reports bad UTF-8 as UnicodeDecodeError, not as its own."""
+
 
 class Peer:
     """One client's conversation. `closed` is set when it is over: by `exit`, end of input, or a stream beyond
     repair."""
 
     def __init__(self, service: Service, transport: Transport) -> None:
-        self._service = service
-        self._splitter = Splitter(self._message, self._too_large)
-        self._outbox = Outbox(transport, self._splitter.frame)
-        self._running: dict[Id, asyncio.Task[Any]] = {}
-        self._notices: set[asyncio.Task[Any]] = set()
-        self._batch: _Batch | None = None
-        self._loop = asyncio.get_running_loop()
+        self._service, self._table = service, service.table
+        self._transport = transport
+        self._splitter = Splitter()
+        self._outbox = Outbox(transport, self._splitter.frames)
+        self._requests = Requests(service, self._outbox.send)
+        self._batch: Batch | None = None
+        self._backlog = Backlog(transport, self._take)
         self._stack = ExitStack()
+        self._routes = self._no_routes = Routes({}, service.timings)
+        self._version = -1
+        """Of the table that `_routes` are of; -1: they are to be made anew."""
         self.client = "client"
         self.initialized = False
         self.shutting_down = False
@@ -74,36 +78,74 @@ class Peer:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the client. Never raises for what they contain."""
-        try:
-            self._splitter.feed(data)
-        except FramingError as error:
-            self._refuse(None, ParseError(str(error)))
-            self._outbox.flush()
-            self.closed.set()
+        self._take(self._splitter.feed(data))
 
-    def _too_large(self) -> None:
-        self._refuse(None, InvalidRequest(f"message larger than {MAX_MESSAGE >> 20} MiB", limit=MAX_MESSAGE))
+    def _take(self, arrived: list[Any]) -> None:
+        """Handle messages, in order; the short way, as far as that goes."""
+        requests, outbox = self._requests, self._outbox
+        table, transport, backlog, waiting = self._table, self._transport, self._backlog.messages, requests.waiting
+        outbox.hold()
+        run_plain = requests.run_plain
+        for message in arrived:
+            if (transport.full or backlog) and not self._cannot_wait(message):
+                self._backlog.add(message)
+                continue
+            if self._version != table.version:
+                self._renew()
+            try:
+                incoming = self._routes.decode(message)
+            except Exception:  # whatever it is, and if it is wrong: how
+                self._slowly(message)
+                continue
+            route, id = incoming.route, incoming.id
+            if (
+                (waiting and (id in waiting or len(waiting) >= MAX_IN_FLIGHT))
+                or (len(message) > 2 * MAX_DEPTH and depth_exceeds(message))
+                or (route.loose and b'"progressToken"' in message)
+            ):
+                self._slowly(message)
+            elif not route.plain:
+                self._run(route, id, incoming.params, None)
+            else:
+                run_plain(route, incoming.params, None, id, None)
+        outbox.flush()
 
-    def _message(self, data: bytes) -> None:
+    def _renew(self) -> None:
+        """Follow the method table and the state of the conversation."""
+        self._version = self._table.version
+        if self.initialized and not self.shutting_down and not self.closed.is_set():
+            self._routes = Routes(self._table, self._service.timings, without=CONVERSATION)
+        else:
+            self._routes = self._no_routes
+
+    def _slowly(self, message: Message) -> None:
         if self.closed.is_set():
             return
         try:
-            if depth_exceeds(data):
-                self._refuse(messages.decode_id(data), InvalidRequest(f"nested deeper than {MAX_DEPTH}"))
-            elif data.lstrip()[:1] == b"[":
-                self._batch_message(data)
+            if isinstance(message, bytes):
+                self._look_at(message)
+            elif isinstance(message, TooLarge):
+                self._refuse(None, InvalidRequest(f"message larger than {MAX_MESSAGE >> 20} MiB", limit=MAX_MESSAGE))
             else:
-                self._single(data)
+                self._refuse(None, ParseError(str(message)))
+                self._close()
         except Exception:  # a defect here must not cost the messages behind this one
             log.exception("a message could not be handled")
+
+    def _look_at(self, data: bytes) -> None:
+        if depth_exceeds(data):
+            self._refuse(messages.decode_id(data), InvalidRequest(f"nested deeper than {MAX_DEPTH}"))
+        elif data.lstrip()[:1] == b"[":
+            self._batch_message(data)
+        elif data and not data.isspace():
+            self._single(data)
 
     def _single(self, data: bytes) -> None:
         try:
             envelope = messages.decode_envelope(data)
         except msgspec.ValidationError as error:
             return self._refuse(messages.decode_id(data), InvalidRequest(str(error)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            # msgspec reports bad UTF-8 as UnicodeDecodeError, not as DecodeError.
+        except BAD_JSON as error:
             return self._refuse(None, ParseError(f"not JSON: {error}"))
         id, method = envelope.id, envelope.method
         known = None if id is UNSET else id
@@ -123,52 +165,50 @@ class Peer:
     def _batch_message(self, data: bytes) -> None:
         try:
             members = msgspec.json.decode(data, type=list[Raw])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except BAD_JSON as error:
             return self._refuse(None, ParseError(f"not JSON: {error}"))
         if not members:
             return self._refuse(None, InvalidRequest("empty batch"))
         if len(members) > MAX_IN_FLIGHT:
             return self._refuse(None, InvalidRequest(f"more than {MAX_IN_FLIGHT} messages in a batch"))
-        self._batch = batch = _Batch()
+        self._batch = batch = Batch(self._outbox.send)
         try:
             for member in members:
                 self._single(bytes(member))
         finally:
             self._batch = None
-        batch.sealed = True
-        return self._finish_batch(batch)
+        return batch.seal()
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
     def _requested(self, id: Id, name: str, params: Raw | UnsetType) -> None:
-        batch = self._batch
-        if batch is not None:
-            batch.open += 1
         try:
-            if id in self._running:
+            if id in self._requests.waiting:
                 # Not through the running request's book-keeping: that one still owes its own answer.
                 raise InvalidRequest(f"id {id!r} is in flight")
             self._check_state(name)
             self._check_room(name)
             token, raw = (None, None) if params is UNSET else messages.take_progress_token(params)
             method = self._service.find(name)
-            call = WireCall(self._outbox, self.client, id, token)
-            if method is None:
-                return self._spawn(id, batch, self._resolve_and_run(name, raw, call), None)
-            bound = bind(method, raw)
-            if name == "shutdown":  # admitted: from here on, what follows it is refused
-                self.shutting_down = True
-            if _is_async(method):
-                return self._spawn(id, batch, self._run(method, bound, call), method.generation)
-            try:
-                with border(name):
-                    result = method.handler(bound, call) if method.takes_call else method.handler(bound)
-            finally:
-                call.end()
-            self._completed(name, bound)
-            self._answer(id, batch, result=result)
-        except Exception as error:
-            self._answer(id, batch, error=error)
+            bound = None if method is None else bind(method, raw)
+        except JanError as error:
+            return self._refuse(id, error)
+        if method is None:
+            return self._requests.resolve(name, raw, WireCall(self._outbox, self.client, id, token), id, self._batch)
+        route = self._routes.of(method)
+        if name == "shutdown":  # admitted: from here on, what follows it is refused
+            self.shutting_down = True
+            self._renew()
+            route = self._routes.of(method)  # its own, not the table's
+            route.handler = functools.partial(self._drained, method.handler)
+        self._run(route, id, bound, token)
+        if name == "initialize":
+            self._initialized(bound)
+        return None
+
+    def _run(self, route: Route, id: Id | None, params: Any, token: Id | None) -> None:
+        call = WireCall(self._outbox, self.client, id, token) if route.takes_call else None
+        self._requests.run(route, params, call, id, self._batch)
 
     def _check_state(self, name: str) -> None:
         if name == "initialize":
@@ -180,167 +220,76 @@ class Peer:
             raise ShuttingDown("the host is shutting down")
 
     def _check_room(self, name: str) -> None:
-        # A client that is over the limit can still end.
-        if len(self._running) + len(self._notices) >= MAX_IN_FLIGHT and name != "shutdown":
+        if len(self._requests.waiting) >= MAX_IN_FLIGHT and name != "shutdown":  # a client over the limit can still end
             raise Overloaded(f"more than {MAX_IN_FLIGHT} requests in flight", limit=MAX_IN_FLIGHT)
 
-    def _completed(self, name: str, params: Any) -> None:
-        if name == "initialize":
-            self.initialized = True
-            self.client = params.client_info.name or "client"
-            self._stack.enter_context(self._service.bus.subscribe(self._outbox.event))
+    def _initialized(self, params: Any) -> None:
+        self.initialized = True
+        self.client = params.client_info.name or "client"
+        self._stack.enter_context(self._service.bus.subscribe(self._event))
+        self._renew()
 
-    async def _resolve_and_run(self, name: str, params: Raw | None, call: WireCall) -> Any:
-        method = await self._service.resolve(name)
-        with method.generation.lease() if method.generation else nullcontext():
-            return await self._run(method, bind(method, params), call)
+    def _event(self, event: Event) -> None:
+        if event.name == "extensions.changed":  # the decoder must not keep a retired generation's types
+            self._routes, self._version = self._no_routes, -1
+        self._outbox.event(event)
 
-    async def _run(self, method: Method, params: Any, call: WireCall) -> Any:
-        if method.name == "shutdown":
-            await self._drain_requests()
-        try:
-            result = await run(method, params, call)
-        finally:
-            call.end()
-        self._completed(method.name, params)
-        return result
-
-    def _spawn(
-        self, id: Id, batch: _Batch | None, work: Coroutine[Any, Any, Any], generation: Generation | None
-    ) -> None:
-        task = self._loop.create_task(work)
-        self._running[id] = task
-        # The lease is taken now, not when the task begins: a reload may come between the two.
-        lease = generation.lease(task) if generation else None
-        # The answer is given by the callback, not by the task: a task that is cancelled before its first step runs
-        # nothing of its body, and would otherwise owe its answer for ever.
-        task.add_done_callback(functools.partial(self._finished, id, batch, lease))
-
-    def _finished(self, id: Id, batch: _Batch | None, lease: Lease | None, task: asyncio.Task[Any]) -> None:
-        if lease is not None:
-            lease.release()
-        if self._running.get(id) is not task:
-            return  # answered already, when the conversation ended
-        del self._running[id]
-        if task.cancelled():
-            cancelled = Cancelled("the request was cancelled")
-            self._answer(id, batch, error=lease.reason() if lease is not None and lease.revoked else cancelled)
-        elif (error := task.exception()) is not None:
-            self._answer(id, batch, error=error)
-        else:
-            self._answer(id, batch, result=task.result())
+    async def _drained(self, shutdown: Handler, params: Any) -> Any:
+        await self._requests.drain(DRAIN_LIMIT)
+        return await shutdown(params)
 
     def _notified(self, name: str, params: Raw | UnsetType) -> None:
         if name == "exit":
-            self.closed.set()
-            return
-        if not self.initialized or name in ("initialize", "shutdown"):
-            return  # as the Language Server Protocol says: dropped
+            return self._close()
+        if not self.initialized or name in CONVERSATION:
+            return None  # as the Language Server Protocol says: dropped
+        raw = None if params is UNSET else params
         try:
             if name == "$/cancelRequest":
-                wanted = msgspec.json.decode(params if params is not UNSET else b"{}", type=CancelParams)
-                if task := self._running.get(wanted.id):
-                    task.cancel()
-                return
-            method = self._service.find(name)
-            if method is None:
+                if request := self._requests.waiting.get(messages.decode_cancel(raw or b"{}").id):
+                    request.cancel()
+            elif method := self._service.find(name):
+                self._check_room(name)
+                self._run(self._routes.of(method), None, bind(method, raw), None)
+            else:
                 log.debug("notification %s is not known; ignored", name)
-                return
-            self._check_room(name)
-            bound = bind(method, None if params is UNSET else params)
-            task = self._loop.create_task(self._run(method, bound, WireCall(self._outbox, self.client, None, None)))
-            lease = method.generation.lease(task) if method.generation else None
-            self._notices.add(task)
-            task.add_done_callback(functools.partial(self._noticed, name, lease))
         except Exception as error:
             log.info("notification %s ignored: %s", name, error)  # notifications are never answered
 
-    def _noticed(self, name: str, lease: Lease | None, task: asyncio.Task[Any]) -> None:
-        if lease is not None:
-            lease.release()
-        self._notices.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.warning("notification %s failed: %s", name, error)
-
-    async def _drain_requests(self) -> None:
-        me = asyncio.current_task()
-        others = [task for task in self._running.values() if task is not me]
-        if not others:
-            return
-        _, late = await asyncio.wait(others, timeout=DRAIN_LIMIT)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=1.0)
-
-    # -- answers ----------------------------------------------------------------------------------------------------
+    def _cannot_wait(self, message: Message) -> bool:
+        """Whether a message ends something, and so is heard also of a client that reads nothing."""
+        if not isinstance(message, bytes) or not (b"/cancelRequest" in message or b'"exit"' in message):
+            return False
+        try:
+            envelope = messages.decode_envelope(message)
+            if envelope.method == "$/cancelRequest" and envelope.params is not UNSET:
+                return messages.decode_cancel(envelope.params).id in self._requests.waiting
+            return envelope.method == "exit" and envelope.id is UNSET
+        except Exception:  # it will be looked at in its turn
+            return False
 
     def _refuse(self, id: Id | None, error: JanError) -> None:
         """Answer what never became a request. Inside a batch the answer joins the batch's."""
-        text = messages.failure(id, error.to_object())
-        if self._batch is None:
-            self._outbox.send(text)
-        else:
-            self._batch.answers.append(text)
+        (self._outbox.send if self._batch is None else self._batch.refuse)(messages.failure(id, error.to_object()))
 
-    def _answer(self, id: Id, batch: _Batch | None, *, result: Any = None, error: BaseException | None = None) -> None:
-        """The one answer of request `id`."""
-        try:
-            if error is None:
-                text = messages.success(id, result)
-            else:
-                text = messages.failure(id, error_object(error, f"request {id!r}"))
-            if len(text) > MAX_MESSAGE:
-                raise ValueError(f"an answer of {len(text)} bytes, more than a message may have")
-        except (
-            Exception
-        ) as defect:  # a result that is not data, or too large: the handler's defect, and still an answer
-            text = messages.failure(id, error_object(defect, f"encoding the answer to {id!r}"))
-        if batch is None:
-            self._outbox.send(text)
-        else:
-            batch.open -= 1
-            batch.answers.append(text)
-            self._finish_batch(batch)
-
-    def _finish_batch(self, batch: _Batch) -> None:
-        if batch.sealed and not batch.open and batch.answers:
-            self._outbox.send(b"[" + b",".join(batch.answers) + b"]")
-            batch.answers = []
+    # -- the end ----------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Hand everything that waits to the transport now, not at the end of this turn of the event loop."""
         self._outbox.flush()
 
-    # -- the end ----------------------------------------------------------------------------------------------------
+    def _close(self) -> None:
+        self.closed.set()
+        self._routes = self._no_routes
 
     async def aclose(self) -> None:
         """End the conversation: running requests are cancelled and answered, and everything is flushed."""
-        self.closed.set()
+        self._backlog.close()
+        self.shutting_down = True  # what is in the backlog is refused, and answered
+        for message in self._backlog.clear():
+            if isinstance(message, bytes):
+                self._look_at(message)
+        self._close()
         self._stack.close()
-        tasks = [*self._running.values(), *self._notices]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=CLOSE_LIMIT)
-            await asyncio.sleep(0)  # the answers are given by callbacks of these tasks
-        for id in list(self._running):
-            # It would not be cancelled, and owes its answer all the same.
-            del self._running[id]
-            self._answer(id, None, error=Cancelled("the conversation ended"))
+        await self._requests.close(CLOSE_LIMIT)
         self._outbox.close()
-
-
-class _Batch:
-    """Answers of a batch are sent as one array, when the last request of it is answered."""
-
-    __slots__ = ("answers", "open", "sealed")
-
-    def __init__(self) -> None:
-        self.answers: list[bytes] = []
-        self.open = 0
-        self.sealed = False
-
-
-def _is_async(method: Method) -> bool:
-    return inspect.iscoroutinefunction(method.handler)

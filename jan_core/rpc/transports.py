@@ -8,9 +8,12 @@ all of Windows (written from documentation, not run there; the tests run it on L
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import select
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -19,18 +22,26 @@ __all__ = ["LoopTransport", "ThreadTransport", "Transport"]
 READ_SIZE = 64 << 10
 """What a pipe holds. asyncio's own 256 KiB makes every read map and unmap memory (17 µs a round trip against 7)."""
 
-HIGH_WATER = 1 << 20
+HIGH_WATER = 256 << 10
 """Unsent bytes past which streams wait for the client to read."""
 
-INPUT_STOP = 8 << 20
-"""Unsent bytes past which nothing more is read: a client that asks without reading answers must not fill the memory."""
+FULL = 1 << 20
+"""Unsent bytes past which new requests wait too: a client that asks without reading answers must not fill the
+memory."""
+
+LOOK_EVERY = 0.5
+"""Seconds between looks for the end of input that is not being read."""
 
 
 class Transport(Protocol):
-    """Where bytes go. `write` never blocks; past its high-water mark `blocked` is true until the reader caught up."""
+    """Where bytes go. `write` never blocks. Past its high-water mark `blocked` is true until the reader has caught up;
+    `full` is, too, when it is a good deal further behind."""
 
     @property
     def blocked(self) -> bool: ...
+
+    @property
+    def full(self) -> bool: ...
 
     def write(self, data: bytes) -> None: ...
 
@@ -38,9 +49,17 @@ class Transport(Protocol):
         """Wait until not blocked."""
         ...
 
+    def pause(self) -> None:
+        """Read nothing more for now. Any number of times."""
+        ...
+
+    def resume(self) -> None:
+        """Read on. Any number of times."""
+        ...
+
 
 class LoopTransport:
-    """Non-blocking descriptors on the event loop."""
+    """Non-blocking descriptors on the event loop. `closed` is called at the end of input, or when writing fails."""
 
     def __init__(self, read: int, write: int, closed: Callable[[], None]) -> None:
         self._read, self._write, self._closed = read, write, closed
@@ -50,21 +69,18 @@ class LoopTransport:
         self._empty.set()
         self._room = asyncio.Event()
         self._room.set()
-        self._reading = self._held = False
-        os.set_blocking(read, False)
-        os.set_blocking(write, False)
+        self.blocked = self.full = False
+        self._reading = self._ended = False
+        self._looking: asyncio.TimerHandle | None = None
+        self._were_blocking = [fd for fd in {read, write} if os.get_blocking(fd)]
+        for fd in self._were_blocking:
+            os.set_blocking(fd, False)
 
-    @property
-    def blocked(self) -> bool:
-        return not self._room.is_set()
+    # -- in ---------------------------------------------------------------------------------------------------------
 
     def start(self, feed: Callable[[bytes], None]) -> None:
         self._feed = feed
-        self._resume_reading()
-
-    def _resume_reading(self) -> None:
-        self._reading = True
-        self._loop.add_reader(self._read, self._readable)
+        self.resume()
 
     def _readable(self) -> None:
         try:
@@ -79,11 +95,42 @@ class LoopTransport:
             self.stop_reading()
             self._closed()
 
-    def stop_reading(self) -> None:
-        """Take no more input. It is not told of its end either then: the parent's death still is."""
+    def pause(self) -> None:
         if self._reading:
             self._reading = False
             self._loop.remove_reader(self._read)
+            self._looking = self._loop.call_later(LOOK_EVERY, self._look)
+
+    def resume(self) -> None:
+        if not self._reading and not self._ended:
+            self._reading = True
+            self._loop.add_reader(self._read, self._readable)
+            self._stop_looking()
+
+    def _look(self) -> None:
+        # A client that has gone is heard of even while nothing is read: the hang-up is told beside what is unread.
+        signs = select.poll()
+        signs.register(self._read, 0)
+        if signs.poll(0):
+            self.stop_reading()
+            self._closed()
+        else:
+            self._looking = self._loop.call_later(LOOK_EVERY, self._look)
+
+    def stop_reading(self) -> None:
+        """Take no more input, for good. It is not told of its end either then: the parent's death still is."""
+        self._ended = True
+        self._stop_looking()
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._read)
+
+    def _stop_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    # -- out --------------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
         if not self._pending:
@@ -96,19 +143,15 @@ class LoopTransport:
         else:
             self._pending += data
         if len(self._pending) > HIGH_WATER:
+            self.blocked, self.full = True, len(self._pending) > FULL
             self._room.clear()
-        if len(self._pending) > INPUT_STOP and self._reading:
-            self._held = True
-            self.stop_reading()
 
     def _writable(self) -> None:
         sent = self._try(memoryview(self._pending)[:READ_SIZE])
         del self._pending[:sent]
-        if len(self._pending) <= HIGH_WATER // 4:
+        if self.blocked and len(self._pending) <= HIGH_WATER // 4:
+            self.blocked = self.full = False
             self._room.set()
-            if self._held:
-                self._held = False
-                self._resume_reading()
         if not self._pending:
             self._loop.remove_writer(self._write)
             self._empty.set()
@@ -124,9 +167,13 @@ class LoopTransport:
             return len(data)
 
     def close(self) -> None:
-        """Forget what was not taken."""
+        """Forget what was not taken, and leave the descriptors as they were found."""
         if self._pending:
             self._loop.remove_writer(self._write)
+        for fd in self._were_blocking:
+            # The mode belongs to the pipe or terminal and not to the descriptor: others may hold it too.
+            with contextlib.suppress(OSError):  # it is closed already
+                os.set_blocking(fd, True)
 
     async def drained(self) -> None:
         await self._room.wait()
@@ -139,52 +186,45 @@ class ThreadTransport:
     """A reader and a writer thread, for descriptors that an event loop cannot wait for.
 
     The reader sits in a blocking read that nothing can interrupt; it is a daemon and ends with its input or the
-    process.
+    process. While reading is paused the end of input is not noticed.
     """
 
     def __init__(self, read: int, write: int, closed: Callable[[], None]) -> None:
         self._read, self._write, self._closed = read, write, closed
         self._loop = asyncio.get_running_loop()
-        self._condition = threading.Condition()
-        self._pending: list[bytes] = []
+        self._arrived: deque[bytes] = deque()
+        self._looked_at = threading.Event()
+        """Unset while as much has arrived as may wait for the loop: the reader reads on when it is set."""
+        self._looked_at.set()
+        self._paused = self._stopped = False
+        self._out = deque[bytes]()
         self._size = 0
-        self._stopped = self._stopping = False
-        self._taken = threading.Semaphore(4)
-        """Chunks on their way to the loop: the next is read when one of them was looked at."""
-        self._held = 0
-        if sys.platform != "win32":
-            os.set_blocking(read, True)  # a shell may have handed over a non-blocking one
+        """Bytes not yet written. Changed by both threads, under the lock."""
+        self._lock = threading.Lock()
+        self._wake = threading.Semaphore(0)
+        self._stopping = self._idle = False
         self._empty = asyncio.Event()
         self._empty.set()
         self._room = asyncio.Event()
         self._room.set()
+        self.blocked = self.full = False
+        if sys.platform != "win32":
+            for fd in (read, write):  # a shell may have handed over a non-blocking one
+                os.set_blocking(fd, True)
 
-    @property
-    def blocked(self) -> bool:
-        return not self._room.is_set()
+    def _call(self, function: Callable[[], None]) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:  # the loop is closed: the process is ending
+            return False
+        return True
+
+    # -- in ---------------------------------------------------------------------------------------------------------
 
     def start(self, feed: Callable[[bytes], None]) -> None:
         self._feed = feed
         threading.Thread(target=self._reader, name="rpc-reader", daemon=True).start()
         threading.Thread(target=self._writer, name="rpc-writer", daemon=True).start()
-
-    def stop_reading(self) -> None:
-        self._stopped = True
-
-    def _call(self, function: Callable[..., None], *args: bytes) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:  # the loop is closed: the process is ending
-            return False
-        return True
-
-    def _received(self, data: bytes) -> None:
-        if not self._stopped:
-            self._feed(data)
-        if self._size > INPUT_STOP:
-            self._held += 1  # let go when the client has read
-        else:
-            self._taken.release()
 
     def _reader(self) -> None:
         while True:
@@ -192,29 +232,58 @@ class ThreadTransport:
                 data = os.read(self._read, READ_SIZE)
             except OSError:
                 data = b""
-            if not data:
-                self._call(self._closed)
-                return
-            self._taken.acquire()
-            if not self._call(self._received, data):
+            self._looked_at.wait()
+            self._looked_at.clear()
+            self._arrived.append(data)
+            if not self._call(self._deliver) or not data:
                 return
 
+    def _deliver(self) -> None:
+        while self._arrived and not self._paused:
+            data = self._arrived.popleft()
+            self._looked_at.set()
+            if self._stopped:
+                continue
+            if data:
+                self._feed(data)
+            else:
+                self._stopped = True
+                self._closed()
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._loop.call_soon(self._deliver)
+
+    def stop_reading(self) -> None:
+        self._stopped = True
+        self._paused = False
+
+    # -- out --------------------------------------------------------------------------------------------------------
+
     def write(self, data: bytes) -> None:
-        with self._condition:
-            self._pending.append(data)
+        with self._lock:
+            self._out.append(data)
             self._size += len(data)
-            if self._size > HIGH_WATER:
-                self._room.clear()
-            self._empty.clear()
-            self._condition.notify()
+        if self._size > HIGH_WATER:
+            self.blocked, self.full = True, self._size > FULL
+            self._room.clear()
+        self._empty.clear()
+        self._wake.release()
 
     def _writer(self) -> None:
         while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._pending or self._stopping)
-                if not self._pending:
+            self._wake.acquire()
+            with self._lock:
+                data = b"".join(self._out)
+                self._out.clear()
+            if not data:
+                if self._stopping:
                     return
-                data, self._pending = b"".join(self._pending), []
+                continue
             view = memoryview(data)
             while view:
                 try:
@@ -222,25 +291,22 @@ class ThreadTransport:
                 except OSError:
                     self._call(self._closed)
                     break
-            with self._condition:
+            with self._lock:
                 self._size -= len(data)
             if not self._call(self._written):
                 return
 
     def _written(self) -> None:
-        if self._size <= HIGH_WATER // 4:
+        if self.blocked and self._size <= HIGH_WATER // 4:
+            self.blocked = self.full = False
             self._room.set()
-            held, self._held = self._held, 0
-            for _ in range(held):
-                self._taken.release()
         if not self._size:
             self._empty.set()
 
     def close(self) -> None:
         """End the writer once it has written what there is."""
-        with self._condition:
-            self._stopping = True
-            self._condition.notify()
+        self._stopping = True
+        self._wake.release()
 
     async def drained(self) -> None:
         await self._room.wait()

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jan_core.rpc.framing import FramingError, Splitter, depth_exceeds
+from jan_core.rpc.depth import depth_exceeds
+from jan_core.rpc.framing import FramingError, Message, Splitter, TooLarge
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -17,6 +18,7 @@ json_values = st.recursive(
     max_leaves=20,
 )
 documents = st.dictionaries(st.text(), json_values, max_size=4).map(lambda v: json.dumps(v).encode())
+places = st.lists(st.integers(min_value=0), max_size=20)
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -24,43 +26,57 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(edges)]
 
 
-@given(st.lists(documents, min_size=1, max_size=8), st.lists(st.integers(min_value=0), max_size=20), st.booleans())
+def messages(splitter: Splitter, parts: list[bytes]) -> list[bytes | type[Exception]]:
+    """What comes of some reads: messages without the blanks around them, and the kinds of what could not be had."""
+
+    def plain(message: Message) -> bytes | type[Exception]:
+        return message.strip() if isinstance(message, bytes) else type(message)
+
+    return [plain(message) for part in parts for message in splitter.feed(part) if message != b""]
+
+
+@given(st.lists(documents, min_size=1, max_size=8), places, st.booleans())
 def test_any_cutting_of_the_stream_gives_the_same_messages(
-    messages: list[bytes], places: list[int], content_length: bool
+    sent: list[bytes], places: list[int], content_length: bool
 ) -> None:
-    got: list[bytes] = []
-    splitter = Splitter(got.append, lambda: pytest.fail("nothing is too large"))
-    sender = Splitter(got.append, lambda: None)
+    sender, splitter = Splitter(), Splitter()
     sender.content_length = content_length
-    for part in cut(b"".join(sender.frame(m) for m in messages), places):
-        splitter.feed(part)
-    assert got == messages
+    assert messages(splitter, cut(sender.frames(sent), places)) == sent
     assert splitter.content_length == content_length
 
 
-@given(st.lists(st.integers(min_value=0), max_size=20), st.integers(min_value=101, max_value=5_000))
-def test_an_oversized_line_is_reported_once_and_skipped(places: list[int], size: int) -> None:
-    got: list[bytes] = []
-    refused: list[int] = []
-    splitter = Splitter(got.append, lambda: refused.append(1), limit=100)
-    for part in cut(b'{"a":1}\n' + b"x" * size + b'\n{"b":2}\n', places):
-        splitter.feed(part)
-    assert got == [b'{"a":1}', b'{"b":2}']
-    assert refused == [1]
+@given(places, st.integers(min_value=101, max_value=5_000))
+def test_an_oversized_line_is_told_of_once_and_skipped(places: list[int], size: int) -> None:
+    got = messages(Splitter(limit=100), cut(b'{"a":1}\n' + b"x" * size + b'\n{"b":2}\n', places))
+    assert got == [b'{"a":1}', TooLarge, b'{"b":2}']
 
 
-def test_an_oversized_framed_message_is_skipped_too() -> None:
-    got: list[bytes] = []
-    refused: list[int] = []
-    splitter = Splitter(got.append, lambda: refused.append(1), limit=100)
-    splitter.feed(b"Content-Length: 200\r\n\r\n" + b"x" * 200 + b"Content-Length: 2\r\n\r\n{}")
-    assert (got, refused) == ([b"{}"], [1])
+@given(places, st.booleans())
+def test_a_line_of_exactly_the_limit_is_taken(places: list[int], framed: bool) -> None:
+    line = b'"' + b"x" * 98 + b'"'
+    sender = Splitter()
+    sender.content_length = framed
+    assert messages(Splitter(limit=100), cut(sender.frames([line, b"{}"]), places)) == [line, b"{}"]
+
+
+@given(places, st.integers(min_value=101, max_value=5_000))
+def test_an_oversized_framed_message_is_skipped_too(places: list[int], size: int) -> None:
+    data = b"Content-Length: %d\r\n\r\n%bContent-Length: 2\r\n\r\n{}" % (size, b"x" * size)
+    assert messages(Splitter(limit=100), cut(data, places)) == [TooLarge, b"{}"]
+
+
+@given(places)
+def test_headers_may_have_other_lines_in_any_case_and_bodies_may_be_empty(places: list[int]) -> None:
+    data = b"content-length: 2\r\nContent-Type: x\r\n\r\n{}Content-Length: 0\r\n\r\n"
+    data += b"Content-Type: y\r\nCONTENT-LENGTH:3\r\n\r\n[1]"
+    assert messages(Splitter(), cut(data, places)) == [b"{}", b"[1]"]
 
 
 @pytest.mark.parametrize("header", [b"Content-Length: x\r\n\r\n", b"Content-Type: y\r\n\r\n", b"C" * 9000])
-def test_a_header_that_says_no_length_cannot_be_followed(header: bytes) -> None:
-    with pytest.raises(FramingError):
-        Splitter(lambda m: None, lambda: None).feed(header)
+def test_after_a_header_that_says_no_length_nothing_more_comes(header: bytes) -> None:
+    splitter = Splitter()
+    assert messages(splitter, [b"Content-Length: 2\r\n\r\n{}" + header]) == [b"{}", FramingError]
+    assert messages(splitter, [b"Content-Length: 2\r\n\r\n{}"]) == []
 
 
 @given(json_values)
@@ -73,11 +89,24 @@ def test_ordinary_documents_are_not_too_deep(value: object) -> None:
     [
         (b"[" * 128 + b"]" * 128, False),
         (b"[" * 129 + b"]" * 129, True),
+        (b'{"a":' * 129 + b"1" + b"}" * 129, True),
         (b'"' + b"[" * 500 + b'"', False),
         (b'["' + b'\\"' * 3 + b"{" * 500 + b'"]', False),
+        (b'["\\\\",' + b"[" * 500 + b"]" * 500 + b"]", True),
         (b"[[]," * 127 + b"1" + b"]" * 127, False),
-        (b'"' + b'\\"' * 200_000 + b"[" * 500, False),  # an unclosed string, in linear time
+        (b"[" + b"[1]," * 100_000 + b"1]", False),
+        (b'"' + b'\\"' * 200_000 + b"[" * 500, False),  # an unclosed string
+        (b"[1," * 40_000 + b" " * 40_000, True),
     ],
 )
 def test_depth_counts_brackets_outside_of_strings(text: bytes, too_deep: bool) -> None:
     assert depth_exceeds(text) is too_deep
+
+
+@given(
+    st.integers(min_value=1, max_value=200), st.sampled_from(["[]", "{}"]), st.integers(min_value=0, max_value=20_000)
+)
+def test_depth_is_found_wherever_it_is(depth: int, kind: str, padding: int) -> None:
+    nested = "[" * depth + "]" * depth if kind == "[]" else '{"k":' * depth + "1" + "}" * depth
+    text = json.dumps({"pad": "[{" * (padding // 2), "flat": [[]] * 200}).encode()[:-1] + f',"x":{nested}}}'.encode()
+    assert depth_exceeds(text) is (depth + 1 > 128)

@@ -23,7 +23,7 @@ from .conftest import Sample, Wire
 class Recorder:
     """A transport that keeps what was written."""
 
-    blocked = False
+    blocked = full = False
 
     def __init__(self) -> None:
         self.written = bytearray()
@@ -43,19 +43,35 @@ class Recorder:
 Exchange = Callable[..., Awaitable[list[Any]]]
 
 
-@pytest.fixture
-async def exchange(host: Host) -> Exchange:
-    """Feed bytes to a fresh, initialized peer and collect what it answers, in order."""
+@pytest.fixture(params=["in a callback", "in a task"])
+async def exchange(host: Host, request: pytest.FixtureRequest) -> Exchange:
+    """Feed bytes to a fresh, initialized peer and collect what it answers, in order.
 
-    async def run(*lines: bytes | dict[str, Any] | list[Any], answers: int = 1, initialize: bool = True) -> list[Any]:
+    From a callback, as transports do, requests are started at once; from a task they cannot be.
+    """
+
+    async def feed(peer: Peer, data: bytes) -> None:
+        if request.param == "in a task":
+            peer.feed(data)
+        else:
+            asyncio.get_running_loop().call_soon(peer.feed, data)
+            await asyncio.sleep(0)
+
+    async def run(
+        *lines: bytes | dict[str, Any] | list[Any],
+        answers: int = 1,
+        initialize: bool = True,
+        then: Callable[[], None] = lambda: None,
+    ) -> list[Any]:
         recorder = Recorder()
         peer = Peer(host, recorder)
         if initialize:
             peer.feed(b'{"jsonrpc":"2.0","id":"init","method":"initialize"}\n')
             peer.flush()
             recorder.written.clear()
-        for line in lines:
-            peer.feed(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
+        data = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
+        await feed(peer, data)
+        then()
         with anyio.fail_after(5):
             peer.flush()
             while len(recorder.messages()) < answers:
@@ -147,8 +163,8 @@ async def test_a_cancelled_request_is_answered_once_with_its_code(exchange: Exch
 async def test_an_id_in_flight_is_refused_and_the_first_request_still_answered(
     exchange: Exchange, sample: Sample
 ) -> None:
-    sample.release.set()
-    refused, answered = await exchange(request(1, "test.wait"), request(1, "test.wait"), answers=2)
+    twice = request(1, "test.wait"), request(1, "test.wait")
+    refused, answered = await exchange(*twice, answers=2, then=sample.release.set)
     assert code(refused) == -32600
     assert answered["result"] == "released"
 
@@ -178,7 +194,7 @@ async def test_a_batch_is_answered_by_one_array_without_its_notifications(exchan
         42,
         request(3, "no.such"),
     ]
-    messages = [m for m in await exchange(batch) if isinstance(m, list)]
+    messages = [m for m in await exchange(batch, answers=2) if isinstance(m, list)]
     assert len(messages) == 1
     by_id = {m["id"]: m for m in messages[0]}
     assert by_id[1]["result"] == {"value": 2}

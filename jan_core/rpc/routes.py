@@ -1,0 +1,92 @@
+"""Where a request goes, told in one pass over its bytes.
+
+A request's envelope and its params are decoded together: the method table is one union of Structs, tagged by `method`.
+It is made anew when the table changes. What does not fit it (other messages, wrong params, methods not yet there) is no
+error here: the peer looks at it again, slowly, and finds the right answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, Protocol, Union
+
+import msgspec
+
+from ..methods import Method
+from ..timing import Timing, Timings
+from .messages import Id
+
+__all__ = ["Incoming", "Route", "Routes"]
+
+
+class Route:
+    """A method as a request finds it: what is asked of it for each call is at hand."""
+
+    __slots__ = ("_timings", "handler", "is_async", "loose", "method", "plain", "takes_call", "timing")
+
+    def __init__(self, method: Method, timings: Timings) -> None:
+        self.method, self.handler, self.takes_call = method, method.handler, method.takes_call
+        self.is_async = method.is_async
+        self.loose = _loose(method)
+        """Whether a `progressToken` among the params would not make decoding fail, and yet mean something."""
+        self.plain = not (self.is_async or self.takes_call)
+        self.timing: Timing | None = None
+        """Where what its calls took is recorded; None until the first of them asks with `timed`."""
+        self._timings = timings
+
+    def timed(self) -> Timing:
+        """`timing`, begun if need be: methods that nobody calls have no figures."""
+        if self.timing is None:
+            generation = self.method.generation
+            self.timing = self._timings.of(self.method.name, generation.number if generation else 0)
+        return self.timing
+
+
+class Incoming(Protocol):
+    """What the decoder makes of a request."""
+
+    id: Id
+    params: Any
+    route: Route
+
+
+class Routes:
+    """The routes to the methods of one state of a table, but for those named in `without`."""
+
+    def __init__(self, table: Mapping[str, Method], timings: Timings, without: Collection[str] = ()) -> None:
+        self._timings = timings
+        self._routes = {name: Route(method, timings) for name, method in table.items()}
+        kinds = [_request(route) for name, route in self._routes.items() if name not in without]
+        self.decode: Callable[[Any], Incoming] = _nothing
+        """Decodes a request of one of these methods. Raises for everything else: msgspec.MsgspecError,
+        UnicodeDecodeError, RecursionError, TypeError (what is no bytes) or LookupError (there are none)."""
+        if kinds:
+            self.decode = msgspec.json.Decoder(Union[tuple(kinds)]).decode  # noqa: UP007 (as many as there are)
+
+    def of(self, method: Method) -> Route:
+        """The route to a method, of this table or another."""
+        route = self._routes.get(method.name)
+        return route if route is not None and route.method is method else Route(method, self._timings)
+
+
+def _nothing(message: Any) -> Incoming:
+    raise LookupError("there are no methods")
+
+
+def _request(route: Route) -> type[msgspec.Struct]:
+    return msgspec.defstruct(
+        "Request",
+        [("jsonrpc", Literal["2.0"]), ("id", int | str), ("params", route.method.params)],
+        namespace={"route": route},
+        tag_field="method",
+        tag=route.method.name,
+        gc=False,
+    )
+
+
+def _loose(method: Method) -> bool:
+    params = method.params
+    if not (isinstance(params, type) and issubclass(params, msgspec.Struct)):
+        return True
+    members = {field.encode_name for field in msgspec.structs.fields(params)}
+    return "progressToken" in members or (method.takes_call and not params.__struct_config__.forbid_unknown_fields)
