@@ -14,7 +14,14 @@ import machine
 import servers
 from client import NotTakenError
 
-PARTS = {"rpc": "Requests and streams over stdio", "start": "Cold start", "memory": "Memory", "reload": "Hot reload"}
+PARTS = {
+    "rpc": "Requests and streams over stdio",
+    "start": "Cold start",
+    "memory": "Memory",
+    "reload": "Hot reload",
+    "dispatch": "Hook calls",
+    "switch": "Beside a busy thread",
+}
 
 INSTALL = "`uv pip install -c requirements/pins.txt --group bench`"
 

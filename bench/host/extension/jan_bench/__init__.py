@@ -6,6 +6,7 @@ import msgspec
 
 from jan_core import Call, Context, Method, hookimpl, method, methods_of
 
+from .busy import Busy
 from .inside import Inside
 
 
@@ -37,6 +38,7 @@ class Bench:
 
     def __init__(self) -> None:
         self._inside = Inside()
+        self._busy = Busy()
 
     @hookimpl
     def jan_activate(self, ctx: Context) -> None:
@@ -44,7 +46,7 @@ class Bench:
 
     @hookimpl
     def jan_methods(self) -> list[Method]:
-        return methods_of(self, self._inside)
+        return methods_of(self, self._inside, self._busy)
 
     @method("bench.echo")
     def echo(self, params: Echo) -> Echo:
