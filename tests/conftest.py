@@ -47,11 +47,12 @@ def sidecar(data_dir: Path) -> Spawn:
     """Spawn `jan-sidecar` on the fresh data folder, initialized unless told not to."""
 
     @asynccontextmanager
-    async def spawn(*, initialize: bool = True) -> AsyncIterator[Sidecar]:
+    async def spawn(*arguments: str | Path, initialize: bool = True) -> AsyncIterator[Sidecar]:
         process = await asyncio.create_subprocess_exec(
             BIN / "jan-sidecar",
             "--data-dir",
             data_dir,
+            *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

@@ -102,6 +102,12 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for leaks soon after a retirement."""
+    monkeypatch.setattr("jan_core.leaks.QUIET", 0.1)
+
+
 async def test_a_later_call_answers_from_new_code_and_says_what_changed(project: Project, open_house: Open) -> None:
     async with open_house(project) as house:
         assert await house.word() == "v1"
