@@ -3,6 +3,8 @@
     python tools/contracts.py            # write
     python tools/contracts.py --check    # fail when what is there is stale
 
+The clients' tests compile what is generated from `tricky.py` too.
+
 The transcripts beside them are recorded by `tools/transcripts.py`.
 """
 
@@ -13,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import tricky
 
 from jan_core.host import Host, ServerInfo
 from jan_core.loader import installed
@@ -27,6 +31,8 @@ def files(document: dict[str, Any]) -> dict[Path, str]:
     return {
         CLIENTS / "typescript" / "src" / "contract.ts": typescript(document),
         CLIENTS / "rust" / "src" / "contract.rs": rust(document),
+        CLIENTS / "typescript" / "test" / "tricky.ts": typescript(tricky.DOCUMENT),
+        CLIENTS / "rust" / "tests" / "tricky" / "contract.rs": rust(tricky.DOCUMENT),
     }
 
 

@@ -66,7 +66,7 @@ def _object(schema: Schema, received: bool) -> str:
         doc = _doc(member.get("description", ""), member)
         mark = "" if name in required else "?"
         lines.append(f"{doc}{_member(name)}{mark}: {_type(member, received and (tag is None or tag[0] != name))};\n")
-    if isinstance(extra, dict):
+    if extra is True or isinstance(extra, dict):
         lines.append("[name: string]: unknown;\n")
     return "{\n" + textwrap.indent("".join(lines), "  ") + "}"
 
@@ -114,15 +114,14 @@ def _methods(contract: Contract) -> str:
 
 
 def _method(m: Method) -> str:
-    errors = " | ".join(json.dumps(type) for type in m.errors) or "never"
-    return (
-        f"{_doc(m.doc)}{json.dumps(m.name)}: {{\n"
-        f"  params: {_type(m.params, False)};\n"
-        f"  result: {_type(m.result, True)};\n"
-        f"  item: {_type(m.item, True) if m.item is not None else 'never'};\n"
-        f"  errors: {errors};\n"
-        "};"
-    )
+    members = {
+        "params": _type(m.params, False),
+        "result": _type(m.result, True),
+        "item": _type(m.item, True) if m.item is not None else "never",
+        "errors": " | ".join(json.dumps(type) for type in m.errors) or "never",
+    }
+    body = textwrap.indent("".join(f"{name}: {kind};\n" for name, kind in members.items()), "  ")
+    return f"{_doc(m.doc)}{json.dumps(m.name)}: {{\n{body}}};"
 
 
 def _events(contract: Contract) -> str:

@@ -404,6 +404,23 @@ export namespace core {
     updated_at?: string;
   }
 
+  /**
+   * What was done. `overlay` is the number of the set that serves from now on (0: none). `extensions` are the new
+   * ones as they are now. `restart_required`: this process goes on with the set before, for the `reason`.
+   */
+  export interface Change {
+    overlay: number;
+    changed: boolean;
+    /** @default [] */
+    packages?: core.PackageChange[];
+    /** @default [] */
+    extensions?: core.ExtensionInfo[];
+    /** @default false */
+    restartRequired?: boolean;
+    /** @default "" */
+    reason?: string;
+  }
+
   export interface ChatChoice {
     message: core.ChatMessage;
     /** @default 0 */
@@ -734,6 +751,23 @@ export namespace core {
     at?: number;
   }
 
+  /**
+   * What is known of the calls of one thing. Times in seconds, of calls that have ended; `p50` and `p95` are within
+   * 4.4 % of the exact nearest-rank percentile for times between 1 us and 128 s. `generation` is the one that the
+   * figures are of (0: the host's own).
+   */
+  export interface Figures {
+    generation: number;
+    calls: number;
+    failures: number;
+    timeouts: number;
+    inFlight: number;
+    total: number;
+    longest: number;
+    p50: number;
+    p95: number;
+  }
+
   /** One line of `system.doctor`: what was looked at, how it is, and what to do about it. */
   export interface Finding {
     check: string;
@@ -784,6 +818,34 @@ export namespace core {
     capabilities: { [name: string]: unknown };
     extensions: core.ExtensionInfo[];
     schemaHash: string;
+  }
+
+  /**
+   * `source`: a requirement (`name`, `name[extra]>=1`), the address of a wheel, or the absolute path of a wheel, a
+   * source archive or a project's folder. `index_url`: an index that is asked first. `find_links`: absolute paths of
+   * folders with wheels. `offline`: use no network, only these folders and uv's cache.
+   */
+  export interface InstallQuery {
+    source: string;
+    /** @default "" */
+    indexUrl?: string;
+    /** @default [] */
+    findLinks?: string[];
+    /** @default false */
+    offline?: boolean;
+  }
+
+  /** `permissions`: those that a person has agreed to; an extension that declares more is refused. */
+  export interface InstallRequest {
+    source: string;
+    /** @default "" */
+    indexUrl?: string;
+    /** @default [] */
+    findLinks?: string[];
+    /** @default false */
+    offline?: boolean;
+    /** @default [] */
+    permissions?: string[];
   }
 
   /** A model on this machine (`models.list`). `size` in bytes, `context_length` in tokens. */
@@ -858,9 +920,16 @@ export namespace core {
     metadata?: { [name: string]: unknown };
   }
 
-  /** `hooks`: calls, failures and times (s) by extension and hook. */
+  /**
+   * `hooks`: by extension and hook. `calls`: by method, of methods that were called. Each is of the generation it
+   * names, begun anew when a newer one is called. `threads`: extensions whose plain implementations are at work.
+   * `stalls`: what blocked the event loop. `methods`: how many there are. `uptime` in seconds.
+   */
   export interface Metrics {
-    hooks: { [name: string]: { [name: string]: { [name: string]: number } } };
+    hooks: { [name: string]: { [name: string]: core.Figures } };
+    calls: { [name: string]: core.Figures };
+    threads: { [name: string]: core.ThreadFigures };
+    stalls: core.Stalls;
     methods: number;
     uptime: number;
   }
@@ -907,6 +976,58 @@ export namespace core {
     extra?: { [name: string]: unknown };
   }
 
+  /**
+   * What an installation would bring: its extensions, and the packages beside the application's. Both are empty when
+   * it is installed already.
+   */
+  export interface Offer {
+    extensions: core.OfferedExtension[];
+    packages: core.PackageChange[];
+  }
+
+  /** What an extension says of itself in its manifest. Nothing of it has run. */
+  export interface OfferedExtension {
+    id: string;
+    version: string;
+    package: string;
+    permissions: string[];
+    methods: string[];
+    activation: string;
+    requiresCore: string;
+    isolation: string;
+  }
+
+  /**
+   * One set of installed packages. `made` is in seconds since 1970; `state` is `serving` for the one of the pointer,
+   * `previous` for the one to go back to, else `kept` (a process still uses it). `problem`: why it cannot serve.
+   */
+  export interface OverlayInfo {
+    number: number;
+    state: Open<"kept" | "previous" | "serving">;
+    /** @default 0.0 */
+    made?: number;
+    /** @default [] */
+    requirements?: string[];
+    /** @default [] */
+    packages?: string[];
+    /** @default "" */
+    problem?: string;
+  }
+
+  export interface OverlayList {
+    overlays: core.OverlayInfo[];
+  }
+
+  /** One package that is not as before: `version` is the new one, `before` the old one. */
+  export interface PackageChange {
+    name: string;
+    change: Open<"added" | "removed" | "updated">;
+    /** @default "" */
+    version?: string;
+    /** @default "" */
+    before?: string;
+  }
+
   /** `force`: also when the source is what is being served. */
   export interface ReloadQuery {
     id: string;
@@ -924,6 +1045,14 @@ export namespace core {
     changed: boolean;
     /** @default {} */
     seconds?: { [name: string]: number };
+  }
+
+  /** `offline`: use no network. `permissions`: those agreed to beside what was agreed to before. */
+  export interface RepairQuery {
+    /** @default false */
+    offline?: boolean;
+    /** @default [] */
+    permissions?: string[];
   }
 
   /** Who we say we are in `initialize`. */
@@ -962,6 +1091,36 @@ export namespace core {
   /** Values by extension and name. */
   export interface SettingsValues {
     settings: { [name: string]: { [name: string]: unknown } };
+  }
+
+  /**
+   * One function that blocked the loop. `line`: where it stood when it was found, the longest time. Times in seconds,
+   * `last` since the epoch.
+   */
+  export interface Stall {
+    extension: string;
+    file: string;
+    line: number;
+    function: string;
+    /** @default 0 */
+    count?: number;
+    /** @default 0.0 */
+    longest?: number;
+    /** @default 0.0 */
+    total?: number;
+    /** @default 0.0 */
+    last?: number;
+  }
+
+  /**
+   * Turns of the event loop that took longer than `threshold` (s): `count`, the `longest` (s), and the places that
+   * could be made responsible. A turn of many short callbacks counts and has no place.
+   */
+  export interface Stalls {
+    threshold: number;
+    count: number;
+    longest: number;
+    places: core.Stall[];
   }
 
   export interface StreamOptions {
@@ -1008,6 +1167,13 @@ export namespace core {
     metadata?: { [name: string]: unknown };
   }
 
+  /** Threads of one extension: inside a call now, and those of them whose call was given up. */
+  export interface ThreadFigures {
+    running: number;
+    stuck: number;
+    limit: number;
+  }
+
   export interface TokensDetails {
     /** @default 0 */
     cached_tokens?: number;
@@ -1033,6 +1199,13 @@ export namespace core {
     /** @default "" */
     description?: string;
     parameters?: { [name: string]: unknown } | null;
+  }
+
+  /** `purge`: delete its data folder too. */
+  export interface UninstallQuery {
+    id: string;
+    /** @default false */
+    purge?: boolean;
   }
 
   /** Token counts. `prompt_tokens_details.cached_tokens` were already in the KV cache and cost nothing. */
@@ -1670,6 +1843,30 @@ export interface Methods {
     item: never;
     errors: "extension_not_found" | "storage_error";
   };
+  /**
+   * Say what installing an extension would bring, before any of its code runs. Installs nothing.
+   *
+   * It is resolved, fetched and checked in full; a conflict is found here. A project's folder is built for that,
+   * which runs the code of its build.
+   */
+  "extensions.inspect": {
+    params: core.InstallQuery;
+    result: core.Offer;
+    item: never;
+    errors: "install_failed";
+  };
+  /**
+   * Install or update an extension, check it in a process of its own, and take it into service.
+   *
+   * Nothing has changed when it fails or is cancelled. Dependencies that the application has are satisfied by the
+   * application's versions, or the installation is refused.
+   */
+  "extensions.install": {
+    params: core.InstallRequest;
+    result: core.Change;
+    item: never;
+    errors: "install_failed";
+  };
   /** Every installed extension, its state, and what went wrong with it. */
   "extensions.list": {
     params: core.Empty;
@@ -1684,6 +1881,13 @@ export interface Methods {
     item: string;
     errors: "extension_not_found";
   };
+  /** The sets of installed packages on disk: the one that serves, and the one to go back to. */
+  "extensions.overlays": {
+    params: core.Empty;
+    result: core.OverlayList;
+    item: never;
+    errors: never;
+  };
   /** Serve what is on disk now. The old generation serves until the new one does, and for good when that fails. */
   "extensions.reload": {
     params: core.ReloadQuery;
@@ -1691,12 +1895,37 @@ export interface Methods {
     item: never;
     errors: "extension_not_found" | "extension_unavailable" | "reload_failed" | "restart_required";
   };
+  /**
+   * Fetch all installed extensions anew: after an update of the application or of Python, or when files are
+   *
+   * damaged.
+   */
+  "extensions.repair": {
+    params: core.RepairQuery;
+    result: core.Change;
+    item: never;
+    errors: "install_failed";
+  };
   /** Serve the code that served before the last reload, as a new generation, until the next reload. */
   "extensions.rollback": {
     params: core.ExtensionQuery;
     result: core.Reloaded;
     item: never;
     errors: "extension_not_found" | "reload_failed";
+  };
+  /** Go back to the set of extensions before the last installation or removal, without the network. One step. */
+  "extensions.undo": {
+    params: core.Empty;
+    result: core.Change;
+    item: never;
+    errors: "install_failed";
+  };
+  /** Remove an installed extension and what only it needed. Its data folder stays, unless `purge`. */
+  "extensions.uninstall": {
+    params: core.UninstallQuery;
+    result: core.Change;
+    item: never;
+    errors: "install_failed" | "extension_not_found";
   };
   /** Begin a session. Nothing is imported for it: extensions are listed from their manifests. */
   "initialize": {
@@ -2012,6 +2241,8 @@ export const ERROR_CODES = {
   "engine_install_failed": -32040,
   /** No build of this id is known, or it is not installed. `data.known` lists the ids that are. */
   "engine_not_found": -32041,
+  /** The process of an isolated extension ended, or had to be ended, before it had answered. It is started again: call again, unless the call must not be made twice. `extension` says which. */
+  "extension_crashed": -32011,
   /** No extension of this id is installed. */
   "extension_not_found": -32007,
   /** The generation that was serving this call was retired before the call had ended: call again. */
@@ -2024,7 +2255,7 @@ export const ERROR_CODES = {
   "hash_mismatch": -32066,
   /** The memory for incognito threads is used up. Delete one; `limit` is in bytes. */
   "incognito_full": -32029,
-  /** An extension could not be installed or removed; nothing was changed. `reason` is conflict, not_found, build, smoke, storage or network. */
+  /** An extension could not be installed or removed; nothing was changed. `reason` is conflict, not_found, build, refused, consent (`permissions` says to what), smoke (`failure` says where), storage, network or uv. */
   "install_failed": -32010,
   /** A defect of ours. `errorId` is in the log, beside the traceback. */
   "internal_error": -32603,

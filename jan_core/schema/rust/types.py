@@ -52,6 +52,7 @@ class Module:
         self.owner, self._contract = owner, contract
         self._items: dict[str, str] = {}
         self._doubles = False
+        self._unfinished: dict[str, str] = {}  # unions being written: within them they are met again, and must end
         self._own = {t.name for t in contract.types.values() if t.owner == owner}
 
     def write(self) -> str:
@@ -108,8 +109,10 @@ class Module:
                 continue
             required = member in schema.get("required", ())
             parts, nullable = split_null(inner)
+            nullable = nullable and bool(parts)  # what can only be null is `()`
             kind = self.type(inner, f"{name}{pascal(member)}", received)
-            if any(self._holds(part, key) for part in parts):
+            bare = kind.removeprefix("Option<").removesuffix(">") if nullable else kind
+            if bare in self._unfinished.values() or any(self._holds(part, key) for part in parts):
                 kind = f"Option<Box<{kind[7:-1]}>>" if nullable else f"Box<{kind}>"
             field = field_name(member)
             serde = [] if field.removeprefix("r#") == member else [f"rename = {json.dumps(member)}"]
@@ -145,7 +148,12 @@ class Module:
         if "$ref" in schema:
             return self.type(schema, name, received)
         if "discriminator" in schema:
-            return self._tagged(schema, self._free(name, own), received)
+            same = json.dumps(schema)
+            if same not in self._unfinished:
+                self._unfinished[same] = at(self.owner, free := self._free(name, own))
+                self._tagged(schema, free, received)
+                return self._unfinished.pop(same)
+            return self._unfinished[same]
         values, kind = literals(schema), schema.get("type")
         if values and all(isinstance(value, str) for value in values):
             return self._strings(schema, values, self._free(name, own), received)
@@ -190,7 +198,7 @@ class Module:
         self._items[name] = f"{comment}{derive}\n{mark}pub enum {name} {{\n{''.join(lines)}}}\n"
         return at(self.owner, name)
 
-    def _tagged(self, schema: Schema, name: str, received: bool) -> str:
+    def _tagged(self, schema: Schema, name: str, received: bool) -> None:
         self._items[name] = ""
         tag, mapping = schema["discriminator"]["propertyName"], schema["discriminator"]["mapping"]
         lines, mark = [], ""
@@ -207,7 +215,6 @@ class Module:
         comment = doc(schema.get("description", "")) or f"/// One of {listed(mapping)}, told by `{tag}`.\n"
         head = f"{comment}{DERIVE}\n#[serde(tag = {json.dumps(tag)})]\n{mark}"
         self._items[name] = f"{head}pub enum {name} {{\n{''.join(lines)}}}\n"
-        return at(self.owner, name)
 
     def _untagged(self, schema: Schema, parts: list[Schema], name: str, received: bool) -> str:
         self._items[name] = ""
