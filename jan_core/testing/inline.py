@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,8 @@ __all__ = ["InlineSource"]
 class InlineSource:
     """A `loader.Source` without files.
 
-    `plugin` is a class, of which each generation gets an instance, or an instance that all of them share. `methods` are
-    the prefixes it owns.
+    `plugin` is a class, of which each generation gets an instance, or an instance, of which those after the first get a
+    copy. `methods` are the prefixes it owns.
     """
 
     watched: Sequence[Path] = ()
@@ -35,7 +36,9 @@ class InlineSource:
         return None
 
     def load(self, number: int, snapshot: Snapshot | None) -> tuple[object, Snapshot | None]:
-        return self.plugin() if isinstance(self.plugin, type) else self.plugin, None
+        if isinstance(self.plugin, type):
+            return self.plugin(), None
+        return self.plugin if number == 1 else copy.copy(self.plugin), None
 
     def package(self, number: int) -> str:
         return ""
