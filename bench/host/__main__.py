@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import traceback
 
 import machine
 import servers
@@ -20,7 +21,7 @@ PARTS = {
     "memory": "Memory",
     "reload": "Hot reload",
     "dispatch": "Hook calls",
-    "switch": "Beside a busy thread",
+    "switch": "A busy thread",
 }
 
 INSTALL = "`uv pip install -c requirements/pins.txt --group bench`"
@@ -47,6 +48,9 @@ def main() -> int:
             print(importlib.import_module(name).measure(options.rounds, options.quick), flush=True)
         except NotTakenError as error:
             print(f"not taken: {error}", flush=True)
+        except Exception as error:  # the other parts have figures all the same
+            traceback.print_exc()
+            print(f"not taken: {type(error).__name__}: {error}", flush=True)
     return 0
 
 
