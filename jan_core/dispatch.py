@@ -23,7 +23,7 @@ from .border import Escaped
 from .extension import Failure, Generation
 from .hookimpls import implementations, is_async, new_manager, parameters
 from .hookresults import WrongType, checked, promised
-from .limit import Limit, ended
+from .limit import Limit, ended, started
 from .stall import StallWatch
 from .threads import LIMIT, ThreadFigures, Threads
 from .timing import Figures, Timing, Timings
@@ -138,8 +138,7 @@ class Dispatcher:
         if len(hook.impls) < 2:
             return Broadcast([await self._run(impl, arguments, Limit(hook.deadline)) for impl in hook.impls])
         limits = [Limit(hook.deadline, clock=False) for _ in hook.impls]
-        create = asyncio.get_running_loop().create_task
-        tasks = [create(self._run(i, arguments, limit)) for i, limit in zip(hook.impls, limits, strict=True)]
+        tasks = [started(self._run(i, arguments, limit)) for i, limit in zip(hook.impls, limits, strict=True)]
         await ended(tasks, limits, hook.deadline)
         return Broadcast([self._result(*of) for of in zip(hook.impls, tasks, limits, strict=True)])
 

@@ -8,11 +8,14 @@ here is time spent waiting; code that blocks is `stall.py`'s to find.
 from __future__ import annotations
 
 import asyncio
+import sys
 import types
 from collections.abc import Coroutine, Generator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["GRACE", "Limit", "ended"]
+__all__ = ["GRACE", "Limit", "ended", "started"]
+
+T = TypeVar("T")
 
 GRACE = 1.0
 """Seconds for what passed its deadline, or was cancelled, to end. One that swallows its cancellation is left behind
@@ -75,15 +78,26 @@ class Limit:
         return task.cancelling() > (self._before if any(ours) else 0)
 
 
+def started(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task for `work`. From Python 3.12 on it has run up to its first wait already, often its end."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)
+
+
 async def ended(tasks: Sequence[asyncio.Task[Any]], limits: Sequence[Limit], seconds: float) -> None:
     """Wait until all `tasks` have ended, or GRACE after `seconds`, when their limits have expired.
 
     Cancelled, it cancels them all and waits for them, GRACE at most.
     """
+    waited_for = [task for task in tasks if not task.done()]
+    left = len(waited_for)
+    if left == 0:
+        return
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()
     timer: asyncio.TimerHandle
-    left = len(tasks)
     cancelled: asyncio.CancelledError | None = None
 
     def give_up() -> None:
@@ -102,7 +116,7 @@ async def ended(tasks: Sequence[asyncio.Task[Any]], limits: Sequence[Limit], sec
         if left == 0:
             give_up()
 
-    for task in tasks:
+    for task in waited_for:
         task.add_done_callback(one_ended)
     timer = loop.call_later(seconds, expire)
     try:
@@ -114,7 +128,7 @@ async def ended(tasks: Sequence[asyncio.Task[Any]], limits: Sequence[Limit], sec
                     cancelled = error
                     timer.cancel()
                     timer = loop.call_later(GRACE, give_up)
-                    for task in tasks:
+                    for task in waited_for:
                         task.cancel()
                 if left:
                     waiter = loop.create_future()
