@@ -1,0 +1,226 @@
+"""An installation that is killed, starved of disk, or stopped half-way: the old set serves, and the next one cleans up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from jan_core.errors import InstallFailed
+from jan_core.host import Host
+from jan_core.install.installer import Installer
+from jan_core.install.overlay import Overlays
+from jan_core.install.report import findings
+from jan_core.install.resolve import Places
+
+from .test_install_overlay import install
+from .wheelhouse import Wheelhouse, uv_cache, wheelhouse
+
+__all__ = ["uv_cache", "wheelhouse"]
+
+KILLED = """
+    import anyio, os, pathlib, signal, sys
+    from jan_core.install import overlay, packages, proposal
+    from jan_core.install.installer import Installer
+    from jan_core.install.resolve import Places
+
+    data, links, left = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+
+    def counted(function):
+        def call(*args, **options):
+            global left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+            return function(*args, **options)
+        return call
+
+    # Every way in which an installation changes a folder. Each call may be the last thing that happens.
+    os.fsync, os.link = counted(os.fsync), counted(os.link)
+    for name in ("rename", "replace", "mkdir", "unlink", "write_text"):
+        setattr(pathlib.Path, name, counted(getattr(pathlib.Path, name)))
+    overlay._delete = counted(overlay._delete)
+    proposal._checked = counted(proposal._checked)
+
+    async def main():
+        installer = Installer(data)
+        async with installer.locked(), installer.proposed("acme-two", Places(find_links=(links,))) as offer:
+            await installer.smoke(offer)
+            await installer.commit(offer)
+    anyio.run(main)
+    print("done", left)
+"""
+
+
+async def test_killed_at_any_step_the_old_set_or_the_new_one_serves_whole(
+    tmp_path: Path, wheelhouse: Wheelhouse
+) -> None:
+    data = tmp_path / "data"
+    overlays = Overlays(data)
+    wheelhouse.extension("one")
+    for name in ("zero", "one"):  # so that there is something to remove, too
+        wheelhouse.extension(name)
+        await install(data, wheelhouse, f"acme-{name}")
+    wheelhouse.extension("two")
+    old = {"acme-zero", "acme-one"}
+    seen: list[frozenset[str]] = []
+    for step in range(0, 200, 3):
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(KILLED), data, wheelhouse.links, str(step)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        serving = frozenset(overlays[overlays.current()].record().versions())
+        assert serving in (old, old | {"acme-two"})
+        assert [status for status, _, _ in findings(data)] == ["ok"]
+        seen.append(serving)
+        if serving != old:
+            installer = Installer(data)  # on from here, as a person would: remove it again, which also cleans up
+            async with installer.locked(), installer.without("two") as proposal:
+                await installer.commit(proposal)
+            assert sorted(p.name for p in overlays.root.iterdir()) == sorted(
+                [".lock", "current", str(overlays.current()), str(proposal.record.previous)]
+            )
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0, "it was never let through"
+    assert len(seen) > 10
+    assert len(set(seen)) == 2
+
+
+async def test_the_children_of_a_killed_installation_end(tmp_path: Path, wheelhouse: Wheelhouse) -> None:
+    pid_file = tmp_path / "pid"
+    wheelhouse.extension(
+        "two", code=f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(KILLED), tmp_path / "data", wheelhouse.links, "-1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with anyio.fail_after(30):
+            while not (pid_file.exists() and pid_file.read_text()):
+                await anyio.sleep(0.05)
+            watch = os.pidfd_open(int(pid_file.read_text()))
+            process.kill()
+            await anyio.wait_readable(watch)  # the trial has ended
+            os.close(watch)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder], capture_output=True)
+    if done.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+async def test_a_full_disk_is_a_clear_refusal_and_the_old_set_serves(small_disk: Path, wheelhouse: Wheelhouse) -> None:
+    wheelhouse.extension("one")
+    await install(small_disk, wheelhouse, "acme-one")
+    wheelhouse.library("big", **{"acme_big__data.py": "# " + os.urandom(200_000).hex()})
+    wheelhouse.extension("two", needs=["acme-big"])
+    with pytest.raises(InstallFailed, match="the disk is full") as caught:
+        await install(small_disk, wheelhouse, "acme-two")
+    assert caught.value.data["reason"] == "storage"
+    with pytest.raises(InstallFailed, match="the disk is full"):
+        await install(small_disk, wheelhouse, str(next(wheelhouse.links.glob("acme_big*"))))
+    assert [status for status, _, _ in findings(small_disk)] == ["ok"]
+    assert Overlays(small_disk).numbers() == [1]
+    wheelhouse.extension("three")
+    await install(small_disk, wheelhouse, "acme-three")
+
+
+@pytest.mark.parametrize("step", ["adopt", "switch"])
+async def test_a_disk_that_fails_at_the_last_moment_changes_nothing(
+    tmp_path: Path, wheelhouse: Wheelhouse, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    wheelhouse.extension("one")
+    await install(tmp_path, wheelhouse, "acme-one")
+    wheelhouse.extension("two")
+    with monkeypatch.context() as broken:
+        broken.setattr(Overlays, step, fail)
+        with pytest.raises(InstallFailed, match="Input/output error"):
+            await install(tmp_path, wheelhouse, "acme-two")
+    assert Overlays(tmp_path).current() == 1
+    await install(tmp_path, wheelhouse, "acme-two")
+    assert [status for status, _, _ in findings(tmp_path)] == ["ok"]
+
+
+async def test_a_cancellation_after_the_switch_finds_a_whole_installation(
+    tmp_path: Path, wheelhouse: Wheelhouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheelhouse.extension("one")
+    scope = anyio.CancelScope()
+    switch = Overlays.switch
+
+    def cancelling(self: Overlays, number: int) -> None:
+        anyio.from_thread.run_sync(scope.cancel)
+        switch(self, number)
+
+    async with Host(tmp_path / "data", sources=[]) as host:
+        with monkeypatch.context() as patched, scope, anyio.fail_after(20):
+            patched.setattr(Overlays, "switch", cancelling)
+            params = {"source": "acme-one", "findLinks": [str(wheelhouse.links)]}
+            await host.client().call("extensions.install", params)
+        assert scope.cancelled_caught
+        assert await host.client().call("one.version") == "1.0"
+
+
+async def test_another_process_s_installation_is_waited_for(tmp_path: Path, wheelhouse: Wheelhouse) -> None:
+    code = """
+        import anyio, pathlib, sys
+        from jan_core.install.installer import Installer
+        async def main():
+            async with Installer(pathlib.Path(sys.argv[1])).locked():
+                print("held", flush=True)
+                sys.stdin.read()
+        anyio.run(main)
+    """
+    holder = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), tmp_path / "data"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        wheelhouse.extension("one")
+        waiting = anyio.Event()
+        installer = Installer(tmp_path / "data", lambda message: waiting.set() if "waiting" in message else None)
+
+        async def wait_for_it() -> None:
+            async with (
+                installer.locked(),
+                installer.proposed("acme-one", Places(find_links=(str(wheelhouse.links),))) as proposal,
+            ):
+                assert holder.poll() is not None
+                await installer.commit(proposal)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait_for_it)
+                await waiting.wait()
+                holder.kill()  # a holder that dies lets go
+                holder.wait()
+    assert Overlays(tmp_path / "data").current() == 1
