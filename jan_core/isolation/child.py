@@ -204,7 +204,11 @@ class Served:
     async def hook(self, params: HookCall) -> Any:
         """Run the extension's implementation of a hook."""
         hints = get_type_hints(hookspecs()[params.name].function)
-        arguments = {name: msgspec.convert(value, hints[name]) for name, value in params.arguments.items()}
+        try:
+            arguments = {name: msgspec.convert(value, hints[name]) for name, value in params.arguments.items()}
+        except msgspec.ValidationError as error:
+            message = f"{params.name} was called with what does not fit its types: {error}"
+            raise Refused(Failure("hook", "ValidationError", message)) from None
         return await self._single(params.name, **arguments)
 
     async def _single(self, name: str, **arguments: Any) -> Any:

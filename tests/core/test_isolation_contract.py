@@ -1,4 +1,4 @@
-"""What every client may rely on holds of an extension in a process of its own: the same tests, over the same clients."""
+"""What every client may rely on holds of an extension in a process of its own: the same tests, the same clients."""
 
 from __future__ import annotations
 
@@ -63,6 +63,15 @@ class Observer:
 async def host(open_host: Any) -> AsyncIterator[Host]:
     async with open_host(sources=[folder_source(PROJECT)]) as opened:
         yield opened
+
+
+@pytest.fixture(params=["direct", "wire"])
+async def client(request: pytest.FixtureRequest, host: Host, wire: Any) -> AsyncIterator[Any]:
+    if request.param == "direct":
+        yield host.client("direct")
+        return
+    async with wire() as connected:
+        yield connected
 
 
 @pytest.fixture

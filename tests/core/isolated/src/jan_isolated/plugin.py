@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from jan_core import Call, Context, Empty, Event, hookimpl, method
-from jan_core.types import ChatRequest, InferenceRequest
+from jan_core.types import ChatMessage, ChatRequest, InferenceRequest
 
 from .sample import Number, Sample, Text
 
@@ -82,7 +82,7 @@ class Isolated(Sample):
     async def jan_deactivate(self) -> None:
         self.ctx.log.warning("deactivated")
         if (self.ctx.data_dir / "stay").exists():
-            time.sleep(1000)
+            time.sleep(1000)  # noqa: ASYNC251 (what it must not do)
 
     @hookimpl
     def jan_export_state(self) -> Any:
@@ -153,8 +153,10 @@ class Isolated(Sample):
 
     @method("rude.block")
     async def block(self, params: Empty) -> None:
-        """Block the event loop."""
-        time.sleep(1000)
+        """Block the event loop, having said so."""
+        self.running.set()
+        await asyncio.sleep(0.01)
+        time.sleep(1000)  # noqa: ASYNC251 (what it must not do)
 
     @method("rude.spin")
     async def spin(self, params: Empty) -> None:
@@ -189,7 +191,7 @@ class Isolated(Sample):
         return params.value
 
     @method("rude.offspring")
-    async def offspring(self, params: Empty) -> int:
+    def offspring(self, params: Empty) -> int:
         """Start a process that would outlive this one."""
         return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]).pid
 
@@ -240,10 +242,24 @@ class Isolated(Sample):
             await stream.result()
         return total
 
+    @method("rude.hold")
+    async def hold(self, params: Asking) -> None:
+        """Read one item of a stream, and no more until released."""
+        async with self.ctx.stream(params.method, params.params) as stream:
+            async for _ in stream:
+                self.running.set()
+                await self.release.wait()
+                return
+
+    @method("rude.sent")
+    def sent_so_far(self, params: Empty) -> int:
+        """How many items the sample has sent."""
+        return self.sent
+
     @method("rude.hooks")
     async def hooks(self, params: Text) -> list[Any]:
         """Call hooks of the whole house: a pipeline and a broadcast."""
-        asked = InferenceRequest(ChatRequest(model=params.text, messages=[]))
+        asked = InferenceRequest(ChatRequest(model=params.text, messages=[ChatMessage("user", "tea?")]))
         request = await self.ctx.hooks.before_inference(asked)
         engines = await self.ctx.hooks.inference_engines()
         return [request.chat.model, [(o.extension, len(o.value or [])) for o in engines.outcomes]]
