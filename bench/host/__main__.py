@@ -39,7 +39,8 @@ def main() -> int:
     if unknown := [name for name in wanted if name not in PARTS]:
         parser.error(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
     print(machine.describe())
-    print(", ".join(f"{name} {version}" for name, version in servers.versions().items()))
+    if found := servers.versions():
+        print(", ".join(f"{name} {version}" for name, version in found.items()))
     if absent := servers.missing():
         print(f"left out, for they are not installed: {', '.join(absent)}; to get them: {INSTALL}")
     for name in wanted:

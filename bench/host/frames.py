@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 __all__ = [
+    "FIRST_ID",
     "HOUSE",
     "LSP",
     "MCP",

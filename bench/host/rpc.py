@@ -128,8 +128,9 @@ def compare(results: Results) -> Table:
             ours, theirs = results.best(SYNC, column), results.best(other, column)
             better = ratio(ours, theirs) if column.largest else ratio(theirs, ours)
             cells.append(figure(better))
-        rows.append([other, *cells])
-    titles = [column.title.partition(",")[0] for column in COMPARED]
+        if any(cell != "-" for cell in cells):
+            rows.append([other, *cells])
+    titles = [column.title for column in COMPARED]
     return Table("How many times better `ours, sync` is (below 1: worse)", ["beside", *titles], rows)
 
 
