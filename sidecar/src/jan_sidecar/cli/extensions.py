@@ -94,9 +94,8 @@ def new(app: App, name: str, folder: Path | None) -> None:
     try:
         written = new_project(name, folder)
     except OSError as error:
-        raise Failed(
-            f"cannot write {folder}: {error.strerror or error}", "choose another folder with: --into DIR"
-        ) from None
+        reason = f"cannot write {folder}: {error.strerror}" if error.strerror else str(error)
+        raise Failed(reason, "choose another folder with: --into DIR") from None
     for path in written:
         click.echo(clean(str(folder / path)))
     note(f'edit, save, see: jan ext dev "{folder}" --call {prefix(name)}greet')
@@ -107,10 +106,12 @@ def new(app: App, name: str, folder: Path | None) -> None:
 @pass_app
 def enable(app: App, id: str) -> None:
     """Switch an extension on again, also one that failed or was quarantined."""
-    record = app.call("extensions.enable", {"id": id})
+    from .session import run_session
+
+    record = run_session(app, lambda session: session.call("extensions.enable", {"id": id}), activate=True)
     if record["state"] in OFF:
         raise Failed(f"{id} is {record['state']}: {_problem(record)}", f"see what to do: jan ext doctor {id}")
-    note(f"{id} is {record['state']}")
+    note(f"{id} is {'enabled' if record['state'] == 'discovered' else record['state']}")
 
 
 @ext.command()
