@@ -22,6 +22,7 @@ PARTS = {
     "reload": "Hot reload",
     "dispatch": "Hook calls",
     "switch": "A busy thread",
+    "isolation": "An extension in a process of its own",
 }
 
 INSTALL = "`uv pip install -c requirements/pins.txt --group bench`"
