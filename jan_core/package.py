@@ -14,7 +14,7 @@ import ast
 import hashlib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
@@ -23,7 +23,7 @@ from types import CodeType, ModuleType
 
 import msgspec
 
-__all__ = ["NativeCode", "SelfImport", "Snapshot", "drop", "qualified", "top"]
+__all__ = ["NativeCode", "SelfImport", "Snapshot", "drop", "forget_unions", "qualified", "top"]
 
 
 class SelfImport(ImportError):
@@ -127,9 +127,16 @@ def drop(name: str) -> None:
     sys.meta_path[:] = [finder for finder in sys.meta_path if not (isinstance(finder, _Finder) and finder.name == name)]
     for module in [m for m in sys.modules if m == name or m.startswith(name + ".")]:
         del sys.modules[module]
-    # msgspec keeps every union of Structs that it has decoded, for speed, and has no public way to let one go.
+    forget_unions(lambda kind: kind.__module__ == name or kind.__module__.startswith(name + "."))
+
+
+def forget_unions(gone: Callable[[type], bool]) -> None:
+    """Make msgspec forget the unions of Structs that have a member which is gone.
+
+    It keeps some it has met, for speed, and has no public way to let one go (`_struct_lookup_cache` in its _core.c).
+    """
     unions: dict[frozenset[type], object] = getattr(msgspec._core, "_struct_lookup_cache", {})
-    for union in [u for u in unions if any((m := kind.__module__) == name or m.startswith(name + ".") for kind in u)]:
+    for union in [members for members in unions if any(gone(kind) for kind in members)]:
         del unions[union]
 
 

@@ -114,7 +114,7 @@ class Peer:
         """Follow the method table and the state of the conversation."""
         self._version = self._table.version
         if self.initialized and not self.shutting_down and not self.closed.is_set():
-            self._routes = Routes(self._table, self._service.timings, without=CONVERSATION)
+            self._routes = Routes(self._table, self._service.timings, without=CONVERSATION, before=self._routes)
         else:
             self._routes = self._no_routes
 

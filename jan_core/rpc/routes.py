@@ -7,12 +7,15 @@ error here: the peer looks at it again, slowly, and finds the right answer.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, Protocol, Union
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from ..methods import Method
+from ..package import forget_unions
 from ..timing import Timing, Timings
 from .messages import Id
 
@@ -51,17 +54,34 @@ class Incoming(Protocol):
 
 
 class Routes:
-    """The routes to the methods of one state of a table, but for those named in `without`."""
+    """The routes to the methods of one state of a table, but for those named in `without`.
 
-    def __init__(self, table: Mapping[str, Method], timings: Timings, without: Collection[str] = ()) -> None:
+    What `before` has of the same methods is used again: a reload of one extension need not hold up the loop for all.
+    """
+
+    def __init__(
+        self,
+        table: Mapping[str, Method],
+        timings: Timings,
+        without: Collection[str] = (),
+        before: Routes | None = None,
+    ) -> None:
         self._timings = timings
-        self._routes = {name: Route(method, timings) for name, method in table.items()}
-        kinds = [_request(route) for name, route in self._routes.items() if name not in without]
+        self._routes = {name: before.of(m) if before else Route(m, timings) for name, m in table.items()}
+        old: dict[Route, type[msgspec.Struct]] = before._kinds if before else {}
+        self._kinds: dict[Route, type[msgspec.Struct]] = {
+            route: old.get(route) or _request(route) for route in self._routes.values()
+        }
+        kinds = [kind for route, kind in self._kinds.items() if route.method.name not in without]
         self.decode: Callable[[Any], Incoming] = _nothing
         """Decodes a request of one of these methods. Raises for everything else: msgspec.MsgspecError,
         UnicodeDecodeError, RecursionError, TypeError (what is no bytes) or LookupError (there are none)."""
         if kinds:
-            self.decode = msgspec.json.Decoder(Union[tuple(kinds)]).decode  # noqa: UP007 (as many as there are)
+            # `|` and not `Union[…]`, which typing keeps; and msgspec is made to forget it: methods that are gone,
+            # and with them all the code of their generation, would stay.
+            union: Any = functools.reduce(operator.or_, kinds)
+            self.decode = msgspec.json.Decoder(union).decode
+            forget_unions(set(kinds).__contains__)
 
     def of(self, method: Method) -> Route:
         """The route to a method, of this table or another."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from jan_core import Empty, Event, RpcError, hookimpl, method, methods_of
@@ -453,6 +454,34 @@ async def test_unions_of_structs_that_were_decoded_keep_nothing_alive(project: P
         await house.reload(force=True)
         await house.settled()
         assert "leaks" not in await house.row()
+
+
+async def test_a_peer_that_follows_the_table_keeps_no_generation_alive(project: Project, open_house: Open) -> None:
+    from jan_core.rpc.peer import Peer
+
+    class Sink:
+        blocked = False
+        sent = b""
+
+        def write(self, data: bytes) -> None:
+            self.sent += data
+
+        async def drained(self) -> None: ...
+
+    async with open_house(project) as house:
+        sink = Sink()
+        peer = Peer(house.host, sink)
+        peer.feed(b'{"jsonrpc":"2.0","id":0,"method":"initialize"}\n')
+        for number in range(1, 4):
+            project.say(f"v{number + 1}")
+            await house.reload()
+            peer.feed(b'{"jsonrpc":"2.0","id":%d,"method":"sample.word"}\n' % number)
+            with anyio.fail_after(5):
+                while f'"v{number + 1}"'.encode() not in sink.sent:
+                    await anyio.lowlevel.checkpoint()
+        await house.settled()
+        assert "leaks" not in await house.row()
+        await peer.aclose()
 
 
 async def test_a_hundred_reloads_leave_two_generations_at_most(project: Project, open_house: Open) -> None:
