@@ -460,7 +460,7 @@ async def test_a_peer_that_follows_the_table_keeps_no_generation_alive(project: 
     from jan_core.rpc.peer import Peer
 
     class Sink:
-        blocked = False
+        blocked = full = False
         sent = b""
 
         def write(self, data: bytes) -> None:
