@@ -22,6 +22,7 @@ PARTS = {
     "reload": "Hot reload",
     "dispatch": "Hook calls",
     "switch": "A busy thread",
+    "idle": "While nobody calls",
     "isolation": "An extension in a process of its own",
 }
 
