@@ -30,6 +30,10 @@ QUIET = 1.0
 let go of needs a moment to be gone. Collecting garbage stops everything for some ten ms."""
 
 
+MOST_WAITING = 8
+"""Retirements that are not waited for any longer: what is in cycles would pile up under a storm of reloads."""
+
+
 class Inquest:
     """Looks after what has retired, a while later."""
 
@@ -44,7 +48,7 @@ class Inquest:
     async def hold(self) -> None:
         """Wait until it is quiet, and look once for all."""
         seen = 0
-        while seen != len(self._probes):
+        while seen != len(self._probes) < MOST_WAITING:
             seen = len(self._probes)
             await asyncio.sleep(QUIET)
         probes, self._probes = self._probes, []
