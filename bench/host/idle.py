@@ -86,7 +86,7 @@ async def take(seconds: float) -> dict[str, tuple[float, float]]:
 def measure(rounds: int, quick: bool) -> Report:
     """Take all figures. Raises NotTakenError when there is no sidecar or no /proc."""
     load = Load()
-    found = asyncio.run(take(3 if quick else 10))
+    found = asyncio.run(take(5 if quick else 10))
     spins = [(asyncio.run(turns(False)), asyncio.run(turns(True))) for _ in range(rounds * SLICES)]
     plain, watched = (min(of) * 1e6 for of in zip(*spins, strict=True))
     progress("")
