@@ -394,6 +394,17 @@ async def test_repair_fetches_damaged_files_anew(house: House, wheelhouse: Wheel
     assert await house.call("one.version") == "1.0"
 
 
+async def test_an_extension_in_a_process_of_its_own_finds_its_packages(house: House, wheelhouse: Wheelhouse) -> None:
+    wheelhouse.library("lib", "2.5")
+    wheelhouse.extension(
+        "one", needs=["acme-lib"], uses="import acme_lib; return acme_lib.VERSION", isolation="process"
+    )
+    await house.install("acme-one")
+    assert await house.call("one.version") == "2.5"
+    assert "acme_lib" not in sys.modules
+    await house.call("extensions.uninstall", {"id": "one"})
+
+
 async def test_two_installations_at_once_are_one_after_the_other(
     house: House, wheelhouse: Wheelhouse, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""An installation that is killed, starved of disk, or stopped half-way: the old set serves, and the next one cleans up."""
+"""An installation that is killed, starved of disk or stopped half-way: the old set serves, the next one cleans up."""
 
 from __future__ import annotations
 
@@ -72,12 +72,9 @@ async def test_killed_at_any_step_the_old_set_or_the_new_one_serves_whole(
     old = {"acme-zero", "acme-one"}
     seen: list[frozenset[str]] = []
     for step in range(0, 200, 3):
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(KILLED), data, wheelhouse.links, str(step)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        command = [sys.executable, "-c", textwrap.dedent(KILLED), str(data), str(wheelhouse.links), str(step)]
+        with anyio.fail_after(60):
+            done = await anyio.run_process(command, check=False)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         serving = frozenset(overlays[overlays.current()].record().versions())
         assert serving in (old, old | {"acme-two"})
@@ -98,26 +95,17 @@ async def test_killed_at_any_step_the_old_set_or_the_new_one_serves_whole(
 
 
 async def test_the_children_of_a_killed_installation_end(tmp_path: Path, wheelhouse: Wheelhouse) -> None:
-    pid_file = tmp_path / "pid"
-    wheelhouse.extension(
-        "two", code=f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(KILLED), tmp_path / "data", wheelhouse.links, "-1"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    pipe = tmp_path / "pid"
+    os.mkfifo(pipe)
+    code = f"import os, time\nwith open({str(pipe)!r}, 'w') as f: f.write(str(os.getpid()))\ntime.sleep(600)\n"
+    wheelhouse.extension("two", code=code)
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / "data"), str(wheelhouse.links), "-1"]
+    async with await anyio.open_process(command) as process:
         with anyio.fail_after(30):
-            while not (pid_file.exists() and pid_file.read_text()):
-                await anyio.sleep(0.05)
-            watch = os.pidfd_open(int(pid_file.read_text()))
+            trial = os.pidfd_open(int(await anyio.Path(pipe).read_text()))
             process.kill()
-            await anyio.wait_readable(watch)  # the trial has ended
-            os.close(watch)
-    finally:
-        process.kill()
-        process.wait()
+            await anyio.wait_readable(trial)  # it has ended
+            os.close(trial)
 
 
 @pytest.fixture
@@ -197,15 +185,11 @@ async def test_another_process_s_installation_is_waited_for(tmp_path: Path, whee
                 sys.stdin.read()
         anyio.run(main)
     """
-    holder = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), tmp_path / "data"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with holder:
+    wheelhouse.extension("one")
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "data")]
+    async with await anyio.open_process(command) as holder:
         assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        wheelhouse.extension("one")
+        assert (await holder.stdout.receive()).startswith(b"held")
         waiting = anyio.Event()
         installer = Installer(tmp_path / "data", lambda message: waiting.set() if "waiting" in message else None)
 
@@ -214,7 +198,7 @@ async def test_another_process_s_installation_is_waited_for(tmp_path: Path, whee
                 installer.locked(),
                 installer.proposed("acme-one", Places(find_links=(str(wheelhouse.links),))) as proposal,
             ):
-                assert holder.poll() is not None
+                assert holder.returncode is not None
                 await installer.commit(proposal)
 
         with anyio.fail_after(20):
@@ -222,5 +206,5 @@ async def test_another_process_s_installation_is_waited_for(tmp_path: Path, whee
                 group.start_soon(wait_for_it)
                 await waiting.wait()
                 holder.kill()  # a holder that dies lets go
-                holder.wait()
+                await holder.wait()
     assert Overlays(tmp_path / "data").current() == 1

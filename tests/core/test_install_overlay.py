@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,8 +65,8 @@ async def test_what_is_installed_is_found_by_the_next_start(data: Path, wheelhou
                 print(await host.client().call("one.version"))
         anyio.run(main)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), data], capture_output=True, text=True)
-    assert (done.stdout, done.returncode) == ("1.0\n", 0), done.stderr
+    done = await anyio.run_process([sys.executable, "-c", textwrap.dedent(code), data], check=False)
+    assert (done.stdout, done.returncode) == (b"1.0\n", 0), done.stderr
 
 
 async def test_an_overlay_never_stands_in_for_the_product_and_its_pth_files_are_not_run(
@@ -79,7 +79,7 @@ async def test_an_overlay_never_stands_in_for_the_product_and_its_pth_files_are_
     assert (site / "msgspec.py").exists()
     assert (site / "evil.pth").exists()
     code = "import sys, pathlib, jan_core.install.overlay as o; o.activate(pathlib.Path(sys.argv[1])); import msgspec"
-    subprocess.run([sys.executable, "-W", "error", "-c", code, data], check=True)
+    await anyio.run_process([sys.executable, "-W", "error", "-c", code, data])
     activate(data)
     assert not any(name.startswith("acme_") for name in sys.modules)
 

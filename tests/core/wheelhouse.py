@@ -1,4 +1,4 @@
-"""Real packages for the tests of installing: projects written here, wheels built by hatchling, an index that is a folder.
+"""Real packages for the tests of installing: projects written here, wheels built by hatchling, a folder as index.
 
 No network: `uv` has a cache of its own and is told to stay offline.
 """

@@ -1,0 +1,193 @@
+"""`jan ext install` as a person and a script meet it, and the sidecar that takes over what it installs."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from jan_core import RpcError
+
+from .conftest import BIN, Jan, Spawn, gone
+from .core.wheelhouse import Wheelhouse, uv_cache, wheelhouse
+
+__all__ = ["uv_cache", "wheelhouse"]
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A fresh data folder, without an engine: nothing here infers."""
+    return tmp_path / "Jan's Daten für Tests"
+
+
+@pytest.fixture
+def links(wheelhouse: Wheelhouse) -> str:
+    return f"--find-links={wheelhouse.links}"
+
+
+def test_a_script_installs_uses_and_removes_an_extension(jan: Jan, wheelhouse: Wheelhouse, links: str) -> None:
+    wheelhouse.extension("one", permissions=["network"])
+    done = jan("ext", "install", "acme-one", "--yes", links)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "declares to use: network" in done.stderr
+    assert "one 1.0 is installed" in done.stderr
+    assert jan("rpc", "one.version").stdout == '"1.0"\n'
+    assert jan("ext", "install", "acme-one", "--yes", links).stderr == "acme-one is installed already\n"
+    assert jan("doctor").stdout.count("installed extensions: 1 packages, every file as it was packaged") == 1
+    assert jan("ext", "uninstall", "one").stderr == "one is removed\n"
+    assert jan("rpc", "one.version").returncode == 1
+    assert jan("ext", "undo").returncode == 0
+    assert jan("rpc", "one.version").stdout == '"1.0"\n'
+
+
+def test_a_project_and_a_wheel_are_told_from_names_as_pip_does(
+    jan: Jan, wheelhouse: Wheelhouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheelhouse.project("one", backend=True)
+    monkeypatch.chdir(wheelhouse.folder)
+    refused = jan("ext", "install", "one-1.0", "--yes")
+    assert refused.returncode == 1
+    assert "jan ext install ./one-1.0" in refused.stderr
+    assert jan("ext", "install", "./one-1.0", "--yes").returncode == 0
+    wheel = wheelhouse.extension("two")
+    monkeypatch.chdir(wheelhouse.links)
+    assert jan("ext", "install", wheel.name, "--yes").returncode == 0
+    assert "acme_two" in jan("ext", "overlays").stdout
+
+
+def test_without_a_terminal_consent_is_given_by_yes(jan: Jan, wheelhouse: Wheelhouse, links: str) -> None:
+    wheelhouse.extension("one")
+    done = jan("ext", "install", "acme-one", links)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "jan ext install acme-one --yes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("needs", "says", "advice"),
+    [
+        (["anyio<4"], "does not go together with the application", "ask for a version that fits"),
+        (["acme-nobody"], "acme-nobody was not found", "--offline --find-links"),
+    ],
+)
+def test_a_refusal_is_one_line_with_what_to_do(
+    jan: Jan, wheelhouse: Wheelhouse, links: str, needs: list[str], says: str, advice: str
+) -> None:
+    wheelhouse.extension("one", needs=needs)
+    done = jan("ext", "install", "acme-one", "--yes", links)
+    assert (done.returncode, done.stdout) == (1, "")
+    first, second = done.stderr.splitlines()
+    assert says in first
+    assert advice in second
+
+
+def test_what_cannot_be_removed_says_why(jan: Jan) -> None:
+    assert "no extension 'nobody' is installed" in jan("ext", "uninstall", "nobody").stderr
+    assert "part of this installation" in jan("ext", "uninstall", "llamacpp").stderr
+    assert "nothing to undo" in jan("ext", "undo").stderr
+    assert jan("ext", "repair").returncode == 1
+
+
+def test_safe_mode_leaves_it_out_and_can_remove_it(jan: Jan, wheelhouse: Wheelhouse, links: str) -> None:
+    wheelhouse.extension("one", activation="startup")
+    jan("ext", "install", "acme-one", "--yes", links)
+    assert "one" in [line.split("\t")[0] for line in jan("ext", "list").stdout.splitlines()]
+    assert "one" not in [line.split("\t")[0] for line in jan("--safe-mode", "ext", "list").stdout.splitlines()]
+    assert jan("--safe-mode", "ext", "uninstall", "one").returncode == 0
+    assert "one" not in [line.split("\t")[0] for line in jan("ext", "list").stdout.splitlines()]
+
+
+# Makes the pseudo-terminal the child's controlling one, so that Ctrl-C is a signal there, as for a person.
+ON_TERMINAL = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.fixture
+def asked(data_dir: Path) -> Callable[..., tuple[int, str]]:
+    """Run `jan` on a terminal and answer its question; returns the exit status and what was shown."""
+
+    def run(*arguments: str, answer: str) -> tuple[int, str]:
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "JAN_DATA_DIR": str(data_dir), "NO_COLOR": "1", "TERM": "dumb"}
+        command = [sys.executable, "-c", ON_TERMINAL, str(BIN / "jan"), *arguments]
+        process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+        )
+        os.close(theirs)
+        shown = b""
+        while select.select([ours], [], [], 30)[0]:
+            try:
+                chunk = os.read(ours, 4096)
+            except OSError:  # how Linux tells the end of the last writer
+                break
+            if b"[y/N]" not in shown and b"[y/N]" in shown + chunk:
+                os.write(ours, answer.encode())
+            shown += chunk
+        os.close(ours)
+        try:
+            return process.wait(30), shown.decode()
+        finally:
+            process.kill()
+
+    return run
+
+
+@pytest.mark.parametrize(("answer", "status"), [("n\n", 1), ("\n", 1), ("y\n", 0), ("\x03", 130)])
+def test_on_a_terminal_a_person_is_asked(
+    asked: Callable[..., tuple[int, str]], jan: Jan, wheelhouse: Wheelhouse, links: str, answer: str, status: int
+) -> None:
+    wheelhouse.extension("one", permissions=["files", "network"])
+    ended, shown = asked("ext", "install", "acme-one", links, answer=answer)
+    assert ended == status, shown
+    assert "declares to use: files, network" in shown
+    assert "Install it? [y/N]" in shown
+    assert (jan("rpc", "one.version").returncode == 0) == (status == 0)
+
+
+async def test_an_interrupt_ends_it_and_everything_it_started(
+    data_dir: Path, wheelhouse: Wheelhouse, links: str, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pid"
+    os.mkfifo(pipe)
+    code = f"import os, time\nwith open({str(pipe)!r}, 'w') as f: f.write(str(os.getpid()))\ntime.sleep(600)\n"
+    wheelhouse.extension("one", code=code)
+    environment = {**os.environ, "JAN_DATA_DIR": str(data_dir)}
+    command = [str(BIN / "jan"), "ext", "install", "acme-one", "--yes", links]
+    async with await anyio.open_process(command, env=environment) as process:
+        with anyio.fail_after(30):
+            pid = int(await anyio.Path(pipe).read_text())
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
+            assert await gone([pid])
+    assert sorted(p.name for p in (data_dir / "extensions" / "overlays").iterdir()) == [".lock"]
+
+
+async def test_a_running_sidecar_takes_it_over_and_has_it_after_a_restart(
+    sidecar: Spawn, wheelhouse: Wheelhouse
+) -> None:
+    wheelhouse.extension("one", permissions=["files"])
+    query = {"source": "acme-one", "findLinks": [str(wheelhouse.links)]}
+    told: list[str] = []
+    with anyio.fail_after(60):
+        async with sidecar() as running:
+            offer = await running.call("extensions.inspect", query)
+            agreed = {"permissions": offer["extensions"][0]["permissions"]}
+            with pytest.raises(RpcError, match="nobody has agreed"):
+                await running.call("extensions.install", query)
+            change = await running.call(
+                "extensions.install", {**query, **agreed}, progress=lambda m, *_: told.append(m)
+            )
+            assert change["changed"]
+            assert "trying one in a process of its own" in told
+            assert await running.call("one.version") == "1.0"
+        async with sidecar() as running:
+            assert await running.call("one.version") == "1.0"
+            await running.call("extensions.uninstall", {"id": "one"})
+            with pytest.raises(RpcError, match="no method"):
+                await running.call("one.version")
