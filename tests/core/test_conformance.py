@@ -413,6 +413,10 @@ async def test_what_is_wrong_with_a_project_is_named(
         logging.getLogger("forgotten").filters.clear()
 
 
+async def test_an_extension_for_a_process_of_its_own_is_looked_at_in_this_one(project: Project) -> None:
+    await assert_extension_conforms(project("pyproject.toml", 'isolation = "none"', 'isolation = "process"'))
+
+
 # -- the fixtures ------------------------------------------------------------------------------------------------------
 
 
