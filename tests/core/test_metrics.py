@@ -81,6 +81,14 @@ async def test_metrics_tell_of_hooks_threads_methods_and_stalls(tmp_path: Path) 
     hook = after["hooks"]["sample"]["jan_admit_download"]
     assert (hook["generation"], hook["calls"], hook["failures"], hook["inFlight"]) == (1, 1, 0, 0)
     assert 0 < hook["p50"] <= hook["p95"] <= hook["longest"] <= hook["total"]
+    calls = after["calls"]
+    assert {name: (c["calls"], c["failures"], c["generation"]) for name, c in calls.items() if "sample" in name} == {
+        "sample.answer": (1, 0, 1),
+        "sample.fail": (1, 1, 1),
+        "sample.block": (1, 0, 1),
+    }
+    assert calls["sample.block"]["p50"] >= 0.24
+    assert calls["system.metrics"]["generation"] == 0
     assert after["threads"] == {}
     (stall,) = after["stalls"]["places"]
     assert (stall["extension"], stall["file"], stall["count"]) == ("sample", __file__, 1)
