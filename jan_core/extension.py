@@ -136,6 +136,7 @@ class Generation:
     methods: list[Method] = field(default_factory=list)
     settings_type: type[msgspec.Struct] | None = None
     manifest: Manifest | None = None
+    version: str = ""
     snapshot: Snapshot | None = None
     """What it was imported from."""
     failure: Failure | None = None

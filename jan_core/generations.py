@@ -116,8 +116,8 @@ class Generations:
             raise
         extension.current, extension.state = generation, State.ACTIVE
         extension.failure = generation.failure  # of a task it has started already
-        if generation.manifest is not None:
-            extension.manifest = generation.manifest
+        extension.manifest = generation.manifest or extension.manifest
+        extension.version = generation.version or extension.version
         if old is not None:
             extension.previous = old.snapshot
             self._see_off(extension, old, DRAIN_LIMIT)

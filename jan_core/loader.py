@@ -217,9 +217,9 @@ def stage(source: Source, manifest: Manifest, number: int, snapshot: Snapshot | 
         from .isolation import loading
 
         load = loading(source, manifest)
-    plugin, seen = _guard("import", load, number, snapshot)
-    generation = Generation(source.id, number, plugin, snapshot=seen, manifest=manifest)
     try:
+        plugin, seen = _guard("import", load, number, snapshot)
+        generation = Generation(source.id, number, plugin, snapshot=seen, manifest=manifest)
         _guard("validate", validate_plugin, plugin, generation.name)
         generation.methods = _guard("validate", _methods, plugin, manifest, generation)
         generation.settings_type = _guard("settings", _settings, plugin)

@@ -133,6 +133,7 @@ class Reloads:
                 return Reloaded(extension.id, old.number, False, {"total": time.perf_counter() - began})
             self._lifecycle.check_claims(extension.id, manifest)
             new = await generations.stage(extension, manifest, snapshot, limit=STAGE_LIMIT)
+            new.version = version
             then = step("stage", began)
             try:
                 state = await self._export(old)
@@ -145,7 +146,6 @@ class Reloads:
             then = step("activate", then)
             generations.commit(extension, new)
             step("commit", then)
-            extension.version = version
         except Exception as error:
             failure = error.failure if isinstance(error, StageError) else Failure.of("validate", error)
             failed = self._failed(extension, failure)

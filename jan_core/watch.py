@@ -44,7 +44,13 @@ class Watcher:
                     others.set()
 
             with bus.subscribe(heard):
-                await self._watch(watching, others)
+                try:
+                    await self._watch(watching, others)
+                except* Exception as errors:  # out of inotify watches, a folder that vanished: the host goes on
+                    text = "; ".join(map(str, errors.exceptions))
+                    log.warning("changes of extensions are not noticed any more: %s; reload them by hand", text)
+                    self.ready.clear()
+                    await others.wait()
 
     async def _watch(self, extensions: list[Extension], others: asyncio.Event) -> None:
         owners = {path: extension for extension in extensions for path in extension.source.watched}

@@ -630,3 +630,31 @@ async def test_the_watcher_leaves_an_extension_alone_that_nobody_has_called(tmp_
         await house.heard("extensions.changed", id="sample", generation=2)
         assert (await house.row("lazy"))["state"] == "discovered"
         assert await house.word("lazy") == "v2"
+
+
+async def test_an_announced_hash_and_version_are_those_that_serve(project: Project, open_house: Open) -> None:
+    async with open_house(project) as house:
+        before = house.host.lifecycle.schema_hash()
+        project.write_manifest(**{'version = "1.0"': 'version = "2.0"'})
+        await house.reload()
+        event = await house.heard("extensions.changed", generation=2)
+        assert before != event.data["schemaHash"] == house.host.lifecycle.schema_hash()
+        assert (await house.row())["version"] == "2.0"
+
+
+async def test_a_watch_that_fails_is_said_and_costs_nothing_else(
+    project: Project, open_house: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import watchfiles
+
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise OSError("no watches left")
+
+    monkeypatch.setattr(watchfiles, "awatch", refuse)
+    async with open_house(project, watch=True) as house:
+        with anyio.fail_after(5):
+            while "no watches left; reload them by hand" not in caplog.text:
+                await anyio.lowlevel.checkpoint()
+        project.say("v2")
+        await house.reload()
+        assert await house.word() == "v2"
