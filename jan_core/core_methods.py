@@ -264,13 +264,18 @@ class CoreMethods:
         findings = []
         for e in self._host.lifecycle.extensions.values():
             name = f"extension {e.id}"
-            if e.failure is None:
+            if e.failure is not None:
+                where = f" ({e.failure.file}:{e.failure.line})" if e.failure.file else ""
+                serving = e.state is State.ACTIVE
+                status: Literal["warn", "fail"] = "warn" if serving else "fail"
+                advice = "it goes on serving; " if serving else "the others go on without it; "
+                message = f"{e.state.value}, {e.failure.stage}: {e.failure.message}{where}"
+                findings.append(Finding(name, status, message, f"{advice}see what to do with: jan ext doctor {e.id}"))
+            elif e.leaks:
+                advice = "register through the context what must end with the extension"
+                findings.append(Finding(name, "warn", f"in memory after its end: {e.leaks[-1]}", advice))
+            else:
                 findings.append(Finding(name, "ok", f"{e.version} is {e.state.value}"))
-                continue
-            where = f" ({e.failure.file}:{e.failure.line})" if e.failure.file else ""
-            status: Literal["warn", "fail"] = "warn" if e.state is State.ACTIVE else "fail"
-            advice = f"update or remove the package that provides {e.id!r}; the others go on without it"
-            findings.append(Finding(name, status, f"{e.failure.stage}: {e.failure.message}{where}", advice))
         if not findings:
             findings.append(
                 Finding("extensions", "warn", "none is installed", f"{sys.executable} has no jan.extensions packages")
