@@ -269,7 +269,7 @@ class CoreMethods:
                 serving = e.state is State.ACTIVE
                 status: Literal["warn", "fail"] = "warn" if serving else "fail"
                 advice = "it goes on serving; " if serving else "the others go on without it; "
-                message = f"{e.state.value}, {e.failure.stage}: {e.failure.message}{where}"
+                message = f"{e.failure.stage}: {e.failure.message}{where}"
                 findings.append(Finding(name, status, message, f"{advice}see what to do with: jan ext doctor {e.id}"))
             elif e.leaks:
                 advice = "register through the context what must end with the extension"
