@@ -153,7 +153,7 @@ def jan_methods() -> list[Method]:
 def jan_settings() -> type[msgspec.Struct]:
     """Name the Struct of this extension's settings. Every field needs a default.
 
-    Called once per generation while it is checked. The values are at `ctx.settings`.
+    Called once per generation while it is checked. The values are at `ctx.settings`. Raising fails the generation.
     """
 
 

@@ -141,6 +141,10 @@ def test_the_log_of_one_extension_is_shown_and_cannot_steer_the_terminal(ext: Ex
     assert len(json.loads(ext("logs", "greeter", "--json")[1])) == 3
 
 
+def test_before_anything_is_installed_there_is_no_set_of_packages(ext: Ext) -> None:
+    assert json.loads(ext("extensions.overlays", group="rpc")[1])["overlays"] == []
+
+
 # -- changing ----------------------------------------------------------------------------------------------------------
 
 
