@@ -143,10 +143,8 @@ class Peer:
     def _single(self, data: bytes) -> None:
         try:
             envelope = messages.decode_envelope(data)
-        except msgspec.ValidationError as error:
-            return self._refuse(messages.decode_id(data), InvalidRequest(str(error)))
         except BAD_JSON as error:
-            return self._refuse(None, ParseError(f"not JSON: {error}"))
+            return self._malformed(data, error)
         id, method = envelope.id, envelope.method
         known = None if id is UNSET else id
         if envelope.jsonrpc != "2.0":
@@ -162,11 +160,19 @@ class Peer:
             return self._notified(method, envelope.params)
         return self._requested(id, method, envelope.params)
 
+    def _malformed(self, data: bytes, error: Exception) -> None:
+        """Refuse what no message could be made of."""
+        try:
+            msgspec.json.decode(data)  # a wrong type is found before what is no JSON further on
+        except BAD_JSON as broken:
+            return self._refuse(None, ParseError(f"not JSON: {broken}"))
+        return self._refuse(messages.decode_id(data), InvalidRequest(str(error)))
+
     def _batch_message(self, data: bytes) -> None:
         try:
             members = msgspec.json.decode(data, type=list[Raw])
         except BAD_JSON as error:
-            return self._refuse(None, ParseError(f"not JSON: {error}"))
+            return self._malformed(data, error)
         if not members:
             return self._refuse(None, InvalidRequest("empty batch"))
         if len(members) > MAX_IN_FLIGHT:

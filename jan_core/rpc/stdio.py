@@ -18,8 +18,10 @@ import sys
 from collections.abc import Callable
 
 from ..invoke import Service
+from . import parent
 from .peer import Peer
-from .transports import LoopTransport, ThreadTransport
+from .threads import ThreadTransport
+from .transports import LoopTransport
 
 __all__ = ["claim", "serve"]
 
@@ -33,40 +35,58 @@ _claimed = False
 def claim() -> tuple[int, int]:
     """Take stdin and stdout for the wire; returns private descriptors (read, write).
 
-    Afterwards fd 0 is the null device and fd 1 is standard error. Raises RuntimeError when called twice.
+    Afterwards fd 0 is the null device and fd 1 is standard error, which is the null device too where there was none.
+    Raises RuntimeError when called twice, or when the process was started without stdin or stdout.
     """
     global _claimed
     if _claimed:
         raise RuntimeError("stdin and stdout are claimed already")
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    try:
+        read, write = _private(0), _private(1)
+    except OSError as error:
+        raise RuntimeError("there is no standard input and output to speak on") from error
     _claimed = True
-    sys.stdout.flush()
-    read, write = _private(0), _private(1)
-    null = os.open(os.devnull, os.O_RDONLY)
+    null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    os.close(null)
+    try:
+        os.fstat(2)
+    except OSError:
+        os.dup2(null, 2)
     os.dup2(2, 1)
+    if null > 2:
+        os.close(null)
     if sys.platform == "win32":
-        _rebind_handles()
+        _rebind_handles(read, write)
     # Text layers opened at start still point at fd 0 and 1, which is now where stray output should go.
     return read, write
 
 
 def _private(fd: int) -> int:
     if sys.platform == "win32":
-        return os.dup(fd)
+        return os.dup(fd)  # not inheritable, as all that Python makes
     import fcntl
 
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
-def _rebind_handles() -> None:
-    """dup2 changes the C runtime's table only; native code asks Windows for the standard handles."""
+def _rebind_handles(read: int, write: int) -> None:
+    """dup2 changes the C runtime's table only; native code and children ask Windows for the standard handles.
+
+    Not run there. Without it a child that inherits our stdin, on which a read is outstanding, hangs at its start.
+    """
     if sys.platform == "win32":
         import ctypes
         import msvcrt
+        from ctypes import wintypes
 
-        for number, fd in ((-10, 0), (-11, 1)):
-            ctypes.windll.kernel32.SetStdHandle(number, msvcrt.get_osfhandle(fd))
+        for fd in (read, write):
+            msvcrt.setmode(fd, os.O_BINARY)
+        kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+        kernel.SetStdHandle.argtypes = (wintypes.DWORD, wintypes.HANDLE)
+        for number, fd in ((-10, 0), (-11, 1)):  # STD_INPUT_HANDLE, STD_OUTPUT_HANDLE
+            kernel.SetStdHandle(number & 0xFFFF_FFFF, msvcrt.get_osfhandle(fd))
 
 
 async def serve(service: Service, read: int, write: int) -> Peer:
@@ -100,24 +120,27 @@ def _pollable(fd: int) -> bool:
 
 
 def _watch_parent(closed: asyncio.Event) -> Callable[[], None]:
-    """Set `closed` when the parent dies. Needed beside end of input: a sibling may hold the other end of the pipe.
-
-    Linux: a pidfd. Not PR_SET_PDEATHSIG, which follows the spawning thread. Elsewhere end of input has to do for now.
-    """
-    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
-        return lambda: None
-    parent = os.getppid()
-    try:
-        fd = os.pidfd_open(parent)
-    except OSError:
-        return lambda: None
-    if os.getppid() != parent:  # died between the two calls: the pidfd may be somebody else's
-        closed.set()
+    """Set `closed` when the parent dies. Returns how to stop watching."""
     loop = asyncio.get_running_loop()
-    loop.add_reader(fd, closed.set)
+    if sys.platform == "win32":
+
+        def died() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended before
+                loop.call_soon_threadsafe(closed.set)
+
+        parent.watch(died)
+        return lambda: None
+    try:
+        sign = parent.sign()
+    except ProcessLookupError:
+        closed.set()
+        return lambda: None
+    if sign is None:
+        return lambda: None
+    loop.add_reader(sign.fileno(), closed.set)
 
     def stop() -> None:
-        loop.remove_reader(fd)
-        os.close(fd)
+        loop.remove_reader(sign.fileno())
+        sign.close()
 
     return stop

@@ -1,152 +1,140 @@
-"""A real process on real pipes: nobody writes into the wire, and the process ends with its client."""
+"""The end of whoever spoke to us, and the descriptors we take: what does not depend on the transport."""
 
 from __future__ import annotations
 
-import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import textwrap
-from collections.abc import Iterator
-from pathlib import Path
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-PROGRAM = """
-import asyncio, ctypes, os, subprocess, sys, tempfile
-from pathlib import Path
-from jan_core.rpc import stdio
-read, write = stdio.claim()
-from jan_core import Empty, hookimpl, method, methods_of
-from jan_core.host import Host
-from jan_core.testing import InlineSource
+from jan_core.rpc import parent, stdio
 
-class Noisy:
-    @hookimpl
-    def jan_methods(self): return methods_of(self)
+from .speaker import INITIALIZE, PROGRAM
 
-    @method("test.noise")
-    def noise(self, params: Empty) -> str:
-        "Write to standard output in every way there is."
-        print("print"); sys.stdout.flush()
-        os.write(1, b"os.write\\n")
-        libc = ctypes.CDLL(None); libc.puts(b"puts"); libc.fflush(None)
-        subprocess.run([sys.executable, "-c", "import sys; print('child', repr(sys.stdin.read()))"])
-        return "quiet"
-
-    @method("test.hang")
-    async def hang(self, params: Empty) -> str:
-        "Never."
-        await asyncio.Event().wait()
-        return ""
-
-async def main():
-    with tempfile.TemporaryDirectory() as folder:
-        async with Host(Path(folder), sources=[InlineSource("test", Noisy, ["test."])]) as host:
-            await stdio.serve(host, read, write)
-
-asyncio.run(main())
-os._exit(0)
-"""
-INITIALIZE = b'{"jsonrpc":"2.0","id":0,"method":"initialize"}\n'
+linux = pytest.mark.skipif(sys.platform != "linux", reason="run on Linux only so far")
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> list[str]:
-    path = tmp_path / "a program.py"
-    path.write_text(textwrap.dedent(PROGRAM))
-    return [sys.executable, str(path)]
-
-
-@pytest.fixture
-def process(program: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(
-        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
-    ) as running:
-        try:
-            yield running
-        finally:
-            running.kill()
-
-
-def ask(process: subprocess.Popen[bytes], id: int, method: str) -> Any:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps({"jsonrpc": "2.0", "id": id, "method": method}).encode() + b"\n")
-    while (message := json.loads(process.stdout.readline())).get("id") != id:
-        pass
-    return message
-
-
-def test_nothing_an_extension_prints_reaches_the_wire(process: subprocess.Popen[bytes]) -> None:
-    ask(process, 1, "initialize")
-    assert ask(process, 2, "test.noise")["result"] == "quiet"
-    stdout, stderr = process.communicate(timeout=10)
-    assert stdout == b""
-    for noise in (b"print", b"os.write", b"puts", b"child ''"):
-        assert noise in stderr
-
-
-def test_exit_ends_the_process_with_status_0(process: subprocess.Popen[bytes]) -> None:
-    ask(process, 1, "initialize")
-    assert ask(process, 2, "shutdown")["result"] is None
-    assert process.stdin is not None
-    process.stdin.write(b'{"jsonrpc":"2.0","method":"exit"}\n')
-    assert process.wait(timeout=5) == 0
-
-
-def test_end_of_input_ends_the_process_also_with_a_request_running(process: subprocess.Popen[bytes]) -> None:
-    ask(process, 1, "initialize")
-    assert process.stdin is not None
-    process.stdin.write(b'{"jsonrpc":"2.0","id":2,"method":"test.hang"}\n')
-    process.stdin.close()
-    process.stdin = None
-    assert process.wait(timeout=5) == 0
-
-
-def test_a_client_that_closes_its_reading_end_ends_the_process(process: subprocess.Popen[bytes]) -> None:
-    ask(process, 1, "initialize")
-    assert process.stdout is not None
-    assert process.stdin is not None
-    process.stdout.close()
-    process.stdin.write(b'{"jsonrpc":"2.0","id":2,"method":"ping"}\n')
-    assert process.wait(timeout=5) == 0
-
-
-def test_input_from_a_file_is_answered_to_its_end(program: list[str], tmp_path: Path) -> None:
-    script = tmp_path / "script.jsonl"
-    script.write_bytes(INITIALIZE + b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
-    with script.open("rb") as file:
-        done = subprocess.run(program, stdin=file, capture_output=True, timeout=10, check=True)
-    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [0, 1]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the parent is watched on Linux only so far")
-def test_the_death_of_the_parent_ends_the_process_though_somebody_else_holds_the_pipe(
-    program: list[str], tmp_path: Path
-) -> None:
+@linux
+def test_the_death_of_the_parent_ends_the_process_though_somebody_else_holds_the_pipe() -> None:
     # The middle process spawns the program and a sleeper that inherits the pipe's writing end, and is killed.
     middle = f"""
 import os, subprocess, sys, time
 read, write = os.pipe()
 sleeper = subprocess.Popen(["sleep", "60"], pass_fds=[write])
-child = subprocess.Popen({program!r}, stdin=read, stdout=subprocess.PIPE)
+child = subprocess.Popen([sys.executable, {str(PROGRAM)!r}], stdin=read, stdout=subprocess.PIPE)
 os.write(write, {INITIALIZE!r})
 child.stdout.readline()
 print(child.pid, sleeper.pid, flush=True)
 time.sleep(60)
 """
-    with subprocess.Popen([sys.executable, "-c", middle], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        child, sleeper = map(int, parent.stdout.readline().split())
+    with subprocess.Popen([sys.executable, "-c", middle], stdout=subprocess.PIPE, text=True) as spawner:
+        assert spawner.stdout is not None
+        child, sleeper = map(int, spawner.stdout.readline().split())
         watch = os.pidfd_open(child)
         try:
-            parent.kill()
-            import select
-
-            assert select.select([watch], [], [], 5)[0], "the program outlived its parent"
+            spawner.kill()
+            assert select.select([watch], [], [], 3)[0], "the program outlived its parent"
         finally:
             os.close(watch)
             os.kill(sleeper, signal.SIGKILL)
+
+
+WATCHING = """
+import os, sys, threading
+from jan_core.rpc import parent
+died = threading.Event()
+parent.watch(died.set)
+os.write(1, b"watching\\n")
+os.write(1, b"died\\n" if died.wait(10) else b"missed\\n")
+"""
+
+
+@linux
+def test_a_thread_hears_of_the_parents_death_without_an_event_loop() -> None:
+    middle = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {WATCHING!r}]); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", middle], stdout=subprocess.PIPE) as spawner:
+        assert spawner.stdout is not None
+        assert spawner.stdout.readline() == b"watching\n"
+        spawner.kill()
+        assert spawner.stdout.readline() == b"died\n"
+
+
+def test_a_parent_that_died_at_the_wrong_moment_is_no_strangers_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    pids = iter([os.getppid(), 1])
+    monkeypatch.setattr(os, "getppid", lambda: next(pids))
+    with pytest.raises(ProcessLookupError):
+        parent.sign()
+    gone = threading.Event()
+    monkeypatch.setattr(parent, "sign", lambda: (_ for _ in ()).throw(ProcessLookupError()))
+    parent.watch(gone.set)
+    assert gone.wait(5)
+
+
+class Kernel:
+    """What kqueue(2) offers, as Python spells it; remembers what it was asked."""
+
+    KQ_FILTER_PROC, KQ_EV_ADD, KQ_EV_ONESHOT, KQ_NOTE_EXIT = -5, 1, 16, 1 << 31
+
+    def __init__(self, error: OSError | None = None) -> None:
+        self.asked: list[Any] = []
+        self.closed = False
+        self._error = error
+
+    def kqueue(self) -> Kernel:
+        return self
+
+    def kevent(self, ident: int, **event: int) -> Any:
+        return {"ident": ident, **event}
+
+    def control(self, changes: list[Any], most: int) -> None:
+        self.asked += changes
+        assert most == 0, "it must not wait"
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def kqueue(monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel], None]:
+    """Pretend to be where there is no pidfd, and a kqueue. Whether the kernel then does as it says, nobody has seen."""
+
+    def install(kernel: Kernel) -> None:
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
+        monkeypatch.setattr(parent, "select", kernel)
+
+    return install
+
+
+def test_without_pidfd_the_parents_exit_is_asked_of_kqueue(kqueue: Callable[[Kernel], None]) -> None:
+    kernel = Kernel()
+    kqueue(kernel)
+    assert parent.sign() is kernel  # type: ignore[comparison-overlap]
+    assert kernel.asked == [{"ident": os.getppid(), "filter": -5, "flags": 17, "fflags": 1 << 31}]
+
+
+@pytest.mark.parametrize(("error", "dead"), [(ProcessLookupError(), True), (PermissionError(), False)])
+def test_a_parent_that_is_gone_and_one_that_may_not_be_watched_are_told_apart(
+    kqueue: Callable[[Kernel], None], error: OSError, dead: bool
+) -> None:
+    kernel = Kernel(error)
+    kqueue(kernel)
+    if dead:
+        with pytest.raises(ProcessLookupError):
+            parent.sign()
+    else:
+        assert parent.sign() is None
+    assert kernel.closed
+
+
+def test_descriptors_are_claimed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stdio, "_claimed", True)
+    with pytest.raises(RuntimeError, match="already"):
+        stdio.claim()

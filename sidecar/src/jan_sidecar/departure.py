@@ -3,7 +3,7 @@
 The event loop ends a session properly (`jan_core.rpc.stdio`). But an extension may block that loop, swallow its own
 cancellation or hang in its clean-up, and then the loop cannot end anything. So a thread that needs no loop watches for
 the same signs: the other end of standard input closing, or the parent's death. From the first sign on, the process has
-`LIMIT` seconds. POSIX systems with `poll`; elsewhere only `begin` starts the clock.
+`LIMIT` seconds. On Windows, where it has not been run, the parent's death is the only sign that it sees.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import os
 import select
 import sys
 import threading
+
+from jan_core.rpc import parent
 
 __all__ = ["LIMIT", "Departure"]
 
@@ -36,18 +38,13 @@ class Departure:
 
     def watch(self, read: int) -> None:
         """Begin by itself when the writing end of `read` is closed or the parent process dies."""
-        if hasattr(select, "poll"):
-            threading.Thread(target=self._watch, args=(read, os.getppid()), name="departure", daemon=True).start()
+        parent.watch(self.begin)
+        if sys.platform != "win32":
+            threading.Thread(target=self._watch, args=(read,), name="departure", daemon=True).start()
 
-    def _watch(self, read: int, parent: int) -> None:
+    def _watch(self, read: int) -> None:
         signs = select.poll()
         signs.register(read, 0)  # hang-up and error are always told, and bytes are nobody's business here
-        if sys.platform == "linux" and hasattr(os, "pidfd_open"):
-            try:
-                signs.register(os.pidfd_open(parent), select.POLLIN)
-            except OSError:
-                self.begin()
-                return
         signs.poll()
         self.begin()
 

@@ -41,7 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more to standard error")
     options = parser.parse_args(arguments)
-    read, write = stdio.claim()  # before anything of an extension is imported
+    try:
+        read, write = stdio.claim()  # before anything of an extension is imported
+    except RuntimeError as error:
+        parser.exit(1, f"jan-sidecar: {error}\n")
     # A thread that computes in pure Python delays every answer by one switch interval; 5 ms is the default.
     sys.setswitchinterval(0.0005)
     from .runtime import data_folder, log_to
