@@ -67,12 +67,14 @@ class _Opening(Struct):
     params: _Params
 
 
-def main(requests: int, calls: int, lifeline: int) -> NoReturn:
-    """Serve the host over the descriptors it handed down until it has gone."""
-    for descriptor in (requests, calls, lifeline):
+def main(*descriptors: str) -> NoReturn:
+    """Serve the host over the descriptors it handed down until it has gone: the numbers of the sockets for requests
+    and for calls, of the lifeline, and of the pipe for last words."""
+    requests, calls, lifeline, words = map(int, descriptors)
+    for descriptor in (requests, calls, lifeline, words):
         os.set_inheritable(descriptor, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    faulthandler.enable()
+    faulthandler.enable(words)  # the host reads there on which line a segmentation fault or a hang was
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     _die_with(lifeline)
     threading.Thread(target=_watch, args=(requests, os.getppid()), name="departure", daemon=True).start()

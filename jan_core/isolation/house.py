@@ -43,8 +43,8 @@ class ChildHouse:
         self.settings: Settings = Mirror()
         self.dispatcher = Dispatcher()
         self.data_dir = Path()
-        # A plain end has no text: the host has gone, which is seen elsewhere too.
-        self._link = Link(calls, lambda name, params: None, lambda why: damaged(why) if why else None, watched=False)
+        self._damaged = damaged
+        self._link = Link(calls, lambda name, params: None, self._lost, watched=False)
         self.hooks = Hooks(_Elsewhere(self._link))
         self._http: httpx.AsyncClient | None = None
 
@@ -63,6 +63,11 @@ class ChildHouse:
     def tell(self, name: str, data: Any) -> None:
         """Send a notification to the host."""
         self.outgoing.emit(Event(name, data))
+
+    def _lost(self, why: str) -> None:
+        self._link.fail(lambda: ConnectionError("the host has gone"))
+        if why:
+            self._damaged(why)
 
     async def aclose(self) -> None:
         """Give back what was opened here."""
@@ -169,4 +174,9 @@ class Lines(logging.Handler):
         if name != self._own and not name.startswith(self._own + "."):
             name = f"{self._own}.{name}"  # what the libraries in here say is this extension's, too
         trace = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
-        return Line(name, record.levelno, record.getMessage(), record.created, trace.rstrip())
+        return Line(name, record.levelno, _clean(record.getMessage()), record.created, _clean(trace.rstrip()))
+
+
+def _clean(text: str) -> str:
+    """Without halves of characters, which file names may have and JSON may not."""
+    return text.encode("utf-8", "replace").decode()

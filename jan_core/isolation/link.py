@@ -191,6 +191,7 @@ class Link:
         self._notices = 0.0
         """When the notices that were read so far are paid for, on the loop's clock."""
         self._resuming: asyncio.TimerHandle | None = None
+        self._gone: Callable[[], BaseException] | None = None
         self.ended = False
         self.patience = PATIENCE
         # Read here and not by the transport: at a pace of our own.
@@ -211,7 +212,10 @@ class Link:
         id = next(self._ids)
         exchange = Exchange(self, id, items=items, progress=progress)
         if self.ended:
-            exchange.finish(None, ConnectionError("the other side is gone"))
+            if self._gone is None:
+                self._pending[id] = exchange  # it gets the same answer as those who wait
+            else:
+                exchange.finish(None, self._gone())
             return exchange
         if len(self._pending) >= MAX_IN_FLIGHT:
             raise Overloaded(f"more than {MAX_IN_FLIGHT} requests in flight", limit=MAX_IN_FLIGHT)
@@ -322,7 +326,8 @@ class Link:
         self._over(why)
 
     def fail(self, error: Callable[[], BaseException]) -> None:
-        """Give everybody who waits an answer: a fresh `error` each."""
+        """Give everybody who waits, and whoever still comes, an answer: a fresh `error` each."""
+        self._gone = self._gone or error
         pending, self._pending = self._pending, {}
         for exchange in pending.values():
             exchange.finish(None, error())

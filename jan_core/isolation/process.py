@@ -27,9 +27,10 @@ from .shapes import Hello
 
 __all__ = ["Child", "ChildFailed"]
 
-BOOT = (
-    "import sys; sys.path[:] = sys.argv[4:]; from jan_core.isolation.child import main; main(*map(int, sys.argv[1:4]))"
-)
+BOOT = "import sys; sys.path[:] = sys.argv[5:]; from jan_core.isolation.child import main; main(*sys.argv[1:5])"
+
+MOST_WORDS = 64 << 10
+"""Bytes kept of the stacks that a dying process tells: what a pipe holds."""
 
 LAST_MOMENT = 1.0
 """Seconds to wait for the status of a process whose sockets are closed already."""
@@ -61,7 +62,10 @@ class Child:
             theirs.enter_context(answered)
             reading, self._lifeline = os.pipe()
             theirs.callback(os.close, reading)
-            descriptors = (asked.fileno(), answered.fileno(), reading)
+            self._words, writing = os.pipe()
+            theirs.callback(os.close, writing)
+            os.set_blocking(self._words, False)
+            descriptors = (asked.fileno(), answered.fileno(), reading, writing)
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-c", BOOT, *map(str, descriptors), *sys.path],
@@ -143,6 +147,19 @@ class Child:
             if self.status is None:
                 self._kill()
 
+    def abort(self) -> None:
+        """End it so that it says what it was doing (`last_words`); what it has started ends with it."""
+        with self._lock:
+            if self.status is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(self._process.pid, signal.SIGABRT)
+
+    def last_words(self) -> str:
+        """What the interpreter wrote of the threads' stacks as a fatal signal ended it; empty when it had no time."""
+        with contextlib.suppress(OSError):
+            return os.read(self._words, MOST_WORDS).decode("utf-8", "replace")
+        return ""
+
     def close(self) -> None:
         """End it, and give back the descriptors. Only when nothing on the event loop waits for them."""
         self.end()
@@ -168,9 +185,10 @@ class Child:
     def _close(self) -> None:
         self.requests.close()
         self.calls.close()
-        lifeline, self._lifeline = self._lifeline, -1
-        if lifeline >= 0:
-            os.close(lifeline)
+        for descriptor in (self._lifeline, self._words):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._lifeline = self._words = -1
 
 
 def _stderr() -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,9 @@ __all__ = ["Starter"]
 
 IMPORT_LIMIT = 30.0
 """Seconds for the start of an interpreter and the import of the extension; whoever waits may be done earlier."""
+
+
+_FRAME = re.compile(r'^  File "(.+)", line (\d+) in ', re.MULTILINE)
 
 
 class _Answer(msgspec.Struct):
@@ -43,8 +48,21 @@ class Starter:
             level=logging.getLogger().getEffectiveLevel(),
             snapshot=pack(snapshot) if snapshot is not None else b"",
         )
+        self._source = source
         self.description: Description | None = None
         """What the first process said it is."""
+
+    def place(self, words: str) -> tuple[str, int]:
+        """Where in the extension's code a process was, by the stacks it told (`Child.last_words`); ("", 0): nowhere.
+
+        The thread that was running is the one that counts; its innermost frame comes first.
+        """
+        root = f"{self._source.root}{os.sep}"
+        stack = words.partition("\nCurrent thread ")[2].partition("\n\n")[0]
+        for found in _FRAME.finditer(stack):
+            if found[1].startswith(root):
+                return found[1], int(found[2])
+        return "", 0
 
     def start(self, born: Callable[[Child], Any] = lambda child: None) -> Child:
         """Start a process and have it import the extension; `born` is handed the process before that.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections import deque
@@ -25,12 +26,13 @@ from ..extension import Failure
 from ..hookspecs import HookSpec
 from ..loader import StageError
 from ..methods import Call
+from ..rpc import messages
 from ..rpc.peer import Peer
 from ..rpc.transports import LoopTransport
 from .link import Exchange, Link
-from .process import LAST_MOMENT, Child, ChildFailed
+from .process import LAST_MOMENT, Child
 from .relay import Relay
-from .shapes import Activate, Failed, HookCall, Line, MethodShape, State, Told, Values
+from .shapes import Activate, Failed, Line, MethodShape, State, Told, Values
 from .starter import Starter
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class Connection:
     an empty text when the process did."""
 
     def __init__(self, child: Child, context: LiveContext, heard: Callable[[str, Raw], None]) -> None:
-        self.child = child
+        self.child, self._id, self._closed = child, context.id, False
         self.settings: dict[str, Any] = {}
         """What the child was told last."""
         loop = asyncio.get_running_loop()
@@ -93,14 +95,19 @@ class Connection:
             self.over.set_result(why)
 
     async def close(self) -> None:
-        """End the child, and what it was asking for."""
+        """End the child, and what it was asking for. Any number of times."""
+        if self._closed:
+            return
+        self._closed = True
         self.child.end()
         self.link.end("")
-        self.link.fail(lambda: ConnectionError("the process was ended"))
+        self.link.fail(lambda: crashed(self._id, "its process was ended"))
         self._calls.stop_reading()
-        await self._peer.aclose()
-        self._calls.close()
-        self.child.close()
+        try:
+            await self._peer.aclose()
+        finally:
+            self._calls.close()
+            self.child.close()
 
 
 class Supervisor:
@@ -108,9 +115,11 @@ class Supervisor:
 
     def __init__(self, starter: Starter, child: Child) -> None:
         self._starter, self._child = starter, child
+        self._last: Connection | None = None
         self._connection: Connection | None = None
-        self._up: asyncio.Future[Connection] | None = None
-        """There while a process is being started again."""
+        """The last one while it can be asked."""
+        self._up: asyncio.Future[Connection]
+        """The next process, while there is none."""
         self._crashes: deque[float] = deque(maxlen=FAILURES_BEFORE_QUARANTINE)
         self._ending = False
 
@@ -120,9 +129,22 @@ class Supervisor:
         """Activate the extension in the process that is there. Raises Elsewhere or ExtensionCrashed."""
         self._context = context
         context.on_dispose(self._dispose)
-        connection = self._connection = Connection(self._child, context, self._heard)
-        await self._activate(connection)
-        context.tasks.start_soon(self._watch, name=f"process of {context.id}")
+        self._last = Connection(self._child, context, self._heard)
+        await self._activate(self._last)
+        self._connected(self._last)
+        context.tasks.start_soon(self._watch, self._last, name=f"process of {context.id}")
+
+    def _connected(self, connection: Connection) -> None:
+        """Ask it from now on, and nobody once it is over."""
+
+        def over(why: asyncio.Future[str]) -> None:
+            if self._connection is connection and not self._ending:
+                self._up = asyncio.get_running_loop().create_future()
+                self._up.add_done_callback(_retrieve)
+                self._connection = None
+
+        self._connection = self._last = connection
+        connection.over.add_done_callback(over)
 
     async def finish(self) -> None:
         """Deactivate it. Raises Elsewhere."""
@@ -138,17 +160,17 @@ class Supervisor:
     def abandon(self) -> None:
         """End the process of a generation that nobody has any more. From any thread."""
         self._ending = True
-        if self._connection is None:
+        if self._last is None:
             self._child.close()
         else:
             self._child.end()
 
     async def _dispose(self) -> None:
         self._ending = True
+        self._connection = None
         self._child.end()
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
+        if self._last is not None:
+            await self._last.close()
 
     async def _activate(self, connection: Connection) -> None:
         connection.settings = self._settings()
@@ -161,8 +183,8 @@ class Supervisor:
         try:
             await asyncio.wait([asking, connection.over], return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
-                failure = await _autopsy(connection.child, connection.over.result())
-                raise self._crashed(failure.message)
+                failure = await self._autopsy(connection)
+                raise crashed(self._context.id, failure.message)
             asking.result()
         except RpcError as error:
             raise _unwrapped(error) from None
@@ -192,42 +214,47 @@ class Supervisor:
             raise
 
     async def hook(self, spec: HookSpec, arguments: dict[str, Any]) -> Any:
-        """Run its implementation of a hook. Raises Elsewhere or ExtensionCrashed.
+        """Run its implementation of a hook. Raises Elsewhere.
 
-        While the process is down, those who decide something are waited for; those who listen or contribute have
-        nothing to say.
+        A process that is down has nothing to say, but one who decides something is waited for. A crash costs the
+        result alone: it is on the record already, as one of the process and not of the hook.
         """
         if self._connection is None and spec.mode == "broadcast":
             return None
-        connection = await self._current()
-        return await self._ask(connection, "$/hook", HookCall(spec.name, arguments), HOOK_SETTLE)
+        try:
+            packed = Raw(messages.encode(arguments))
+        except (TypeError, ValueError, OverflowError) as error:
+            # Its caller's mistake, which must not count against the extension.
+            self._context.log.warning("it is not asked %s: an argument is not plain data: %s", spec.name, error)
+            return None
+        try:
+            return await self._ask(await self._current(), "$/hook", {"name": spec.name, "arguments": packed})
+        except ExtensionCrashed:
+            return None
 
     async def export_state(self) -> Any:
         """What it hands over to the next generation, as plain data. Raises Elsewhere or ExtensionCrashed."""
-        answer = await self._ask(await self._current(), "$/export", {}, HOOK_SETTLE)
+        answer = await self._ask(await self._current(), "$/export", {})
         state = msgspec.convert(answer, State).state
         return None if state is None else msgspec.msgpack.decode(state)
 
     async def restore_state(self, state: Any) -> None:
         """Hand it what the generation before exported. Raises Elsewhere or ExtensionCrashed."""
         packed = State(msgspec.msgpack.encode(state))
-        await self._ask(await self._current(), "$/restore", packed, HOOK_SETTLE)
+        await self._ask(await self._current(), "$/restore", packed)
 
-    async def _ask(self, connection: Connection, name: str, params: Any, settle: float = HOOK_SETTLE) -> Any:
+    async def _ask(self, connection: Connection, name: str, params: Any) -> Any:
         try:
-            return await connection.link.ask(name, params).whole(settle)
+            return await connection.link.ask(name, params).whole(HOOK_SETTLE)
         except RpcError as error:
             raise _unwrapped(error) from None
 
     async def _current(self) -> Connection:
-        connection = self._connection
-        if connection is None:
-            if self._up is None:
-                raise ExtensionUnavailable("its process has ended", extension=self._context.id, state="draining")
+        while (connection := self._connection) is None:
             try:
-                connection = await asyncio.wait_for(asyncio.shield(self._up), UP_LIMIT)
+                await asyncio.wait_for(asyncio.shield(self._up), UP_LIMIT)
             except TimeoutError:
-                raise self._crashed("its process is being started again") from None
+                raise crashed(self._context.id, "its process is being started again") from None
         self.tell_settings()
         return connection
 
@@ -263,40 +290,57 @@ class Supervisor:
 
     # -- when it ends -----------------------------------------------------------------------------------------------
 
-    async def _watch(self) -> None:
-        connection = self._connection
+    async def _watch(self, connection: Connection | None) -> None:
         while connection is not None:
-            why = await connection.over
-            failure = await _autopsy(connection.child, why)
-            if not self._ending:
-                self._up = asyncio.get_running_loop().create_future()
-                self._up.add_done_callback(_retrieve)
-            self._connection = None
-            connection.link.fail(lambda: self._crashed(failure.message))  # noqa: B023 (called here)
+            failure = await self._autopsy(connection)
+            crashes = 0 if self._ending else self._record(failure)  # first, so that who asks why finds it
+            connection.link.fail(functools.partial(crashed, self._context.id, failure.message))
             await connection.close()
-            connection = await self._again(failure) if self._up is not None else None
+            connection = await self._again(failure, crashes) if not self._ending else None
 
-    async def _again(self, failure: Failure) -> Connection | None:
+    async def _autopsy(self, connection: Connection) -> Failure:
+        """What a connection ended of, once it has, and where in the extension's code the process was then."""
+        why, child = await connection.over, connection.child
+        if why:
+            child.abort()
+        await asyncio.to_thread(child.join, LAST_MOMENT)
+        if child.status is None:  # it would not, or it lives on without a channel
+            child.end()
+            await asyncio.to_thread(child.join, LAST_MOMENT)
+        message = f"{why}; its process was ended" if why else f"its process {child.how()}"
+        words = child.last_words()
+        if words:
+            self._context.log.error("%s", words)
+        file, line = self._starter.place(words)
+        return Failure("process", "ExtensionCrashed", message, file, line, time.time())
+
+    def _record(self, failure: Failure) -> int:
+        """Put a crash on the record; returns how many there were lately."""
+        now = time.monotonic()
+        self._crashes.append(now)
+        crashes = sum(now - at < CRASH_WINDOW for at in self._crashes)
+        self._context.log.error("%s", failure.message)
+        self._context.report(failure, crashes)
+        return crashes
+
+    async def _again(self, failure: Failure, crashes: int) -> Connection | None:
         """Start it again until it runs; None when it failed too often for that."""
-        assert self._up is not None
-        while True:
-            crashes = self._count()
-            self._context.log.error("%s", failure.message)
-            self._context.report(failure, crashes)
-            if crashes >= FAILURES_BEFORE_QUARANTINE:
-                message = f"extension {self._context.id} is quarantined: {failure.message}"
-                self._up.set_exception(ExtensionUnavailable(message, extension=self._context.id, state="quarantined"))
-                return None
-            await asyncio.sleep(BACKOFF[crashes - 1])
+        up = self._up
+        while crashes < FAILURES_BEFORE_QUARANTINE:
+            await asyncio.sleep(BACKOFF[max(crashes, 1) - 1])
             try:
-                self._connection = await self._restart()
-            except (StageError, Elsewhere, ExtensionCrashed, ChildFailed) as error:
+                connection = await self._restart()
+            except (StageError, Elsewhere, ExtensionCrashed) as error:
                 failure = Failure.of("process", error)
+                crashes = self._record(failure)
                 continue
-            self._up.set_result(self._connection)
-            self._up = None
             self._context.log.warning("its process was started again")
-            return self._connection
+            self._connected(connection)
+            up.set_result(connection)
+            return connection
+        message = f"extension {self._context.id} is quarantined: {failure.message}"
+        up.set_exception(ExtensionUnavailable(message, extension=self._context.id, state="quarantined"))
+        return None
 
     async def _restart(self) -> Connection:
         import anyio.to_thread
@@ -319,28 +363,13 @@ class Supervisor:
         child = self._starter.start(born)
         if self._ending:  # nobody waits for it any more
             child.close()
-            raise ChildFailed("the extension is being ended")
+            raise StageError(Failure("process", "Cancelled", "the extension is being ended"))
         return child
 
-    def _count(self) -> int:
-        now = time.monotonic()
-        self._crashes.append(now)
-        return sum(now - at < CRASH_WINDOW for at in self._crashes)
 
-    def _crashed(self, message: str) -> ExtensionCrashed:
-        return ExtensionCrashed(f"extension {self._context.id}: {message}", extension=self._context.id)
-
-
-async def _autopsy(child: Child, why: str) -> Failure:
-    """What a child ended of, once it has."""
-    if why:
-        child.end()
-    await asyncio.to_thread(child.join, LAST_MOMENT)
-    if child.status is None:  # it closed its channel, and lives on
-        child.end()
-        await asyncio.to_thread(child.join, LAST_MOMENT)
-    message = f"{why}; its process was ended" if why else f"its process {child.how()}"
-    return Failure("process", "ExtensionCrashed", message, at=time.time())
+def crashed(id: str, message: str) -> ExtensionCrashed:
+    """What a call is answered whose process has gone."""
+    return ExtensionCrashed(f"extension {id}: {message}", extension=id)
 
 
 def _unwrapped(error: RpcError) -> Exception:

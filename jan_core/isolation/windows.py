@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ..invoke import bind
-from ..methods import Call, Method
+from ..methods import Call, Handler, Method
 from .shapes import Asked, decode_asked
 
 __all__ = ["WINDOW", "WindowedCall", "Windows"]
@@ -50,23 +50,30 @@ class Windows:
     def serve(self, method: Method) -> Method:
         """The same method for the other process: its params come wrapped (`shapes.Asked`), its items by the window."""
 
-        async def slow(asked: Asked, call: Call) -> Any:
+        async def slow(asked: Asked) -> Any:
+            return await method.handler(bind(method, asked.params))
+
+        def quick(asked: Asked) -> Any:
+            return method.handler(bind(method, asked.params))
+
+        async def slow_with_call(asked: Asked, call: Call) -> Any:
+            inner = WindowedCall(call, asked)
             params = bind(method, asked.params)
-            if not method.takes_call:
-                return await method.handler(params)
-            inner = self._open[asked.key] = WindowedCall(call, asked)
+            self._open[asked.key] = inner
             try:
                 return await method.handler(params, inner)
             finally:
                 del self._open[asked.key]
                 inner.end()
 
-        def quick(asked: Asked, call: Call) -> Any:
-            params = bind(method, asked.params)
-            return method.handler(params, WindowedCall(call, asked)) if method.takes_call else method.handler(params)
+        def quick_with_call(asked: Asked, call: Call) -> Any:
+            return method.handler(bind(method, asked.params), WindowedCall(call, asked))
 
-        handler = slow if method.is_async else quick
-        return replace(method, params=Asked, decode=decode_asked, handler=handler, takes_call=True)
+        if method.takes_call:
+            handler: Handler = slow_with_call if method.is_async else quick_with_call
+        else:
+            handler = slow if method.is_async else quick
+        return replace(method, params=Asked, decode=decode_asked, handler=handler)
 
     def serve_all(self, methods: Mapping[str, Method]) -> dict[str, Method]:
         """`serve` for a whole table."""

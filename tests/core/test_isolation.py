@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import linecache
 import logging
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
@@ -154,16 +156,29 @@ async def test_a_blocked_event_loop_is_ended_once_it_does_not_answer(
     pid = await client.call("rude.pid")
     error = await crashed(client, "rude.block")
     assert "its event loop is blocked" in error.message
+    assert rude.failure is not None
+    assert "time.sleep(1000)" in linecache.getline(rude.failure.file, rude.failure.line)
     assert gone(pid)
     assert await client.call("near.by") == os.getpid()
     assert await client.call("rude.pid") != pid
 
 
 async def test_a_regular_expression_without_end_is_ended_too(
-    client: DirectClient, monkeypatch: pytest.MonkeyPatch
+    client: DirectClient, rude: Extension, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link, "PULSE", 0.05)
     assert "its event loop is blocked" in (await crashed(client, "rude.spin")).message
+    assert rude.failure is not None
+    assert "re.match" in linecache.getline(rude.failure.file, rude.failure.line)
+
+
+async def test_a_segmentation_fault_is_shown_with_the_line_that_caused_it(
+    client: DirectClient, rude: Extension, caplog: pytest.LogCaptureFixture
+) -> None:
+    await crashed(client, "rude.segfault")
+    assert rude.failure is not None
+    assert "ctypes.string_at(0)" in linecache.getline(rude.failure.file, rude.failure.line)
+    assert "Segmentation fault" in caplog.text
 
 
 async def test_a_long_call_that_does_not_block_is_let_be(client: DirectClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +289,29 @@ async def test_what_it_started_ends_with_it(client: DirectClient) -> None:
     assert not gone(offspring)
     await crashed(client, "rude.exit", {"value": 1})
     wait_until(lambda: gone(offspring), 5)
+
+
+async def test_crashes_and_ends_leave_no_descriptors_and_no_threads(
+    open_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "BACKOFF", (0.0,) * 4)
+
+    async def one() -> int:
+        async with open_host(sources=[folder_source(PROJECT)]) as host:
+            client = host.client()
+            for _ in range(3):
+                await crashed(client, "rude.kill")
+            await client.call("rude.pid")
+        wait_until(lambda: not [t for t in threading.enumerate() if t.name == "child test"], 5)
+        return open_descriptors()
+
+    with anyio.fail_after(30):
+        first = await one()
+        assert await one() == first
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_a_failing_background_task_is_on_the_record(client: DirectClient, rude: Extension) -> None:
