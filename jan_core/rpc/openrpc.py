@@ -39,8 +39,8 @@ def document(table: Mapping[str, Method], *, title: str, version: str) -> dict[s
     events: list[dict[str, Any]] = []
     for owner in sorted({m.owner for m in methods}):
         for m in methods:
-            if m.owner == owner and (elsewhere := getattr(m, "described", None)) is not None:
-                described[m.name] = _merge(m, elsewhere, schemas, events)
+            if m.owner == owner and m.described is not None:
+                described[m.name] = _merge(m, m.described, schemas, events)
         own = [m for m in methods if m.owner == owner and m.name not in described]
         kinds = {name: kind for m in own for name, kind in m.events.items()} | (core_events() if owner == CORE else {})
         types = _Types(owner, [k for m in own for k in (m.params, m.result, m.item)] + list(kinds.values()))
@@ -92,7 +92,7 @@ def _describe(m: Method, types: _Types) -> dict[str, Any]:
 
 
 def _merge(
-    m: Method, elsewhere: dict[str, Any], schemas: dict[str, Any], events: list[dict[str, Any]]
+    m: Method, elsewhere: Mapping[str, Any], schemas: dict[str, Any], events: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Take over what the document of another process says of a method. Its names follow the same rule; where it says
     otherwise of a type of the core than we do (it may be another version), ours counts."""

@@ -34,7 +34,7 @@ def struct(name: str, module: str, **fields: Any) -> type[Struct]:
 def serve(name: str, params: Any, result: Any, **more: Any) -> Method:
     """A method, as a handler with these annotations would be."""
 
-    def handler(self: Any, params: Any) -> Any:
+    async def handler(self: Any, params: Any) -> Any:
         """Do it."""
 
     handler.__annotations__ = {"params": params, "return": result}
@@ -127,6 +127,19 @@ def test_generic_types_are_named_with_their_arguments() -> None:
     found = described(table(alpha=[serve("alpha.swap", Page[int], Page[str])]))
     assert set(found["components"]["schemas"]) >= {"alpha.Page_int", "alpha.Page_str"}
     assert references(found) <= set(found["components"]["schemas"])
+
+
+def test_a_method_of_another_process_is_described_as_that_process_says() -> None:
+    near, far = thing("alpha.shapes", a=int), thing("beta.shapes", b=int)
+    told = serve("beta.ask", ChatMessage, Empty, item=int, events={"beta.asked": Empty})
+    whole = described(table(alpha=near, beta=[*far, told]))
+    child = described(table(beta=[*far, told]))
+    remote = [
+        replace(m, params=Any, result=Any, item=Any if m.item else None, events={}, described=child)
+        for m in (*far, told)
+    ]
+    assert described(table(alpha=near, beta=remote)) == whole
+    assert typescript(described(table(alpha=near, beta=remote))) == typescript(whole)
 
 
 def test_methods_events_and_errors_are_described() -> None:

@@ -46,6 +46,15 @@ pub struct Client {
     pub(crate) inner: Arc<Inner>,
 }
 
+#[derive(Serialize)]
+struct Outgoing<'a, P: ?Sized> {
+    jsonrpc: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    method: &'a str,
+    params: &'a P,
+}
+
 #[derive(Deserialize)]
 struct Message {
     #[serde(default)]
@@ -148,7 +157,7 @@ impl Client {
     /// # Errors
     /// [`Error::Closed`] when the other side is gone.
     pub fn notify(&self, method: &str, params: &Value) -> Result<(), Error> {
-        self.inner.send(&json!({"jsonrpc": "2.0", "method": method, "params": params}))
+        self.inner.send(None, method, params)
     }
 
     /// Hear events from now on. They wait without limit until they are taken; dropping it ends that.
@@ -173,7 +182,7 @@ impl Client {
         params: &impl Serialize,
         progress: Option<OnProgress>,
     ) -> Result<(Arc<Inner>, u64, Receiver<Reply>), Error> {
-        let mut params = serde_json::to_value(params).map_err(Error::Params)?;
+        let reports = progress.is_some();
         let (replies, receiver) = mpsc::channel();
         let id = {
             let mut state = self.inner.state();
@@ -182,13 +191,14 @@ impl Client {
             }
             let id = state.next;
             state.next += 1;
-            if let (Some(_), Some(members)) = (&progress, params.as_object_mut()) {
-                members.insert("progressToken".to_owned(), json!(id));
-            }
             state.requests.insert(id, Request { replies, progress });
             id
         };
-        let sent = self.inner.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+        let sent = if reports {
+            with_token(params, id).and_then(|params| self.inner.send(Some(id), method, &params))
+        } else {
+            self.inner.send(Some(id), method, params)
+        };
         if let Err(error) = sent {
             self.inner.state().requests.remove(&id);
             return Err(error);
@@ -201,8 +211,7 @@ impl Inner {
     /// Ask the host to stop a request, if it runs still.
     pub(crate) fn cancel(&self, id: u64) {
         if self.state().requests.contains_key(&id) {
-            let message = json!({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": id}});
-            let _ = self.send(&message); // a host that is gone has stopped
+            let _ = self.send(None, "$/cancelRequest", &json!({"id": id})); // a host that is gone has stopped
         }
     }
 
@@ -214,12 +223,12 @@ impl Inner {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(&self, message: &Value) -> Result<(), Error> {
-        let mut line = message.to_string();
-        line.push('\n');
+    fn send(&self, id: Option<u64>, method: &str, params: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+        let mut line = serde_json::to_vec(&Outgoing { jsonrpc: "2.0", id, method, params }).map_err(Error::Params)?;
+        line.push(b'\n');
         let mut writer = self.writer();
         let out = writer.as_mut().ok_or(Error::Closed)?;
-        out.write_all(line.as_bytes()).and_then(|()| out.flush()).map_err(|_| Error::Closed)
+        out.write_all(&line).and_then(|()| out.flush()).map_err(|_| Error::Closed)
     }
 
     fn read(&self, mut reader: impl BufRead) -> std::io::Result<()> {
@@ -300,6 +309,15 @@ impl Inner {
         state.requests.clear(); // whoever waits for a reply learns it from the dropped sender
         state.listeners.clear();
     }
+}
+
+/// Params with the token that asks for reports.
+fn with_token(params: &impl Serialize, id: u64) -> Result<Value, Error> {
+    let mut params = serde_json::to_value(params).map_err(Error::Params)?;
+    if let Some(members) = params.as_object_mut() {
+        members.insert("progressToken".to_owned(), json!(id));
+    }
+    Ok(params)
 }
 
 fn null() -> Box<RawValue> {

@@ -18,7 +18,7 @@ fn both_ways<T: Serialize + DeserializeOwned>(value: &Value) -> T {
 
 #[test]
 fn names_on_the_wire_are_kept() {
-    let value = json!({"type": "t", "ref": "r", "self": "s", "camelCase": "c", "with-dash": "d", "2nd": "2", "fn": 1});
+    let value = json!({"type": "t", "ref": "r", "self": "s", "camelCase": "c", "with-dash": "d", "2nd": "2", "fn": 1, "größe": 2});
     let read = both_ways::<Keywords>(&value);
     assert_eq!((read.r#type.as_str(), read.self_.as_str(), read.class), ("t", "s", None));
     let text: default::Text = both_ways(&json!("text"));
@@ -46,7 +46,8 @@ fn a_tagged_union_in_itself_has_an_end() {
 
 #[test]
 fn an_unknown_string_is_kept_as_it_is() {
-    for text in ["new", "in use", "Other", "3d", "", "of tomorrow"] {
+    assert_ne!(both_ways::<DrawingStateValue>(&json!("😀")), DrawingStateValue::Other("😀".to_owned()));
+    for text in ["new", "in use", "Other", "3d", "", "é\u{2028}\"\\", "😀", "of tomorrow"] {
         both_ways::<DrawingStateValue>(&json!(text));
     }
     assert_eq!(both_ways::<Option_>(&json!("maybe")), Option_::Other("maybe".to_owned()));

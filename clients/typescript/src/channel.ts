@@ -11,6 +11,7 @@ interface WebWritable {
 interface NodeWritable {
   write(data: Uint8Array, done: (error?: Error | null) => void): unknown;
   end(): unknown;
+  on?(event: "error", listener: () => void): unknown;
 }
 
 /** Where bytes come from and go to: `process.stdout` and `stdin` of a child, a socket, a `TransformStream`. */
@@ -43,6 +44,7 @@ export function sender(writable: StreamPair["writable"]): { send(line: string): 
     const writer = writable.getWriter();
     return { send: (line) => writer.write(encoder.encode(line + "\n")), end: () => writer.close() };
   }
+  writable.on?.("error", () => {}); // each write reports its own
   return {
     send: (line) =>
       new Promise((resolve, reject) => {

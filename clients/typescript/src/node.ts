@@ -39,7 +39,6 @@ export async function spawn(options: SpawnOptions = {}): Promise<Sidecar> {
   });
   await once(child, "spawn");
   child.on("error", () => {}); // a kill that came too late
-  child.stdin.on("error", () => {}); // the client learns it from the write
   const client = new Client({ readable: child.stdout, writable: child.stdin });
   return {
     client,

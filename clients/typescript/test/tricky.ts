@@ -18,7 +18,7 @@ export namespace odd_one {
   export interface Drawing {
     shape: odd_one.Circle | odd_one.Square | null;
     shapes?: (odd_one.Circle | odd_one.Square)[];
-    state: Open<"new" | "in use" | "Other" | "3d" | "">;
+    state: Open<"new" | "in use" | "Other" | "3d" | "" | "\u00e9\u2028\"\\" | "\ud83d\ude00">;
     /** @minItems 2 */
     at?: [number, number];
     /** @minimum 0 */
@@ -47,8 +47,10 @@ export namespace odd_one {
     class?: string;
     camelCase?: string;
     "with-dash"?: string;
+    with_dash?: string;
     "2nd"?: string;
     fn?: number;
+    größe?: number;
   }
 
   export interface Loose {

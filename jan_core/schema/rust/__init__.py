@@ -7,12 +7,11 @@ an `Option`. What the host sends may grow: its lists of strings have a variant `
 
 from __future__ import annotations
 
-import json
 import textwrap
 from typing import Any
 
 from ..contract import Contract, pascal
-from .names import distinct, doc, listed, placed
+from .names import distinct, doc, listed, literal, placed
 from .types import VALUE, Module
 
 __all__ = ["rust"]
@@ -58,7 +57,7 @@ def _methods(contract: Contract, modules: dict[str, Module]) -> str:
         errors = f"\n\nErrors of its own: {listed(m.errors)}." if m.errors else ""
         part = (
             f"{doc(about + errors)}pub struct {name};\n\nimpl super::Method for {name} {{\n"
-            f"    const NAME: &'static str = {json.dumps(m.name)};\n"
+            f"    const NAME: &'static str = {literal(m.name)};\n"
             f"    type Params = {module.type(m.params, f'{name}Params', False)};\n"
             f"    type Result = {module.type(m.result, f'{name}Result', True)};\n}}\n"
         )
@@ -75,8 +74,8 @@ def _events(contract: Contract, modules: dict[str, Module]) -> str:
     enum = arms = ""
     for name, (owner, schema) in contract.events.items():
         kind = placed(modules[owner].type(schema, f"{pascal(name)}Event", True), None, 0)
-        enum += f"    /// `{name}`\n    {variants[name]}({kind}),\n"
-        arms += f"            {json.dumps(name)} => serde_json::from_value(data.clone()).map(Self::{variants[name]}),\n"
+        enum += textwrap.indent(f"{doc(f'`{name}`')}{variants[name]}({kind}),\n", "    ")
+        arms += f"            {literal(name)} => serde_json::from_value(data.clone()).map(Self::{variants[name]}),\n"
     other = "Self::Other { name: name.to_owned(), data }"
     return (
         "/// Something that happened, told by the host unasked.\n"
@@ -94,7 +93,7 @@ def _errors(contract: Contract) -> str:
     variants = dict(zip(contract.errors, distinct(map(pascal, contract.errors), {"Other"}), strict=True))
     enum = read = show = code = ""
     for type, variant in variants.items():
-        row, text = contract.errors[type], json.dumps(type)
+        row, text = contract.errors[type], literal(type)
         enum += textwrap.indent(f"{doc(row['message'])}{variant},\n", "    ")
         read += f"            {text} => Self::{variant},\n"
         show += f"            Self::{variant} => {text},\n"

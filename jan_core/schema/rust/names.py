@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ..contract import Schema, words
 
-__all__ = ["RESERVED_TYPES", "at", "distinct", "doc", "field_name", "listed", "placed", "type_name"]
+__all__ = ["RESERVED_TYPES", "at", "distinct", "doc", "field_name", "listed", "literal", "placed", "type_name"]
 
 _KEYWORDS = """
 abstract as async await become box break const continue do dyn else enum extern false final fn for gen if impl in let
@@ -57,6 +57,12 @@ def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
             name += "_"
         found.append(name)
     return found
+
+
+def literal(text: str) -> str:
+    """A string literal."""
+    plain = {'"': '\\"', "\\": "\\\\"}
+    return '"' + "".join(plain.get(c, c if " " <= c <= "~" else f"\\u{{{ord(c):x}}}") for c in text) + '"'
 
 
 def listed(values: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from ..contract import REF, Contract, Schema, Type, literals, pascal, references, split_null
-from .names import RESERVED_TYPES, at, distinct, doc, field_name, listed, placed, type_name
+from .names import RESERVED_TYPES, at, distinct, doc, field_name, listed, literal, placed, type_name
 
 __all__ = ["VALUE", "Module"]
 
@@ -104,6 +104,7 @@ class Module:
         return text
 
     def _members(self, name: str, schema: Schema, received: bool, key: str = "", skip: str = "") -> Iterator[Member]:
+        fields: list[str] = []
         for member, inner in schema.get("properties", {}).items():
             if member == skip:
                 continue
@@ -115,7 +116,10 @@ class Module:
             if bare in self._unfinished.values() or any(self._holds(part, key) for part in parts):
                 kind = f"Option<Box<{kind[7:-1]}>>" if nullable else f"Box<{kind}>"
             field = field_name(member)
-            serde = [] if field.removeprefix("r#") == member else [f"rename = {json.dumps(member)}"]
+            while field in fields:  # `a-b` and `a_b`
+                field += "_"
+            fields.append(field)
+            serde = [] if field.removeprefix("r#") == member else [f"rename = {literal(member)}"]
             if not required:
                 serde += ["default", 'skip_serializing_if = "Option::is_none"']
                 if nullable and inner.get("default", ...) is not None:  # left out is not the same as null
@@ -185,16 +189,14 @@ class Module:
     def _strings(self, schema: Schema, values: Sequence[str], name: str, received: bool) -> str:
         variants = distinct(map(pascal, values), {"Other"})
         renamed = zip(values, variants, strict=True)
-        lines: list[str] = [
-            f"    #[serde(rename = {json.dumps(value)})]\n    {variant},\n" for value, variant in renamed
-        ]
+        lines: list[str] = [f"    #[serde(rename = {literal(value)})]\n    {variant},\n" for value, variant in renamed]
         derive, mark = DERIVE.replace("PartialEq", "PartialEq, Eq, Hash"), ""
         if len(values) == 1:
             derive, lines = derive.replace("Debug", "Debug, Default"), ["    #[default]\n", *lines]
         elif received:
             mark = "#[non_exhaustive]\n"
             lines.append("    /// One that a newer host sends.\n    #[serde(untagged)]\n    Other(String),\n")
-        comment = doc(schema.get("description", "")) or f"/// One of {listed(values)}.\n"
+        comment = doc(schema.get("description", "") or f"One of {listed(values)}.")
         self._items[name] = f"{comment}{derive}\n{mark}pub enum {name} {{\n{''.join(lines)}}}\n"
         return at(self.owner, name)
 
@@ -208,12 +210,12 @@ class Module:
             body = "".join(textwrap.indent(m.write(), "        ") for m in members)
             comment = textwrap.indent(doc(found.get("description", "")), "    ")
             shape = f" {{\n{body}    }}" if body else " {}"
-            lines.append(f"{comment}    #[serde(rename = {json.dumps(value)})]\n    {variant}{shape},\n")
+            lines.append(f"{comment}    #[serde(rename = {literal(value)})]\n    {variant}{shape},\n")
         if received:
             mark = "#[non_exhaustive]\n"
             lines.append("    /// One that a newer host sends.\n    #[serde(other, skip_serializing)]\n    Unknown,\n")
-        comment = doc(schema.get("description", "")) or f"/// One of {listed(mapping)}, told by `{tag}`.\n"
-        head = f"{comment}{DERIVE}\n#[serde(tag = {json.dumps(tag)})]\n{mark}"
+        comment = doc(schema.get("description", "") or f"One of {listed(mapping)}, told by `{tag}`.")
+        head = f"{comment}{DERIVE}\n#[serde(tag = {literal(tag)})]\n{mark}"
         self._items[name] = f"{head}pub enum {name} {{\n{''.join(lines)}}}\n"
 
     def _untagged(self, schema: Schema, parts: list[Schema], name: str, received: bool) -> str:
@@ -223,7 +225,7 @@ class Module:
             f"    {variant}({self.type(part, f'{name}{variant}', received)}),\n"
             for part, variant in zip(parts, variants, strict=True)
         ]
-        comment = doc(schema.get("description", "")) or "/// One of several kinds of value.\n"
+        comment = doc(schema.get("description", "") or "One of several kinds of value.")
         head = f"{comment}{DERIVE}\n#[serde(untagged)]\n"
         self._items[name] = f"{head}pub enum {name} {{\n{''.join(lines)}}}\n"
         return at(self.owner, name)

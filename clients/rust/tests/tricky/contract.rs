@@ -141,7 +141,8 @@ pub mod odd_one {
         pub taken: Option<bool>,
     }
 
-    /// One of `new`, `in use`, `Other`, `3d`, ``.
+    /// One of `new`, `in use`, `Other`, `3d`, ``, `é
+    /// "\`, `😀`.
     #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
     #[non_exhaustive]
     pub enum DrawingStateValue {
@@ -155,6 +156,10 @@ pub mod odd_one {
         V3D,
         #[serde(rename = "")]
         Empty,
+        #[serde(rename = "\u{e9}\u{2028}\"\\")]
+        Empty_,
+        #[serde(rename = "\u{1f600}")]
+        Empty__,
         /// One that a newer host sends.
         #[serde(untagged)]
         Other(String),
@@ -174,10 +179,14 @@ pub mod odd_one {
         pub camel_case: Option<String>,
         #[serde(rename = "with-dash", default, skip_serializing_if = "Option::is_none")]
         pub with_dash: Option<String>,
+        #[serde(rename = "with_dash", default, skip_serializing_if = "Option::is_none")]
+        pub with_dash_: Option<String>,
         #[serde(rename = "2nd", default, skip_serializing_if = "Option::is_none")]
         pub _2_nd: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub r#fn: Option<i64>,
+        #[serde(rename = "gr\u{f6}\u{df}e", default, skip_serializing_if = "Option::is_none")]
+        pub gr_e: Option<i64>,
     }
 
     impl Keywords {
@@ -191,8 +200,10 @@ pub mod odd_one {
                 class: None,
                 camel_case: None,
                 with_dash: None,
+                with_dash_: None,
                 _2_nd: None,
                 r#fn: None,
+                gr_e: None,
             }
         }
     }
