@@ -78,7 +78,7 @@ class Installer:
             self.show(f"resolving {wanted.name}")
             target = await self._resolve(uv, record, before, stage, wanted)
             proposal = await complete(self.overlays, uv, stage, record, before, target)
-            if wanted.name not in proposal.providers:
+            if wanted.name not in proposal.record.extensions.values():
                 raise InstallFailed(
                     f"{wanted.name} is no extension: it has no entry point in the group jan.extensions",
                     reason="refused",
@@ -92,12 +92,11 @@ class Installer:
         Raises ExtensionNotFound.
         """
         before = self._before()
-        found = packages.scan(self.overlays[before.number].site) if before else {}
-        package = next((p for p in found.values() if id in dict(p.entries)), None)
-        if before is None or package is None:
+        if before is None or id not in before.extensions:
             raise await self._not_ours(id)
-        kept = [r for r in before.requirements if r.name != package.name]
-        needing = [r.name for r in kept if package.name in r.needs]
+        package = before.extensions[id]
+        kept = [r for r in before.requirements if r.name != package]
+        needing = [r.name for r in kept if package in r.needs]
         if needing or len(kept) == len(before.requirements):
             raise InstallFailed(f"{id} is needed by {', '.join(needing)}; uninstall that first", reason="conflict")
         async with self._staging() as stage:
@@ -122,11 +121,10 @@ class Installer:
             yield await complete(self.overlays, uv, stage, record, before, target, anew=True)
 
     async def smoke(self, proposal: Proposal) -> None:
-        """Run what is new in a child process."""
-        ids = [extension.id for extension in proposal.extensions]
-        if ids:
-            self.show(f"trying {', '.join(ids)} in a process of its own")
-            await smoke_load(proposal.stage, ids, packages.paths(self.overlays.root), self.smoke_limit)
+        """Run what is new or stands on something new in a child process."""
+        if proposal.tried:
+            self.show(f"trying {', '.join(proposal.tried)} in a process of its own")
+            await smoke_load(proposal.stage, proposal.tried, packages.paths(self.overlays.root), self.smoke_limit)
 
     async def commit(self, proposal: Proposal) -> None:
         """Let the proposal serve. Once begun it must be seen through: do not cancel it."""
@@ -179,12 +177,14 @@ class Installer:
 
     @asynccontextmanager
     async def _staging(self) -> AsyncIterator[Overlay]:
+        import anyio
+
         stage = await off_loop(self.overlays.stage)
         try:
             yield stage
         finally:
-            # Not awaited: it also runs while the task is being cancelled.
-            shutil.rmtree(stage.folder, ignore_errors=True)
+            with anyio.CancelScope(shield=True):
+                await off_loop(shutil.rmtree, stage.folder, True)
 
     def _new_record(self, before: Record | None, requirements: list[Requirement], held: dict[str, str]) -> Record:
         serving = self._number
@@ -207,7 +207,8 @@ class Installer:
             return await self._resolve_all(uv, record, before, stage)
         needed = {name for r in record.requirements if r is not wanted for name in r.needs}
         there = {name: version for name, version in before.versions().items() if name in needed}
-        uv.places = _with_folder(uv.places, self.overlays[before.number].wheels)
+        await off_loop(link_wheels, record, self.overlays[before.number], stage)
+        uv.places = _with_folder(uv.places, stage.wheels)
         try:
             pins = await uv.plan([_line(wanted, stage)], {**there, **record.product})
         except InstallFailed as failure:

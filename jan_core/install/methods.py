@@ -153,7 +153,7 @@ class InstallMethods:
         installer = self._installer(call)
         async with installer.locked(), installer.without(params.id) as proposal:
             change = await self._finish(installer, proposal, [])
-        if params.purge:
+        if params.purge and params.id not in self._host.lifecycle.extensions:  # else this process still runs it
             await asyncio.to_thread(shutil.rmtree, self._host.data_dir / params.id, ignore_errors=True)
         return change
 

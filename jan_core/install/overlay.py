@@ -59,8 +59,9 @@ class Package(Struct, omit_defaults=True):
 
 
 class Record(Struct, omit_defaults=True):
-    """`overlay.json`. `made` is in seconds since 1970. `product` are the versions of the product's packages it was
-    made for, `python` the interpreter's; `consent` the permissions a person agreed to, by extension."""
+    """`overlay.json`. `made` is in seconds since 1970. `extensions` are package names by id. `product` are the versions
+    of the product's packages it was made for, `python` the interpreter's; `consent` the permissions a person agreed to,
+    by extension."""
 
     number: int
     made: float
@@ -68,6 +69,7 @@ class Record(Struct, omit_defaults=True):
     previous: int = 0
     requirements: list[Requirement] = []
     packages: list[Package] = []
+    extensions: dict[str, str] = {}
     product: dict[str, str] = {}
     consent: dict[str, list[str]] = {}
 

@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
@@ -59,6 +60,11 @@ class Installed:
             if path.is_absolute() or ".." in path.parts:
                 raise Damaged(f"{self.name} has a file outside of its folder: {row[0]}")
             yield path, row[1]
+
+    @cached_property
+    def paths(self) -> frozenset[Path]:
+        """Its files, relative to the folder. Raises Damaged."""
+        return frozenset(path for path, _ in self.files())
 
     def verify(self) -> None:
         """Compare every file with its hash. Raises Damaged."""
@@ -111,14 +117,13 @@ class Installed:
 
 
 def scan(site: Path) -> dict[str, Installed]:
-    """The packages in a folder, by canonical name. Raises Damaged."""
+    """The packages in a folder, by canonical name; without those that do not say which package they are."""
     found: dict[str, Installed] = {}
     for info in sorted(site.glob("*.dist-info")):
         distribution = Distribution.at(info)
         name, version = _identity(distribution)
-        if not name:
-            raise Damaged(f"{info} does not say which package it is of")
-        found[name] = Installed(name, version, site, info, tuple(_entries(distribution)))
+        if name:
+            found[name] = Installed(name, version, site, info, tuple(_entries(distribution)))
     return found
 
 

@@ -29,8 +29,8 @@ class Proposal:
     """Those that are new or in another version."""
     fetched: list[Installed]
     """The packages that are."""
-    providers: set[str]
-    """The packages that contribute extensions, new or not."""
+    tried: list[str]
+    """Ids of the extensions that have to be tried: those, and what now gets another version of a dependency."""
 
     @property
     def changes_something(self) -> bool:
@@ -71,41 +71,54 @@ async def complete(
             raise InstallFailed(f"the application's {name} would have to be replaced", reason="conflict")
     sources = {r.name: f"sha256:{r.sha256}" for r in record.requirements if r.wheel}
     carried: set[str] = set()
-    damaged = False
     if before and not anew:
         there = {p.name: p for p in before.packages} if before.python == record.python else {}
         same = {n for n, pin in target.items() if n in there and _same(pin, there[n], sources.get(n, ""))}
         await off_loop(link_wheels, record, overlays[before.number], stage)
         carried = await off_loop(_carry_over, overlays[before.number], stage, same)
-        damaged = carried != same
     missing = [pin for name, pin in target.items() if name not in carried]
     if missing:
         uv.show(f"fetching {', '.join(pin.name for pin in missing)}")
-        # What is damaged here may be so in uv's cache too: the files are the same ones, by hard links.
-        await uv.fetch(missing, stage.site, refresh=anew or damaged)
-    found = await off_loop(_checked, stage, set(target))
+        await uv.fetch(missing, stage.site)
+    try:
+        found = await off_loop(_checked, stage, set(target))
+    except Damaged:
+        # What was damaged in an overlay is so in uv's cache too: the files are the same ones, by hard links.
+        await uv.fetch(missing, stage.site, cached=False)
+        found = await off_loop(_checked, stage, set(target))
     record.packages = [
         Package(p.name, p.version, p.record, sources.get(p.name, target[p.name].url)) for p in found.values()
     ]
     fetched = [found[pin.name] for pin in missing]
-    extensions = [e for p in fetched for e in packages.contributed(p, API_VERSION)]
-    await off_loop(claims.check, overlays.root, [found[name] for name in sorted(carried)], extensions)
-    ids = {id for p in found.values() for id, _ in p.entries}
-    record.consent = {id: agreed for id, agreed in record.consent.items() if id in ids}
-    return Proposal(stage, record, before, extensions, fetched, {name for name, p in found.items() if p.entries})
+    extensions = await off_loop(_contributed, overlays, [found[name] for name in sorted(carried)], fetched)
+    record.extensions = {id: name for name, p in found.items() for id, _ in p.entries}
+    record.consent = {id: agreed for id, agreed in record.consent.items() if id in record.extensions}
+    moved = {p.name for p in fetched if not p.entries} & set(before.versions() if before else {})
+    tried = list(record.extensions) if moved else [e.id for e in extensions]
+    return Proposal(stage, record, before, extensions, fetched, tried)
+
+
+def _contributed(overlays: Overlays, carried: Sequence[Installed], fetched: Sequence[Installed]) -> list[Contributed]:
+    extensions = [e for package in fetched for e in packages.contributed(package, API_VERSION)]
+    claims.check(overlays.root, carried, extensions)
+    return extensions
 
 
 def link_wheels(record: Record, old: Overlay, stage: Overlay) -> None:
+    """Keep the wheels of requirements that came from files. Raises Damaged."""
     for requirement in record.requirements:
         if requirement.wheel and not (stage.wheels / requirement.wheel).exists():
-            shutil.copyfile(old.wheels / requirement.wheel, stage.wheels / requirement.wheel)
+            try:
+                shutil.copyfile(old.wheels / requirement.wheel, stage.wheels / requirement.wheel)
+            except FileNotFoundError:
+                raise Damaged(f"the wheel of {requirement.name} is lost; remove it or install it again") from None
 
 
 def _same(pin: Pin, package: Package, source: str) -> bool:
-    """Whether a planned package is one that is there: the same version of an index, or the same wheel file."""
-    if source or package.source:
-        return source == package.source or (not pin.url and pin.version == package.version)
-    return pin.version == package.version
+    """Whether a planned package is one that is there: the same wheel file, or the same version from elsewhere."""
+    if source or package.source.startswith("sha256:"):
+        return source == package.source
+    return not pin.url and pin.version == package.version
 
 
 def _content(record: Record) -> object:

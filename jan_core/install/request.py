@@ -21,9 +21,9 @@ from .threads import off_loop
 __all__ = ["requirement"]
 
 _NAME = re.compile(
-    r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"  # PEP 508, without markers and addresses
-    r"\s*(\[[A-Za-z0-9._,\s-]+\])?"
-    r"\s*([<>=!~][A-Za-z0-9<>=!~.,*+\s-]*)?"
+    r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"  # PEP 508, without markers and addresses; one line
+    r" *(\[[A-Za-z0-9._, -]+\])?"
+    r" *([<>=!~][A-Za-z0-9<>=!~.,*+ -]*)?"
 )
 _WHEEL = re.compile(r"([A-Za-z0-9._]+)-([A-Za-z0-9._!+]+)(?:-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl")
 _ARCHIVES = (".tar.gz", ".zip")

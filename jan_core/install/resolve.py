@@ -110,11 +110,11 @@ class Uv:
             raise InstallFailed("this version of uv says what it would do in words that are not known", reason="uv")
         return pins
 
-    async def fetch(self, pins: Iterable[Pin], site: Path, *, refresh: bool = False) -> None:
-        """Put exactly these packages into a folder; `refresh`: not out of the cache."""
+    async def fetch(self, pins: Iterable[Pin], site: Path, *, cached: bool = True) -> None:
+        """Put exactly these packages into a folder; `cached` False: over what is there, and not out of uv's cache."""
         wanted = self._write("missing.txt", map(str, pins))
         what = ["pip", "install", "--no-deps", "--no-build", "-r", wanted, f"--target={site}", *self.places.flags()]
-        status, output = await self._run([*what, "--refresh"] if refresh else what)
+        status, output = await self._run(what if cached else [*what, "--no-cache", "--reinstall"])
         if status:
             reason, message = _diagnose(output, "build")
             raise InstallFailed(f"the packages could not be fetched: {message}", reason=reason)

@@ -8,8 +8,9 @@ lives, and the new one serves from the next start.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import EntryPoint
@@ -21,6 +22,7 @@ from ..loader import PackageSource
 from ..manifest import GROUP
 from .overlay import Damaged, Overlays
 from .packages import Installed, scan
+from .threads import off_loop
 
 if TYPE_CHECKING:
     from ..host import Host
@@ -39,24 +41,25 @@ class Taken:
 async def take_over(host: Host, overlays: Overlays, before: int, number: int) -> Taken:
     """Serve from overlay `number`, which has just been switched to from `before` (0: none)."""
     serving = overlays.serving_from()
+    if serving == number:
+        return Taken()
     if serving != before:
         return Taken(reason="this process was started without the installed extensions, or before they were changed")
     try:
-        old = scan(overlays[serving].site) if serving else {}
-        new = scan(overlays[number].site) if number else {}
+        old, new, reason = await off_loop(_compare, overlays, serving, number)
     except Damaged as damage:
         return Taken(reason=f"what this process runs is damaged: {damage}")
-    changed = {name for name in {*old, *new} if _record(old.get(name)) != _record(new.get(name))}
-    extensions = {name for name in changed if any(p.entries for p in (old.get(name), new.get(name)) if p)}
-    if reason := _in_the_way(old, new, changed, extensions):
+    if reason:
         return Taken(reason=reason)
-    off = await _remove(host, [old[name] for name in extensions if name in old])
-    _forget([old[name] for name in extensions if name in old])
+    off = await _remove(host, old)
+    for module, _, path in _loaded(overlays):
+        if any(path in package.paths for package in old):
+            del sys.modules[module]  # so that the next import is of what is installed then
     overlays.serve(number)
     importlib.invalidate_caches()
     taken = Taken()
-    for name in sorted(extensions & set(new)):
-        for id, entry in new[name].entries:
+    for package in new:
+        for id, entry in package.entries:
             if id not in off:
                 host.remember_disabled(id, False)  # of one of that name that was here once
             extension = await host.lifecycle.add(PackageSource.of(EntryPoint(id, entry, GROUP)))
@@ -66,15 +69,26 @@ async def take_over(host: Host, overlays: Overlays, before: int, number: int) ->
     return taken
 
 
-def _in_the_way(
-    old: Mapping[str, Installed], new: Mapping[str, Installed], changed: Iterable[str], extensions: Iterable[str]
-) -> str:
-    for name in sorted(changed):
-        if name in old and name in new and name not in extensions and _loaded(old[name]):
-            return f"{name} {old[name].version} is in use, and {new[name].version} is installed now"
-        if name in extensions and name in new and name in old and any(_native(m) for m in _loaded(old[name]).values()):
-            return f"{name} has native code, which a process can load only once"
-    return ""
+def _compare(overlays: Overlays, serving: int, number: int) -> tuple[list[Installed], list[Installed], str]:
+    """The packages with extensions that go, those that come, and what is in the way."""
+    old = scan(overlays[serving].site) if serving else {}
+    new = scan(overlays[number].site) if number else {}
+    changed = sorted(name for name in {*old, *new} if _record(old.get(name)) != _record(new.get(name)))
+    going = [old[name] for name in changed if name in old and old[name].entries]
+    coming = [new[name] for name in changed if name in new and new[name].entries]
+    # What was imported may come from an overlay before the old one, as far as it was the same there.
+    origins = {number: scan(overlays[number].site) for _, number, _ in _loaded(overlays)}
+    for package in new.values():
+        for _, number, path in _loaded(overlays):
+            was = origins[number].get(package.name)
+            if path not in package.paths or _record(was) == package.record:
+                continue
+            if package not in coming:
+                version = was.version if was else "another version"
+                return going, coming, f"{package.name} {version} is in use, and {package.version} is installed now"
+            if path.name.endswith(tuple(EXTENSION_SUFFIXES)):
+                return going, coming, f"{package.name} has native code, which a process can load only once"
+    return going, coming, ""
 
 
 async def _remove(host: Host, packages: Iterable[Installed]) -> set[str]:
@@ -90,25 +104,15 @@ async def _remove(host: Host, packages: Iterable[Installed]) -> set[str]:
     return off
 
 
-def _forget(packages: Iterable[Installed]) -> None:
-    """Drop what was imported from packages, so that their next import is of what is installed then."""
-    for package in packages:
-        for module in _loaded(package):
-            del sys.modules[module]
-
-
-def _loaded(package: Installed) -> dict[str, str]:
-    """The modules that this process has imported from a package, each with its file."""
-    mine = {str(package.site / path) for path, _ in package.files() if path.suffix in (".py", *_NATIVE)}
-    files = {name: getattr(module, "__file__", None) or "" for name, module in list(sys.modules.items())}
-    return {name: file for name, file in files.items() if file in mine}
-
-
-_NATIVE = tuple({Path(f"x{suffix}").suffix for suffix in EXTENSION_SUFFIXES})
-
-
-def _native(file: str) -> bool:
-    return file.endswith(tuple(EXTENSION_SUFFIXES))
+def _loaded(overlays: Overlays) -> list[tuple[str, int, Path]]:
+    """The modules that this process has imported from any overlay: name, the overlay's number, the file in its site."""
+    root, found = str(overlays.root) + os.sep, []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if file.startswith(root):
+            number, _, *inner = Path(file).relative_to(root).parts
+            found.append((name, int(number), Path(*inner)))
+    return found
 
 
 def _origin(package: Installed, id: str) -> str:

@@ -308,7 +308,41 @@ async def test_a_dependency_in_use_that_changes_waits_for_a_restart(house: House
     with pytest.raises(RpcError):
         await house.call("two.version")
     undone = await house.call("extensions.undo")  # what was never taken over is no trouble to go back from
-    assert undone["overlay"] == 1
+    assert (undone["overlay"], undone.get("restartRequired")) == (1, None)
+    assert await house.call("one.version") == "1.0"
+
+
+async def test_what_was_imported_before_an_installation_in_between_is_still_in_use(
+    house: House, wheelhouse: Wheelhouse
+) -> None:
+    wheelhouse.library("lib")
+    wheelhouse.extension("one", needs=["acme-lib"], uses="import acme_lib; return acme_lib.VERSION")
+    wheelhouse.extension("two")
+    await house.install("acme-one")
+    assert await house.call("one.version") == "1.0"
+    assert "restartRequired" not in await house.install("acme-two")
+    assert "restartRequired" not in await house.call("extensions.uninstall", {"id": "one"})
+    wheelhouse.library("lib", "2.0")
+    wheelhouse.extension("three", needs=["acme-lib>=2"])
+    assert (await house.install("acme-three"))["reason"].startswith("acme-lib 1.0 is in use")
+
+
+async def test_an_extension_is_tried_again_when_its_dependency_changes(house: House, wheelhouse: Wheelhouse) -> None:
+    wheelhouse.library("lib")
+    code = "import acme_lib\nassert acme_lib.VERSION == '1.0', 'of another time'\nclass Extension: pass\n"
+    wheelhouse.extension("old", needs=["acme-lib"], code=code)
+    await house.install("acme-old")
+    wheelhouse.library("lib", "2.0")
+    wheelhouse.extension("new", needs=["acme-lib>=2"])
+    assert "old was tried" in (await house.refused("acme-new", "smoke")).message
+
+
+async def test_a_published_version_takes_the_place_of_a_file_s(house: House, wheelhouse: Wheelhouse) -> None:
+    mine = wheelhouse.extension("one", uses="return 'mine'")
+    await house.install(mine.rename(wheelhouse.folder / mine.name))
+    assert await house.call("one.version") == "mine"
+    wheelhouse.extension("one")
+    await house.install("acme-one==1.0")
     assert await house.call("one.version") == "1.0"
 
 
