@@ -1,9 +1,10 @@
-"""Write docs/reference from the code: every hook, method and error.
+"""Write docs/reference from the code: every hook, method, event and error.
 
     python tools/reference.py            # write
     python tools/reference.py --check    # fail when what is there is stale
 
-Hooks come from `jan_core.hookspecs`; methods and errors from the method table with the first-party extensions active.
+Hooks come from `jan_core.hookspecs`; methods, events and errors from the method table with the first-party extensions
+active.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
+from jan_core.events import core_events
 from jan_core.hookimpls import PLAIN_ONLY
 from jan_core.hookspecs import hookspecs
 from jan_core.host import Host
@@ -89,6 +91,17 @@ def errors(table: dict[str, Method]) -> str:
     return NOTE + "# Errors\n\n" + intro + "\n".join(rows) + "\n"
 
 
+def events(table: dict[str, Method]) -> str:
+    """docs/reference/events.md."""
+    found = {name: ("core", kind) for name, kind in core_events().items()}
+    found |= {name: (m.owner, kind) for m in table.values() for name, kind in m.events.items()}
+    parts = ["# Events\n\nNotifications whose method is the event's name and whose params are its data.\n"]
+    for name, (owner, kind) in sorted(found.items()):
+        fields = [f"* `{f.encode_name}`: {_type(f.type)}" for f in msgspec.structs.fields(kind)]
+        parts.append(f"## `{name}`\n\n{inspect.getdoc(kind)}\n\n" + "\n".join(fields) + f"\n\nTold by: {owner}.\n")
+    return NOTE + "\n".join(parts)
+
+
 def _type(kind: Any) -> str:
     """A type as a reader wants to see it."""
     return f"`{_name(kind)}`"
@@ -119,7 +132,7 @@ async def _table() -> dict[str, Method]:
 
 def main() -> int:
     table = asyncio.run(_table())
-    pages = {"hooks.md": hooks(), "methods.md": methods(table), "errors.md": errors(table)}
+    pages = {"hooks.md": hooks(), "methods.md": methods(table), "events.md": events(table), "errors.md": errors(table)}
     stale = [n for n, text in pages.items() if not (FOLDER / n).exists() or (FOLDER / n).read_text("utf-8") != text]
     if "--check" in sys.argv[1:]:
         for name in stale:
