@@ -1,5 +1,5 @@
 """Moves bytes with a reader and a writer thread, for everything an event loop cannot wait for: files, terminals, and
-all of Windows (written from documentation, not run there; the tests run it on Linux). Implements `transports.Transport`.
+all of Windows (written from documentation, not run there; the tests run it on Linux). It is a `transports.Transport`.
 """
 
 from __future__ import annotations
