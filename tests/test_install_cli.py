@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -191,3 +193,17 @@ async def test_a_running_sidecar_takes_it_over_and_has_it_after_a_restart(
             await running.call("extensions.uninstall", {"id": "one"})
             with pytest.raises(RpcError, match="no method"):
                 await running.call("one.version")
+
+
+def test_the_page_about_installing_shows_what_happens(
+    jan: Jan, wheelhouse: Wheelhouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheelhouse.library("units")
+    wheelhouse.extension("weather", needs=["jan-core", "acme-units"], permissions=["network"])
+    monkeypatch.chdir(wheelhouse.links.rename(wheelhouse.folder / "wheels").parent)
+    page = (Path(__file__).parents[1] / "docs" / "installing.md").read_text("utf-8")
+    session = page.partition("```console\n")[2].partition("```")[0]
+    steps = re.findall(r"^\$ jan (.+)\n((?:[^$\n].*\n)*)", session, re.MULTILINE)
+    assert len(steps) == 5
+    for command, shown in steps:
+        assert jan(*shlex.split(command)).stderr == shown, command
