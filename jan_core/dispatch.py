@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -172,7 +173,8 @@ class Dispatcher:
     async def single(self, generation: Generation, name: str, **arguments: Any) -> Outcome[Any] | None:
         """Run one plugin's implementation, registered or not, retired or not; None when it has none."""
         plugin = generation.plugin
-        self._watch.learn(getattr(plugin, "__name__", None) or type(plugin).__module__, generation.extension)
+        module = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__
+        self._watch.learn(module, generation.extension)
         self._watch.start()
         for found in implementations(plugin):
             if found.hook == name:
@@ -262,7 +264,7 @@ class Dispatcher:
             failure.message += ", nor when it was cancelled; it goes on"
             self._account(impl, limit.seconds, failure, timed_out=True)
         elif task.cancelled():
-            failure = _escaped(impl, "was cancelled from within", None)
+            failure = _escaped(impl, "was cancelled from within", asyncio.CancelledError())
         else:
             return task.result()
         return Outcome(generation.extension, generation.number, limit.seconds, None, failure)
@@ -291,8 +293,8 @@ def _timed_out(hook: str, limit: Limit) -> Failure:
     return Failure("hook", "TimeoutError", f"{hook} did not end within {limit.seconds:g} s", at=time.time())
 
 
-def _escaped(impl: _Impl, what: str, error: BaseException | None) -> Failure:
-    """What would have reached beyond the call (see `border.py`)."""
-    escaped = Escaped(f"{impl.hook} of {impl.generation.extension} {what}")
+def _escaped(impl: _Impl, what: str, error: BaseException) -> Failure:
+    """What would have reached beyond the call (see `border.py`), at the line where it began."""
+    escaped = Escaped(f"{impl.hook} of {impl.generation.extension} {what}").with_traceback(error.__traceback__)
     log.warning("%s", escaped, exc_info=error)
     return Failure.of("hook", escaped)

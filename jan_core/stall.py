@@ -122,9 +122,14 @@ class StallWatch:
         self._cpu = 0.0
 
     def learn(self, module: str, extension: str) -> None:
-        """`module` and the packages around it are that extension's; who came first keeps a package that is shared."""
-        for name in _prefixes(module):
-            self._owners.setdefault(name, extension)
+        """`module` and the packages around it are that extension's; who came first keeps a package that is shared.
+
+        The host's own modules and Python's stay theirs: an object of them may stand for an extension.
+        """
+        *around, top = _prefixes(module)
+        if top != __package__ and top not in sys.stdlib_module_names:
+            for name in (*around, top):
+                self._owners.setdefault(name, extension)
 
     @contextmanager
     def attached(self) -> Iterator[None]:

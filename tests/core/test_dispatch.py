@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import gc
+import linecache
 import sys
 import threading
 import time
@@ -417,6 +418,14 @@ async def test_a_decorated_implementation_is_what_it_decorates() -> None:
             return Admission(True, job.id)
 
     assert await vote(dispatching(a=Plugin())) == {"a": Admission(True, JOB.id)}
+
+
+async def test_what_was_about_to_escape_is_recorded_with_its_line() -> None:
+    (outcome,) = (await dispatching(a=raising(SystemExit(3))).broadcast("jan_admit_download", job=JOB)).outcomes
+    assert outcome.failure is not None
+    assert outcome.failure.message == "jan_admit_download of a called sys.exit(3)"
+    assert Path(outcome.failure.file) == Path(__file__)
+    assert linecache.getline(__file__, outcome.failure.line).strip() == "raise error"
 
 
 # -- threads -----------------------------------------------------------------------------------------------------------

@@ -160,6 +160,16 @@ async def test_a_later_generation_of_a_package_is_the_same_extension(tmp_path: P
     assert place.extension == "blocks"
 
 
+async def test_an_object_of_the_hosts_or_of_pythons_own_claims_no_module_for_its_extension(
+    tmp_path: Path,
+) -> None:
+    stand_in = InlineSource("stand-in", types.SimpleNamespace(), [])
+    async with Host(tmp_path, sources=[stand_in, InlineSource("ours", StallWatch(), [])]) as host:
+        await host.activate_startup()
+        for module in ("types", "jan_core.stall", "jan_core"):
+            assert module not in host.stalls._owners
+
+
 async def test_native_code_that_keeps_the_interpreter_to_itself_is_found_when_it_lets_go(tmp_path: Path) -> None:
     with blocking(tmp_path, block="matches") as made:
         # A regular expression that backtracks holds the interpreter's lock to its end: meanwhile nobody can look.
