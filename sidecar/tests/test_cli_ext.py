@@ -268,7 +268,9 @@ class Dev:
     def edit(self, old: str, new: str) -> None:
         text = self.plugin.read_text("utf-8")
         assert old in text
-        self.plugin.write_text(text.replace(old, new), "utf-8")
+        written = self.plugin.with_suffix(".new")
+        written.write_text(text.replace(old, new), "utf-8")
+        written.replace(self.plugin)  # in one step, as editors save: half a file is a mistake like any other
 
 
 @pytest.fixture
