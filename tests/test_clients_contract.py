@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -84,6 +86,16 @@ async def test_results_items_and_events_are_what_the_document_says(sidecar: Spaw
             "settings.changed",
             "threads.changed",
         }
+
+
+def test_every_event_that_is_emitted_has_a_type() -> None:
+    root = Path(__file__).parents[1]
+    sources = [*root.glob("jan_core/**/*.py"), *root.glob("extensions/*/src/**/*.py")]
+    code = "".join(path.read_text("utf-8") for path in sources)
+    emitted = set(re.findall(r"""(?:emit|\bEvent)\(\s*"([a-z]+\.[a-zA-Z]+)",""", code))
+    declared = set(re.findall(r"^## `(.*)`$", (root / "docs/reference/events.md").read_text("utf-8"), re.MULTILINE))
+    assert len(emitted) > 8
+    assert emitted == declared
 
 
 async def test_errors_are_those_that_their_methods_declare(sidecar: Spawn) -> None:

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::ops::Deref;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -40,10 +41,29 @@ pub(crate) struct Inner {
     state: Mutex<State>,
 }
 
-/// A connection to a host. Clones share it; it may be used from many threads at once.
+/// What users of a connection hold. The reading thread holds the inner part alone, so that it does not keep the
+/// connection open by itself.
+pub(crate) struct Handle(Arc<Inner>);
+
+impl Deref for Handle {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.writer().take();
+    }
+}
+
+/// A connection to a host. Clones share it; it may be used from many threads at once. The way out ends with the last
+/// clone, and the last call or stream made with it.
 #[derive(Clone)]
 pub struct Client {
-    pub(crate) inner: Arc<Inner>,
+    inner: Arc<Handle>,
 }
 
 #[derive(Serialize)]
@@ -80,7 +100,7 @@ impl Client {
             let _ = reading.read(BufReader::with_capacity(64 << 10, reader));
             reading.lost();
         });
-        Self { inner }
+        Self { inner: Arc::new(Handle(inner)) }
     }
 
     /// Begin the session: `initialize`, then `initialized`, upon which extensions start in the background.
@@ -181,7 +201,7 @@ impl Client {
         method: &str,
         params: &impl Serialize,
         progress: Option<OnProgress>,
-    ) -> Result<(Arc<Inner>, u64, Receiver<Reply>), Error> {
+    ) -> Result<(Arc<Handle>, u64, Receiver<Reply>), Error> {
         let reports = progress.is_some();
         let (replies, receiver) = mpsc::channel();
         let id = {

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::client::{Inner, Reply};
+use crate::client::{Handle, Reply};
 use crate::error::Error;
 
 /// How far long work has come. `done` and `total` have the same unit, which the message tells.
@@ -30,7 +30,7 @@ pub struct Progress {
 /// Asks the host to stop a request, from any thread.
 #[derive(Clone)]
 pub struct Canceller {
-    inner: Arc<Inner>,
+    inner: Arc<Handle>,
     id: u64,
 }
 
@@ -49,7 +49,7 @@ pub struct Pending<R> {
 }
 
 impl<R: DeserializeOwned> Pending<R> {
-    pub(crate) fn new((inner, id, replies): (Arc<Inner>, u64, Receiver<Reply>)) -> Self {
+    pub(crate) fn new((inner, id, replies): (Arc<Handle>, u64, Receiver<Reply>)) -> Self {
         Self { canceller: Canceller { inner, id }, replies, result: PhantomData }
     }
 
@@ -85,7 +85,7 @@ pub struct Stream<I, R> {
 }
 
 impl<I: DeserializeOwned, R: DeserializeOwned> Stream<I, R> {
-    pub(crate) fn new((inner, id, replies): (Arc<Inner>, u64, Receiver<Reply>)) -> Self {
+    pub(crate) fn new((inner, id, replies): (Arc<Handle>, u64, Receiver<Reply>)) -> Self {
         Self { canceller: Canceller { inner, id }, replies, end: None, types: PhantomData }
     }
 

@@ -92,6 +92,17 @@ fn events_are_typed_and_unknown_ones_are_kept() {
 }
 
 #[test]
+fn the_way_out_ends_with_the_last_who_may_use_it() {
+    let (client, mut host) = connected();
+    let pending = client.begin::<methods::Ping>(&Empty {}).unwrap();
+    drop(client);
+    let id = host.next()["id"].clone();
+    host.say(&json!({"jsonrpc": "2.0", "id": id, "result": {}}));
+    pending.wait().unwrap();
+    assert_eq!(host.heard.read_line(&mut String::new()).unwrap(), 0);
+}
+
+#[test]
 fn many_threads_share_a_client() {
     let (client, mut host) = connected();
     let answering = thread::spawn(move || {

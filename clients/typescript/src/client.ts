@@ -96,7 +96,7 @@ export class Client {
 
   /** Send a notification: nothing comes back. */
   notify(method: string, params: unknown = {}): void {
-    this.#send({ jsonrpc: "2.0", method, params });
+    this.#send(JSON.stringify({ jsonrpc: "2.0", method, params }));
   }
 
   /** Hear an event until the returned function is called. A listener that throws is reported as an uncaught error. */
@@ -107,8 +107,9 @@ export class Client {
   /** Hear an event this client has no type for; `*`: every event. */
   onAny(event: string, listener: Listener): () => void {
     const heard = this.#listeners.get(event) ?? new Set();
-    this.#listeners.set(event, heard.add(listener));
-    return () => void heard.delete(listener);
+    const own: Listener = (data, name) => listener(data, name); // one function may listen twice, and leave once
+    this.#listeners.set(event, heard.add(own));
+    return () => void heard.delete(own);
   }
 
   /** End the way out, which ends a sidecar, and wait until the way in has ended. */
@@ -130,6 +131,8 @@ export class Client {
     const result = new Promise<unknown>((resolve, reject) => {
       if (this.#gone) return reject(this.#gone);
       if (signal?.aborted) return reject(signal.reason);
+      const asked = progress ? { ...(params as object), progressToken: id } : params;
+      const line = JSON.stringify({ jsonrpc: "2.0", id, method, params: asked }); // rejects when it is no JSON
       const abort = (): void => {
         cancel();
         reject(signal?.reason);
@@ -142,15 +145,14 @@ export class Client {
       const pending: Pending = { resolve: settled(resolve), reject: settled(reject), progress };
       if (item) pending.item = item;
       this.#pending.set(id, pending);
-      const asked = progress ? { ...(params as object), progressToken: id } : params;
-      this.#send({ jsonrpc: "2.0", id, method, params: asked });
+      this.#send(line);
     });
     return { result, cancel };
   }
 
-  #send(message: object): void {
+  #send(line: string): void {
     if (this.#gone) return;
-    this.#out.send(JSON.stringify(message)).catch((error: unknown) => this.#lost(error));
+    this.#out.send(line).catch((error: unknown) => this.#lost(error));
   }
 
   async #read(readable: StreamPair["readable"]): Promise<void> {

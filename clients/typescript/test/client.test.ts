@@ -130,6 +130,16 @@ test("a call that is aborted before it is made is not sent", async () => {
   assert.equal((await host.next()).method, "system.info");
 });
 
+test("params that are no JSON are refused, and cost nothing else", async () => {
+  const host = new Host();
+  await assert.rejects(host.client.request("x.y", { n: 1n }), TypeError);
+  const ping = host.client.call("ping");
+  const { id, method } = await host.next();
+  assert.equal(method, "ping");
+  host.say({ id, result: {} });
+  await ping;
+});
+
 test("reports go to the call that asked for them", async () => {
   const host = new Host();
   const reports: unknown[] = [];
