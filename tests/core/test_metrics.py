@@ -12,9 +12,12 @@ import pytest
 
 from jan_core import Empty, Method, hookimpl, method, methods_of
 from jan_core.host import Host
+from jan_core.loader import folder_source
 from jan_core.rpc.direct import DirectClient
 from jan_core.testing import InlineSource
 from jan_core.types import Admission, DownloadFile, DownloadJob
+
+from .project import Project
 
 JOB = DownloadJob("1", DownloadFile("f"), "/f", 0)
 
@@ -103,3 +106,26 @@ async def test_metrics_of_a_host_that_has_done_nothing_are_empty(tmp_path: Path)
     assert found["hooks"] == {}
     assert found["threads"] == {}
     assert found["stalls"] == {"threshold": 0.1, "count": 0, "longest": 0.0, "places": []}
+
+
+async def test_a_reloaded_extensions_figures_begin_anew_and_what_it_blocks_is_still_its_own(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    async with Host(tmp_path / "data", sources=[folder_source(project.folder)]) as host:
+        client = host.client()
+        for _ in range(3):
+            await client.call("sample.word")
+        assert (await metrics(client))["calls"]["sample.word"]["calls"] == 3
+        project.plugin(
+            **{"        return words.WORD": "        from time import sleep\n        return sleep(0.25) or ''"}
+        )
+        await client.call("extensions.reload", {"id": "sample"})
+        await client.call("sample.word")
+        with anyio.fail_after(5):
+            while not (after := await metrics(client))["stalls"]["places"]:  # noqa: ASYNC110 (the watch's own time)
+                await anyio.sleep(0.01)
+    figures = after["calls"]["sample.word"]
+    assert (figures["generation"], figures["calls"]) == (2, 1)
+    assert after["hooks"]["sample"]["jan_activate"]["generation"] == 2
+    (stall,) = after["stalls"]["places"]
+    assert (stall["extension"], stall["function"]) == ("sample", "Plugin.word")
+    assert Path(stall["file"]) == project.code / "plugin.py"
