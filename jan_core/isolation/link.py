@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -28,6 +29,8 @@ from ..rpc.transports import READ_SIZE, LoopTransport
 from .windows import WINDOW
 
 __all__ = ["Exchange", "Link", "LinkCaller"]
+
+log = logging.getLogger(__name__)
 
 PULSE = 1.0
 """Seconds between two looks at whether the other side still answers, while calls wait for it."""
@@ -277,6 +280,8 @@ class Link:
             self._one(_decode(data))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self.end("something in it wrote to its channel what is no message")
+        except Exception:  # of whoever is told: it must not cost the messages behind this one
+            log.exception("a message could not be handled")
 
     def _one(self, message: _Incoming) -> None:
         if message.method == "$/stream":

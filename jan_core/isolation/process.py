@@ -172,7 +172,8 @@ class Child:
 
     def _wait(self) -> None:
         if hasattr(os, "waitid"):  # not on macOS before 3.13
-            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+            with contextlib.suppress(ChildProcessError):  # somebody in this process waits for everybody's
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         else:
             self._process.wait()
         with self._lock:

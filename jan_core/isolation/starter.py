@@ -72,7 +72,7 @@ class Starter:
         try:
             child = Child(self._hello.id)
             born(child)
-        except ChildFailed as error:
+        except (ChildFailed, OSError) as error:
             raise StageError(Failure.of("process", error)) from error
         try:
             answer = msgspec.json.decode(child.begin(self._hello, IMPORT_LIMIT), type=_Answer)
@@ -80,7 +80,7 @@ class Starter:
                 raise StageError(_failure(answer.error))
             if self.description is None:
                 self.description = answer.result
-            elif answer.result != self.description:
+            elif answer.result is None or not _same(answer.result, self.description):
                 text = "its code has changed on the disk and is another extension now; reload it"
                 raise StageError(Failure("process", "Changed", text))
         except BaseException as error:
@@ -94,3 +94,8 @@ class Starter:
 def _failure(error: ErrorObject) -> Failure:
     found = (error.data or {}).get("failure")
     return msgspec.convert(found, Failure) if found else Failure("process", "Refused", error.message)
+
+
+def _same(one: Description, other: Description) -> bool:
+    """Whether the host may ask the one as it asks the other. Their defaults may differ: sets have no order."""
+    return (one.hooks, one.methods) == (other.hooks, other.methods)

@@ -330,7 +330,7 @@ class Supervisor:
             await asyncio.sleep(BACKOFF[max(crashes, 1) - 1])
             try:
                 connection = await self._restart()
-            except (StageError, Elsewhere, ExtensionCrashed) as error:
+            except Exception as error:  # whatever it is: somebody must go on watching
                 failure = Failure.of("process", error)
                 crashes = self._record(failure)
                 continue

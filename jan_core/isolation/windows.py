@@ -63,7 +63,7 @@ class Windows:
             try:
                 return await method.handler(params, inner)
             finally:
-                del self._open[asked.key]
+                self._open.pop(asked.key, None)
                 inner.end()
 
         def quick_with_call(asked: Asked, call: Call) -> Any:

@@ -6,6 +6,7 @@ import asyncio
 import linecache
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +25,8 @@ from jan_core import Empty, RpcError, hookimpl, method, methods_of
 from jan_core.events import Event
 from jan_core.extension import Extension, State
 from jan_core.host import Host
-from jan_core.isolation import link, supervisor
-from jan_core.loader import folder_source
+from jan_core.isolation import link, starter, supervisor
+from jan_core.loader import PackageSource, StageError, folder_source
 from jan_core.rpc.direct import DirectClient
 from jan_core.testing import InlineSource
 
@@ -242,6 +243,48 @@ async def test_five_crashes_are_enough_and_enabling_is_the_way_back(
     assert await client.call("rude.pid") != os.getpid()
 
 
+async def test_one_that_cannot_be_started_again_is_quarantined(
+    host: Host, client: DirectClient, rude: Extension, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "BACKOFF", (0.0,) * 4)
+    (host.data_dir / "test" / "die").touch()
+    await crashed(client, "rude.kill")
+    with anyio.fail_after(20), pytest.raises(RpcError) as caught:
+        await client.call("rude.pid")
+    assert (caught.value.type, caught.value.data["state"]) == ("extension_unavailable", "quarantined")
+    assert rude.failure is not None
+    assert rude.failure.message.endswith("its process ended with status 5")
+
+
+async def test_installed_code_that_changed_meanwhile_is_not_taken_for_the_old(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "project", (PROJECT / "src/jan_isolated/plugin.py").read_text())
+    shutil.copy(PROJECT / "src/jan_isolated/sample.py", project / "jan_isolated")
+    source = folder_source(project)
+    assert isinstance(source, PackageSource)
+    manifest, _ = source.manifest("1.0")
+    first = starter.Starter(source, manifest, 1, source.read(None))
+    first.start().close()
+    first.start().close()  # the same again
+    plugin = project / "jan_isolated" / "plugin.py"
+    plugin.write_text(plugin.read_text().replace("rude.pid", "rude.pod"))
+    first._hello.snapshot = starter.Starter(source, manifest, 1, source.read(None))._hello.snapshot
+    with pytest.raises(StageError) as caught:
+        first.start()
+    assert caught.value.failure.type == "Changed"
+
+
+async def test_an_import_without_end_is_given_up(
+    open_host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starter, "IMPORT_LIMIT", 1.0)
+    project = project_of(tmp_path / "project", "import time; time.sleep(1000)")
+    with anyio.fail_after(10):
+        async with open_host(sources=[folder_source(project)]) as host:
+            failure = host.lifecycle.extensions["test"].failure
+    assert failure is not None
+    assert (failure.stage, failure.message) == ("process", "it had not been imported after 1 s")
+
+
 async def test_the_pause_before_the_next_process_grows() -> None:
     assert list(supervisor.BACKOFF) == sorted(supervisor.BACKOFF)
     assert supervisor.BACKOFF[0] == 0
@@ -299,7 +342,7 @@ async def test_crashes_and_ends_leave_no_descriptors_and_no_threads(
     async def one() -> int:
         async with open_host(sources=[folder_source(PROJECT)]) as host:
             client = host.client()
-            for _ in range(3):
+            for _ in range(2):
                 await crashed(client, "rude.kill")
             await client.call("rude.pid")
         wait_until(lambda: not [t for t in threading.enumerate() if t.name == "child test"], 5)
@@ -413,7 +456,7 @@ HOST = """
     import asyncio, sys, tempfile
     from pathlib import Path
     from jan_core.host import Host
-    from jan_core.loader import folder_source
+    from jan_core.loader import PackageSource, StageError, folder_source
 
     async def main():
         async with Host(Path(sys.argv[1]), sources=[folder_source(Path(sys.argv[2]))]) as host:

@@ -200,6 +200,12 @@ async def test_items_that_it_does_not_read_are_not_piled_up_either(client: Direc
             await client.call("test.let")
 
 
+async def test_a_deadline_holds(client: DirectClient) -> None:
+    with anyio.fail_after(5), pytest.raises(RpcError) as caught:
+        await client.call("rude.late")
+    assert (caught.value.type, caught.value.data) == ("deadline_exceeded", {"seconds": 0.1})
+
+
 # -- hooks ------------------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +253,14 @@ async def test_settings_are_checked_in_the_host_and_current_in_the_child(client:
     assert await client.call("rude.settings") == changed
     await client.call("settings.set", {"extension": "test", "values": dict.fromkeys(changed)})
     assert await client.call("rude.settings") == DEFAULTS
+
+
+async def test_a_change_of_settings_reaches_what_runs_in_it_already(client: DirectClient) -> None:
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.call, "rude.notice", {"text": "hot"})
+            await client.call("test.until", {"text": "running"})
+            await client.call("settings.set", {"extension": "test", "values": {"note": "hot"}})
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,18 @@ class Isolated(Sample):
         tea: Tea = self.ctx.settings
         return tea
 
+    @method("rude.notice")
+    async def notice(self, params: Text) -> None:
+        """Return when the note in the settings is this one."""
+        self.running.set()
+        while self.ctx.settings.note != params.text:  # noqa: ASYNC110 (settings are read, not waited for)
+            await asyncio.sleep(0.005)
+
+    @method("rude.late", deadline=0.1)
+    async def late(self, params: Empty) -> None:
+        """Take longer than it may."""
+        await asyncio.sleep(1000)
+
     @method("rude.keep")
     def keep_state(self, params: Text) -> None:
         """Something to hand over."""
