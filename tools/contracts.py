@@ -18,7 +18,7 @@ from typing import Any
 
 import tricky
 
-from jan_core.host import Host, ServerInfo
+from jan_core.host import Host
 from jan_core.loader import installed
 from jan_core.schema import rust, typescript
 
@@ -40,8 +40,7 @@ async def document() -> dict[str, Any]:
     """What `rpc.discover` answers in a house of the first-party extensions alone."""
     sources = [source for source in installed() if source.id in FIRST_PARTY]
     with tempfile.TemporaryDirectory() as folder:
-        # The version is that of the contract's first release, not of this tree: it would make every release stale.
-        async with Host(Path(folder), sources=sources, server=ServerInfo("jan", "0")) as host:
+        async with Host(Path(folder), sources=sources) as host:
             found: dict[str, Any] = await host.client().call("rpc.discover")
             return found
 
