@@ -182,6 +182,7 @@ def test_without_earlier_code_there_is_nothing_to_go_back_to(ext: Ext) -> None:
     status, _, err = ext("rollback", "greeter")
     assert status == 1
     assert "no earlier code of greeter" in err
+    assert "jan ext undo" in err
 
 
 # -- writing one -------------------------------------------------------------------------------------------------------

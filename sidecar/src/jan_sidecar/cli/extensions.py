@@ -140,8 +140,15 @@ def reload(app: App, id: str) -> None:
 @click.argument("id")
 @pass_app
 def rollback(app: App, id: str) -> None:
-    """Go back to the code an extension had before."""
-    note(reloaded(app.call("extensions.rollback", {"id": id})))
+    """Go back to the code an extension had before it was reloaded, which only a host that reloaded it can."""
+    from jan_core import RpcError
+
+    try:
+        note(reloaded(app.call("extensions.rollback", {"id": id})))
+    except RpcError as error:
+        if error.type != "reload_failed":
+            raise
+        raise Failed(error.message, "go back to what was installed before with: jan ext undo") from None
 
 
 @ext.command()
