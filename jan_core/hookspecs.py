@@ -4,11 +4,13 @@ An extension implements a hook by a function of the same name marked `@hookimpl`
 specification names. Arguments and results are plain data (`jan_core.types`); behaviour is named by a method of the
 table.
 
-An implementation may be `async def` or `def` (`jan_methods` and `jan_settings`: `def` only). An async one runs on the
-event loop; a plain one runs in a worker thread, so it may block but must not touch the event loop. Each runs in its
-own scope: if it raises, passes its deadline or returns the wrong type, its own result is lost, the failure is
-recorded against its extension, and the others are not disturbed. An implementation that has nothing to say returns
-None.
+An implementation may be `async def` or `def` (`jan_methods` and `jan_settings`: `def` only), not a generator. An async
+one runs on the event loop; a plain one runs in one of a few worker threads of its extension's own, so it may block but
+must not touch the event loop. Each runs in its own scope: if it raises, passes its deadline or returns the wrong type,
+its own result is lost, the failure is recorded against its extension, and the others are not disturbed. The deadline
+counts from when it first waits for something, and ends it by a cancellation; swallowing that holds up whoever called,
+where implementations run in order. What blocks the event loop is named in the log and in `system.metrics`. An
+implementation that has nothing to say returns None.
 
 Three modes say how results meet:
 
