@@ -47,9 +47,10 @@ PARTS = [{parts}]
 
 
 class Stamp(msgspec.Struct):
-    """When what serves was saved."""
+    """When what serves was saved: its latest module, and its oldest."""
 
     stamp: int
+    oldest: int
 
 
 class Wanted(msgspec.Struct):
@@ -95,16 +96,21 @@ class Many:
     def stamp(self, params: Empty) -> Stamp:
         """Which code serves."""
         self._state.served += 1
-        return Stamp(max(part.STAMP for part in PARTS))
+        return stamp()
 
     @method("many.stream", item=Item)
     async def stream(self, params: Wanted, call: Call) -> Stamp:
         """Send numbered items."""
-        stamp = max(part.STAMP for part in PARTS)
+        served = stamp()
         for seq in range(params.count):
-            await call.send(Item(seq, stamp))
+            await call.send(Item(seq, served.stamp))
             await asyncio.sleep(params.pause)
-        return Stamp(stamp)
+        return served
+
+
+def stamp() -> Stamp:
+    stamps = [part.STAMP for part in PARTS]
+    return Stamp(max(stamps), min(stamps))
 '''
 
 MODULE_HEAD = '''\
@@ -173,6 +179,7 @@ class Large:
         self._package = self.folder / "src" / "jan_many"
         self._beside = folder / "being-written"
         self._package.mkdir(parents=True)
+        self._beside.mkdir()
         names = [f"part{number:02}" for number in range(MODULES)]
         imports = "from . import (\n" + "".join(f"    {name},\n" for name in names) + ")"
         self._write(self.folder / "pyproject.toml", PROJECT)
@@ -184,13 +191,15 @@ class Large:
         """Lines of code in all of it."""
         return sum(path.read_text().count("\n") for path in self._package.glob("*.py"))
 
-    def write_aside(self, stamp: int) -> None:
-        """Write the next save's file, aside; `save` puts it in place. Another module each time."""
-        self._beside.write_text(self._module(stamp % MODULES, stamp), "utf-8")
+    def write_aside(self, stamp: int, *, whole: bool = False) -> None:
+        """Write what is saved next, aside: one module, another each time, or the `whole` of them."""
+        for number in range(MODULES) if whole else [stamp % MODULES]:
+            self._write(self._beside / self._path(number).name, self._module(number, stamp))
 
-    def save(self, stamp: int) -> None:
-        """Rename the file written aside over the module it replaces."""
-        self._beside.replace(self._path(stamp % MODULES))
+    def save(self) -> None:
+        """Rename what was written aside over what it replaces, as an editor does."""
+        for path in self._beside.iterdir():
+            path.replace(self._package / path.name)
 
     def _path(self, number: int) -> Path:
         return self._package / f"part{number:02}.py"

@@ -41,9 +41,11 @@ STEPS = ("stage", "export", "activate", "commit", "total")
 
 @dataclass
 class Saves:
-    """Milliseconds from each save to its serving, and the event loop's worst gap meanwhile; `idle`: without any."""
+    """Milliseconds from each save to its serving, and the event loop's worst gap meanwhile; `idle`: without any.
+    `whole`: from saving every module at once."""
 
     served: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     idle: list[float] = field(default_factory=list)
 
@@ -62,12 +64,12 @@ class Storm:
     gap: float = 0.0
 
 
-async def save(house: House, large: Large, stamp: int) -> float:
-    """Save a module; returns the milliseconds until its code answered. Raises NotTakenError."""
-    large.write_aside(stamp)
+async def save(house: House, large: Large, stamp: int, *, whole: bool = False) -> float:
+    """Save a module, or the `whole` of them; returns the milliseconds until it answered. Raises NotTakenError."""
+    large.write_aside(stamp, whole=whole)
     began = time.perf_counter()
-    large.save(stamp)
-    while (await house.client.call("many.stamp"))["stamp"] != stamp:
+    large.save()
+    while (await house.client.call("many.stamp"))["oldest" if whole else "stamp"] != stamp:
         if time.perf_counter() - began > SERVED_WITHIN:
             raise NotTakenError(f"save {stamp} was not served within {SERVED_WITHIN:g} s")
         await asyncio.sleep(POLL)
@@ -87,6 +89,10 @@ async def save_repeatedly(house: House, large: Large, count: int) -> Saves:
         saves.served.append(await save(house, large, stamp))
         await asyncio.sleep(0.1)  # the old code's end belongs to it
         saves.gaps.append(await house.gap())
+    for stamp in range(4 + count, 4 + count + max(5, count // 4)):
+        progress("reload: every module at once")
+        await asyncio.sleep(random.uniform(0.2, 0.4))
+        saves.whole.append(await save(house, large, stamp, whole=True))
     return saves
 
 
@@ -131,7 +137,7 @@ async def storm(house: House, large: Large, stamps: range, apart: float) -> Stor
     for number, stamp in enumerate(stamps):
         progress(f"reload: {number} of {len(stamps)} under {STREAMS} streams")
         large.write_aside(stamp)
-        large.save(stamp)
+        large.save()
         began = time.perf_counter()
         await house.client.call("extensions.reload", {"id": "many"})
         result.reloads.append((time.perf_counter() - began) * 1000)
@@ -168,6 +174,7 @@ async def take(folder: Path, saves: int, reloads: int) -> Report:
         at_once = await storm(house, large, range(20_000, 20_000 + reloads // 10), 0.0)
     rows = [
         spread("save to serving", saved.served),
+        spread("the same, every module saved at once", saved.whole),
         spread("longest gap of the event loop around a save", saved.gaps),
         spread("the same without a save", saved.idle),
         *(spread(f"a reload's step: {name}", taken[name]) for name in STEPS),
