@@ -278,8 +278,11 @@ class Dev:
 def dev(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Dev]]:
     begun: list[Dev] = []
 
-    def begin(*arguments: str) -> Dev:
+    def begin(*arguments: str, isolated: bool = False) -> Dev:
         new_project("tried", tmp_path / "a project")
+        if isolated:
+            project = tmp_path / "a project" / "pyproject.toml"
+            project.write_text(project.read_text("utf-8").replace('"none"', '"process"'), "utf-8")
         begun.append(Dev(environment, tmp_path / "a project", *arguments))
         return begun[-1]
 
@@ -307,6 +310,19 @@ def test_an_edit_is_saved_and_seen(dev: Callable[..., Dev]) -> None:
     work.edit('"tried.greet"', '"tried.welcome"')
     work.line("serves", "+tried.welcome", "-tried.greet")
     work.line("error", "method_not_found")
+    work.process.send_signal(signal.SIGINT)
+    assert work.process.wait(LIMIT) == 0
+
+
+def test_an_edit_of_what_runs_in_its_own_process_is_seen_as_well(dev: Callable[..., Dev]) -> None:
+    work = dev("--call", "tried.greet", isolated=True)
+    work.line('{"text":"Hello, world!","count":1}')
+    work.edit("self.memory.greeted += 1", "self.memory.greeted += 1; 1 / 0")
+    work.line("serves", "generation 2 after")
+    work.line("error", "ZeroDivisionError", f"{work.plugin}:")
+    work.edit("1 / 0", "import os; os._exit(3)")
+    work.line("serves", "generation 3 after")
+    work.line("error", "extension_crashed")
     work.process.send_signal(signal.SIGINT)
     assert work.process.wait(LIMIT) == 0
 

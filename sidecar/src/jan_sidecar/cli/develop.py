@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
@@ -149,10 +150,19 @@ def _reason(error: RpcError) -> str:
     from jan_core.extension import Failure
 
     cause = error.__cause__
+    if told := error.data.get("failure"):
+        return f"{told['stage']}: {told['type']}: {told['message']} ({told.get('file', '')}:{told.get('line', 0)})"
     if error.type != "internal_error" or cause is None:
         return f"{error.type}: {error.message}"
     failure = Failure.of("call", cause)
     return f"{failure.type}: {failure.message} ({failure.file}:{failure.line})"
+
+
+def _last_of(trace: str) -> str:
+    """What a formatted traceback ends with, and the place it names last."""
+    *_, last = trace.strip().splitlines()
+    places = re.findall(r'File "(.+)", line (\d+)', trace)
+    return f"{last} ({':'.join(places[-1])})" if places else last
 
 
 @contextmanager
@@ -171,7 +181,9 @@ def _log_shown(id: str, package: str) -> Iterator[None]:
             if record.exc_info and record.exc_info[1]:
                 failure = Failure.of("log", record.exc_info[1], package)
                 text += f": {failure.type}: {failure.message} ({failure.file}:{failure.line})"
-            _say(record.levelname.lower(), text)
+            elif record.exc_text:  # from its own process
+                text += f": {_last_of(record.exc_text)}"
+            _say("warn" if record.levelno == logging.WARNING else record.levelname.lower(), text)
 
     handler = Shown(logging.INFO)
     logging.getLogger().addHandler(handler)
