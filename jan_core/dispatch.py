@@ -14,7 +14,6 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -60,8 +59,7 @@ class Broadcast(msgspec.Struct, Generic[T], frozen=True):
         return [o.value for o in self.outcomes if o.value is not None]
 
 
-@dataclass(slots=True, eq=False)
-class _Impl:
+class _Impl(msgspec.Struct, eq=False):
     """One implementation, with all that its calls need looked up."""
 
     hook: str
@@ -73,8 +71,7 @@ class _Impl:
     threads: Threads
 
 
-@dataclass(slots=True, eq=False)
-class _Hook:
+class _Hook(msgspec.Struct, eq=False):
     """A hook's implementations in order, as they are until the next swap."""
 
     deadline: float
@@ -282,10 +279,9 @@ class Dispatcher:
         self._on_outcome(impl.generation, failure, in_row)
 
 
-@dataclass(eq=False)
-class _Live:
+class _Live(msgspec.Struct, eq=False):
     generation: Generation
-    failures_in_row: dict[str, int] = field(default_factory=dict)
+    failures_in_row: dict[str, int] = {}
     """By hook: one that works must not hide another that does not."""
 
 

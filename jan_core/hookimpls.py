@@ -6,13 +6,12 @@ would pass over in silence is refused here, with the reason. Nothing is called h
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pluggy
+from msgspec import Struct
 
 from . import hookspecs
 from .hookspecs import PROJECT
@@ -42,8 +41,7 @@ def new_manager() -> pluggy.PluginManager:
     return manager
 
 
-@dataclass(frozen=True, slots=True)
-class Implementation:
+class Implementation(Struct, frozen=True, eq=False):
     """One function of a plugin that is marked @hookimpl."""
 
     attribute: str
@@ -142,5 +140,7 @@ def _check_kind(where: str, impl: Implementation) -> None:
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
+    import difflib  # here: nobody has made a mistake before `initialize` is answered, and this takes a millisecond
+
     close = difflib.get_close_matches(name, known, 1, 0.75)
     return f", did you mean {close[0]}?" if close else ""

@@ -21,11 +21,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 __all__ = ["THRESHOLD", "Stall", "StallWatch", "Stalls"]
 
@@ -78,8 +77,7 @@ class Stalls(Struct):
     places: list[Stall]
 
 
-@dataclass(slots=True)
-class _Sight:
+class _Sight(Struct, eq=False):
     """One callback of the loop, seen running. `turn` and `since` as read of the clock; `looks`: how often it was
     seen."""
 
@@ -92,8 +90,7 @@ class _Sight:
     reported: bool = False
 
 
-@dataclass(slots=True)
-class _Gate:
+class _Gate(Struct, eq=False):
     """What the loop leaves for the watch at each turn. `woke`: when this turn began, 0.0 while the loop waits."""
 
     woke: float

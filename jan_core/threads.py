@@ -14,7 +14,6 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from msgspec import Struct
@@ -88,8 +87,7 @@ class Threads:
             worker.calls.put(None)
 
 
-@dataclass(slots=True)
-class _Call:
+class _Call(Struct, eq=False):
     context: contextvars.Context
     function: Callable[..., Any]
     arguments: Iterable[Any]
