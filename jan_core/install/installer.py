@@ -177,14 +177,11 @@ class Installer:
 
     @asynccontextmanager
     async def _staging(self) -> AsyncIterator[Overlay]:
-        import anyio
-
         stage = await off_loop(self.overlays.stage)
         try:
             yield stage
         finally:
-            with anyio.CancelScope(shield=True):
-                await off_loop(shutil.rmtree, stage.folder, True)
+            await off_loop(shutil.rmtree, stage.folder, True)
 
     def _new_record(self, before: Record | None, requirements: list[Requirement], held: dict[str, str]) -> Record:
         serving = self._number
@@ -221,7 +218,7 @@ class Installer:
 
     async def _resolve_all(self, uv: Uv, record: Record, before: Record | None, stage: Overlay) -> dict[str, Pin]:
         if before:
-            link_wheels(record, self.overlays[before.number], stage)
+            await off_loop(link_wheels, record, self.overlays[before.number], stage)
         places = uv.places
         for one in record.requirements:
             places = Places(

@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from ..errors import ExtensionNotFound, InstallFailed, InvalidParams
 from ..extension import ExtensionInfo
 from ..methods import Call, Empty, method
+from .threads import seen_through
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from ..host import Host
     from .installer import Installer
     from .overlay import Record
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from .resolve import Places
 
 __all__ = ["InstallMethods"]
-
-T = TypeVar("T")
 
 
 class InstallQuery(Struct, rename="camel", forbid_unknown_fields=True):
@@ -161,10 +158,14 @@ class InstallMethods:
     async def undo(self, params: Empty, call: Call) -> Change:
         """Go back to the set of extensions before the last installation or removal, without the network. One step."""
         installer = self._installer(call)
-        async with installer.locked():
+
+        async def back() -> Change:
             before = installer.serving()
             after = await installer.undo()
-            return await _seen_through(self._take_over(installer, before, after))
+            return await self._take_over(installer, before, after)
+
+        async with installer.locked():
+            return await seen_through(back())
 
     @method("extensions.repair", errors=[InstallFailed])
     async def repair(self, params: RepairQuery, call: Call) -> Change:
@@ -199,7 +200,7 @@ class InstallMethods:
             await installer.commit(proposal)
             return await self._take_over(installer, before, proposal.record)
 
-        return await _seen_through(commit())
+        return await seen_through(commit())
 
     async def _take_over(self, installer: Installer, before: Record | None, after: Record | None) -> Change:
         from .takeover import take_over
@@ -215,20 +216,6 @@ class InstallMethods:
             restart_required=bool(taken.reason),
             reason=taken.reason,
         )
-
-
-async def _seen_through(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end what must not stop half-way; a cancellation that comes meanwhile is raised after it."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    return task.result()
 
 
 def _places(params: InstallQuery) -> Places:

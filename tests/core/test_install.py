@@ -450,19 +450,28 @@ async def test_two_installations_at_once_are_one_after_the_other(
 
 
 @pytest.mark.parametrize("phase", ["resolving", "fetching", "trying"])
+@pytest.mark.parametrize("how", ["scope", "task"])
 async def test_an_installation_that_is_cancelled_leaves_nothing(
-    house: House, wheelhouse: Wheelhouse, phase: str
+    house: House, wheelhouse: Wheelhouse, phase: str, how: str
 ) -> None:
     wheelhouse.extension("one", code="import time; time.sleep(60)" if phase == "trying" else "pass")
-    with anyio.fail_after(20), anyio.CancelScope() as scope:
+    params = {"source": "acme-one", "findLinks": [str(house.links)]}
+    scope, reached = anyio.CancelScope(), asyncio.Event()
 
-        def cancel(message: str, *_: object) -> None:
-            if message.startswith(phase):
-                scope.cancel()
+    def cancel(message: str, *_: object) -> None:
+        if message.startswith(phase):
+            reached.set()
+            scope.cancel() if how == "scope" else task.cancel()
 
-        await house.call("extensions.install", {"source": "acme-one", "findLinks": [str(house.links)]}, progress=cancel)
-    assert scope.cancelled_caught
-    assert house.files() == []
+    async def install() -> None:
+        with scope:
+            await house.call("extensions.install", params, progress=cancel)
+
+    with anyio.fail_after(20):
+        task = asyncio.create_task(install())
+        await asyncio.wait([task])
+    assert reached.is_set()
+    assert scope.cancelled_caught if how == "scope" else task.cancelled()
     assert [p.name for p in house.overlays.root.iterdir()] == [".lock"]
     wheelhouse.extension("two")
     await house.install("acme-two")

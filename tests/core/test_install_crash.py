@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -155,23 +156,32 @@ async def test_a_disk_that_fails_at_the_last_moment_changes_nothing(
     assert [status for status, _, _ in findings(tmp_path)] == ["ok"]
 
 
-async def test_a_cancellation_after_the_switch_finds_a_whole_installation(
-    tmp_path: Path, wheelhouse: Wheelhouse, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["scope", "task"])
+async def test_a_cancellation_at_the_switch_comes_too_late_and_finds_a_whole_installation(
+    tmp_path: Path, wheelhouse: Wheelhouse, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     wheelhouse.extension("one")
     scope = anyio.CancelScope()
-    switch = Overlays.switch
+    switch, loop = Overlays.switch, asyncio.get_running_loop()
+
+    async def cancel() -> None:
+        scope.cancel() if how == "scope" else installing.cancel()
 
     def cancelling(self: Overlays, number: int) -> None:
-        anyio.from_thread.run_sync(scope.cancel)
+        asyncio.run_coroutine_threadsafe(cancel(), loop).result(10)
         switch(self, number)
 
-    async with Host(tmp_path / "data", sources=[]) as host:
-        with monkeypatch.context() as patched, scope, anyio.fail_after(20):
-            patched.setattr(Overlays, "switch", cancelling)
+    async def install() -> None:
+        with scope:
             params = {"source": "acme-one", "findLinks": [str(wheelhouse.links)]}
             await host.client().call("extensions.install", params)
-        assert scope.cancelled_caught
+
+    async with Host(tmp_path / "data", sources=[]) as host:
+        with monkeypatch.context() as patched, anyio.fail_after(20):
+            patched.setattr(Overlays, "switch", cancelling)
+            installing = asyncio.create_task(install())
+            await asyncio.wait([installing])
+        assert installing.cancelled() == (how == "task")
         assert await host.client().call("one.version") == "1.0"
 
 
