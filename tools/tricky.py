@@ -30,6 +30,7 @@ SCHEMAS: dict[str, Any] = {
     "odd-one.Keywords": _object(
         {
             "type": _TEXT,
+            "@id": {"type": "string", "default": "me@home"},
             "ref": _TEXT,
             "self": _TEXT,
             "class": _TEXT,

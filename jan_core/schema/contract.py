@@ -13,7 +13,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-__all__ = ["REF", "Contract", "Method", "Type", "literals", "pascal", "split_null", "tag_of", "words"]
+__all__ = [
+    "REF",
+    "Contract",
+    "Method",
+    "Tagged",
+    "Type",
+    "comment_lines",
+    "literals",
+    "owned",
+    "pascal",
+    "references",
+    "split_null",
+    "tag_of",
+    "tagged",
+    "words",
+]
 
 REF = "#/components/schemas/"
 
@@ -43,6 +58,14 @@ class Method:
     result: Schema
     item: Schema | None
     errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """A tagged union: the member that tells its kinds apart, and the reference to each kind by that member's value."""
+
+    tag: str
+    kinds: dict[str, Schema]
 
 
 @dataclass
@@ -83,14 +106,14 @@ class Contract:
         sent = self._reachable([m.params for m in self.methods])
         types = {}
         for key, schema in self.components.items():
-            owner, _, name = key.partition(".") if "." in key else ("core", "", key)
-            types[key] = Type(owner, pascal(name), schema, key in received, key in sent)
+            types[key] = Type(*owned(key), schema, key in received, key in sent)
         return types
 
     @cached_property
     def owners(self) -> list[str]:
-        """Who defines types or serves methods, by name."""
-        return sorted({t.owner for t in self.types.values()} | {m.owner for m in self.methods})
+        """Who defines types, serves methods or tells of events, by name."""
+        told = {owner for owner, _ in self.events.values()}
+        return sorted({t.owner for t in self.types.values()} | {m.owner for m in self.methods} | told)
 
     def resolve(self, schema: Schema) -> Schema:
         """The schema a reference leads to."""
@@ -125,6 +148,21 @@ class Contract:
         return found
 
 
+def owned(component: str) -> tuple[str, str]:
+    """The owner of a component and its name there: `core.Thread` is `Thread` of `core`, as is one without an owner."""
+    owner, dot, name = component.partition(".")
+    return (owner, pascal(name)) if dot else ("core", pascal(component))
+
+
+def tagged(schema: Schema) -> Tagged | None:
+    """The tagged union that a schema is, if it is one."""
+    discriminator = schema.get("discriminator", {})
+    if not discriminator.get("mapping"):
+        return None
+    kinds = {value: {"$ref": target} for value, target in discriminator["mapping"].items()}
+    return Tagged(discriminator["propertyName"], kinds)
+
+
 def references(schema: Any) -> Iterator[str]:
     """The components a schema refers to, nested ones too."""
     if isinstance(schema, dict):
@@ -148,7 +186,7 @@ def split_null(schema: Schema) -> tuple[list[Schema], bool]:
     parts = (
         schema.get("anyOf") or schema.get("oneOf") or (schema["allOf"] if len(schema.get("allOf", ())) == 1 else None)
     )
-    if parts is None or "discriminator" in schema:
+    if parts is None or tagged(schema) is not None:
         return ([] if schema.get("type") == "null" else [schema]), schema.get("type") == "null"
     found: list[Schema] = []
     nullable = False
@@ -156,6 +194,12 @@ def split_null(schema: Schema) -> tuple[list[Schema], bool]:
         inner, null = split_null(part)
         found, nullable = found + inner, nullable or null
     return found, nullable
+
+
+def comment_lines(text: str) -> list[str]:
+    """The lines of a text that goes into a comment, without control characters and those that turn the direction of
+    writing: what is read must be what is there."""
+    return [re.sub(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "", line) for line in text.splitlines()]
 
 
 def literals(schema: Schema) -> list[Any] | None:

@@ -1,7 +1,7 @@
 """TypeScript declarations of a contract: one namespace of types an owner, and maps from names to types.
 
-Tagged unions are discriminated unions, members with a default are optional, integers are numbers (53 bits: the host
-sends no larger ones). A list of strings that the host sends is open, since a newer host may send another; one that it
+Tagged unions are discriminated unions, members with a default are optional, integers are numbers (exact to 53 bits). A
+list of strings that the host sends is open, since a newer host may send another; one that it
 takes is closed. Types come out as they go over the wire: there is no run-time code but the table of error codes.
 """
 
@@ -12,7 +12,7 @@ import re
 import textwrap
 from typing import Any
 
-from .contract import REF, Contract, Method, Schema, literals, pascal, split_null, tag_of
+from .contract import REF, Contract, Method, Schema, comment_lines, literals, owned, split_null, tag_of, tagged
 
 __all__ = ["typescript"]
 
@@ -73,11 +73,10 @@ def _object(schema: Schema, received: bool) -> str:
 
 def _type(schema: Schema, received: bool) -> str:
     if "$ref" in schema:
-        key = schema["$ref"].removeprefix(REF)
-        owner, _, name = key.partition(".") if "." in key else ("core", "", key)
-        return f"{_name(owner)}.{_name(pascal(name))}"
-    if "discriminator" in schema:
-        return " | ".join(_type(part, received) for part in schema.get("anyOf") or schema["oneOf"])
+        owner, name = owned(schema["$ref"].removeprefix(REF))
+        return f"{_name(owner)}.{_name(name)}"
+    if (union := tagged(schema)) is not None:
+        return " | ".join(_type(kind, received) for kind in union.kinds.values())
     parts, nullable = split_null(schema)
     if len(parts) != 1 or nullable:
         found = [_type(part, received) for part in parts] + (["null"] if nullable else [])
@@ -86,7 +85,7 @@ def _type(schema: Schema, received: bool) -> str:
 
 
 def _plain(schema: Schema, received: bool) -> str:
-    if "$ref" in schema or "discriminator" in schema:
+    if "$ref" in schema or tagged(schema) is not None:
         return _type(schema, received)
     if (values := literals(schema)) is not None:
         union = " | ".join(json.dumps(value) for value in values)
@@ -148,12 +147,12 @@ def _errors(contract: Contract) -> str:
 
 
 def _doc(text: str, schema: Schema | None = None) -> str:
-    lines = text.replace("*/", "*\\/").splitlines()
+    lines = comment_lines(text.replace("*/", "*\\/"))
     if schema:
         inner, _ = split_null(schema)
         limits = inner[0] if len(inner) == 1 else schema
         if "default" in schema and schema["default"] is not None:
-            lines.append(f"@default {json.dumps(schema['default'], ensure_ascii=False)}".replace("*/", "*\\/"))
+            lines.append(f"@default {json.dumps(schema['default'])}".replace("*/", "*\\/"))
         lines += [f"@{tag} {limits[tag]}" for tag in TAGS if tag in limits]
     if not lines:
         return ""

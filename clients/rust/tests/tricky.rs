@@ -18,7 +18,7 @@ fn both_ways<T: Serialize + DeserializeOwned>(value: &Value) -> T {
 
 #[test]
 fn names_on_the_wire_are_kept() {
-    let value = json!({"type": "t", "ref": "r", "self": "s", "camelCase": "c", "with-dash": "d", "2nd": "2", "fn": 1, "größe": 2});
+    let value = json!({"type": "t", "@id": "i", "with_dash": "_", "ref": "r", "self": "s", "camelCase": "c", "with-dash": "d", "2nd": "2", "fn": 1, "größe": 2});
     let read = both_ways::<Keywords>(&value);
     assert_eq!((read.r#type.as_str(), read.self_.as_str(), read.class), ("t", "s", None));
     let text: default::Text = both_ways(&json!("text"));

@@ -42,6 +42,8 @@ export namespace odd_one {
   /** Ends a comment: *\/ and quotes: " \ */
   export interface Keywords {
     type: string;
+    /** @default "me@home" */
+    "@id"?: string;
     ref?: string;
     self: string;
     class?: string;

@@ -3,6 +3,7 @@
 Tagged unions are enums with `#[serde(tag = …)]`, other unions `#[serde(untagged)]`. A member that may be left out is
 an `Option` that is left out when `None`; one that may be left out *or* null, with different meanings, an `Option` in
 an `Option`. What the host sends may grow: its lists of strings have a variant `Other`, its tagged unions `Unknown`.
+Members that a schema does not name are not kept.
 """
 
 from __future__ import annotations

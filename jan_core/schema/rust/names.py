@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from ..contract import Schema, words
+from ..contract import Schema, comment_lines, words
 
 __all__ = ["RESERVED_TYPES", "at", "distinct", "doc", "field_name", "listed", "literal", "placed", "type_name"]
 
@@ -22,16 +22,20 @@ RESERVED_TYPES = frozenset(
 """Names of the prelude that generated code uses by their short names."""
 
 
+_UNPLACED = "\0"
+"""Begins a path that is not placed yet. It cannot be in an identifier, a literal or a comment of ours."""
+
+
 def at(owner: str, name: str) -> str:
     """The path of a type, not yet placed: which it is depends on the module it stands in."""
-    return f"@{field_name(owner)}::{name}"
+    return f"{_UNPLACED}{field_name(owner)}::{name}"
 
 
 def placed(code: str, owner: str | None, depth: int = 1) -> str:
     """Code whose paths are those of owner's module, or of one that is nobody's and `depth` modules deep."""
     if owner is not None:
-        code = code.replace(f"@{field_name(owner)}::", "")
-    return code.replace("@", "super::" * depth)
+        code = code.replace(f"{_UNPLACED}{field_name(owner)}::", "")
+    return code.replace(_UNPLACED, "super::" * depth)
 
 
 def type_name(name: str) -> str:
@@ -72,7 +76,7 @@ def listed(values: Iterable[str]) -> str:
 
 def doc(text: str, schema: Schema | None = None) -> str:
     """A doc comment, with the default of the member that `schema` describes."""
-    lines = text.splitlines()
+    lines = comment_lines(text)
     if schema is not None and schema.get("default") not in (None, "", [], {}):
-        lines += ([""] if lines else []) + [f"Default: `{json.dumps(schema['default'], ensure_ascii=False)}`."]
+        lines += ([""] if lines else []) + [f"Default: `{json.dumps(schema['default'])}`."]
     return "".join(f"/// {line}".rstrip() + "\n" for line in lines)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..contract import REF, Contract, Schema, Type, literals, pascal, references, split_null
+from ..contract import REF, Contract, Schema, Tagged, Type, literals, pascal, references, split_null, tagged
 from .names import RESERVED_TYPES, at, distinct, doc, field_name, listed, literal, placed, type_name
 
 __all__ = ["VALUE", "Module"]
@@ -143,7 +143,8 @@ class Module:
                 seen.add(target)
                 todo += self._contract.components[target].get("properties", {}).values()
             todo += [inner for inner in split_null(part)[0] if inner is not part]
-            todo += part["anyOf"] if "discriminator" in part else []
+            union = tagged(part)
+            todo += union.kinds.values() if union else []
         return False
 
     # -- everything else --------------------------------------------------------------------------------------------
@@ -151,11 +152,11 @@ class Module:
     def _single(self, schema: Schema, name: str, received: bool, own: bool) -> str:
         if "$ref" in schema:
             return self.type(schema, name, received)
-        if "discriminator" in schema:
+        if (union := tagged(schema)) is not None:
             same = json.dumps(schema)
             if same not in self._unfinished:
                 self._unfinished[same] = at(self.owner, free := self._free(name, own))
-                self._tagged(schema, free, received)
+                self._tagged(union, schema.get("description", ""), free, received)
                 return self._unfinished.pop(same)
             return self._unfinished[same]
         values, kind = literals(schema), schema.get("type")
@@ -200,13 +201,13 @@ class Module:
         self._items[name] = f"{comment}{derive}\n{mark}pub enum {name} {{\n{''.join(lines)}}}\n"
         return at(self.owner, name)
 
-    def _tagged(self, schema: Schema, name: str, received: bool) -> None:
+    def _tagged(self, union: Tagged, about: str, name: str, received: bool) -> None:
         self._items[name] = ""
-        tag, mapping = schema["discriminator"]["propertyName"], schema["discriminator"]["mapping"]
         lines, mark = [], ""
-        for (value, target), variant in zip(mapping.items(), distinct(map(pascal, mapping), {"Unknown"}), strict=True):
-            found = self._contract.resolve({"$ref": target})
-            members = self._members(f"{name}{variant}", found, received, skip=tag)
+        variants = distinct(map(pascal, union.kinds), {"Unknown"})
+        for (value, kind), variant in zip(union.kinds.items(), variants, strict=True):
+            found = self._contract.resolve(kind)
+            members = self._members(f"{name}{variant}", found, received, skip=union.tag)
             body = "".join(textwrap.indent(m.write(), "        ") for m in members)
             comment = textwrap.indent(doc(found.get("description", "")), "    ")
             shape = f" {{\n{body}    }}" if body else " {}"
@@ -214,8 +215,8 @@ class Module:
         if received:
             mark = "#[non_exhaustive]\n"
             lines.append("    /// One that a newer host sends.\n    #[serde(other, skip_serializing)]\n    Unknown,\n")
-        comment = doc(schema.get("description", "") or f"One of {listed(mapping)}, told by `{tag}`.")
-        head = f"{comment}{DERIVE}\n#[serde(tag = {literal(tag)})]\n{mark}"
+        comment = doc(about or f"One of {listed(union.kinds)}, told by `{union.tag}`.")
+        head = f"{comment}{DERIVE}\n#[serde(tag = {literal(union.tag)})]\n{mark}"
         self._items[name] = f"{head}pub enum {name} {{\n{''.join(lines)}}}\n"
 
     def _untagged(self, schema: Schema, parts: list[Schema], name: str, received: bool) -> str:
@@ -239,9 +240,10 @@ class Module:
     def _variants(self) -> set[str]:
         """Components that are variants of a tagged union."""
         return {
-            target.removeprefix(REF)
+            kind["$ref"].removeprefix(REF)
             for schema in _objects(self._contract.document)
-            for target in schema.get("discriminator", {}).get("mapping", {}).values()
+            if (union := tagged(schema)) is not None
+            for kind in union.kinds.values()
         }
 
     @cached_property
@@ -253,7 +255,7 @@ class Module:
                 return [without_unions(part) for part in schema]
             if not isinstance(schema, dict):
                 return schema
-            hidden = ("anyOf", "oneOf") if "discriminator" in schema else ()
+            hidden = ("anyOf", "oneOf") if tagged(schema) is not None else ()
             return {key: without_unions(value) for key, value in schema.items() if key not in hidden}
 
         return set(references(without_unions(self._contract.document)))

@@ -169,6 +169,9 @@ pub mod odd_one {
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Keywords {
         pub r#type: String,
+        /// Default: `"me@home"`.
+        #[serde(rename = "@id", default, skip_serializing_if = "Option::is_none")]
+        pub id: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub r#ref: Option<String>,
         #[serde(rename = "self")]
@@ -195,6 +198,7 @@ pub mod odd_one {
         pub fn new(r#type: String, self_: String) -> Self {
             Self {
                 r#type,
+                id: None,
                 r#ref: None,
                 self_,
                 class: None,
