@@ -109,7 +109,7 @@ async def _problems(source: Source, uncalled: Collection[str]) -> AsyncIterator[
 
 @asynccontextmanager
 async def _alone(source: Source, folder: Path) -> AsyncIterator[tuple[Host, Extension, list[str]]]:
-    """A host with nothing else in it; what goes wrong when it ends is in the list afterwards."""
+    """A host with nothing else in it; what went wrong around the calls and at its end is in the list afterwards."""
     from ..generations import RETIRE_LIMIT
     from ..host import Host
 
@@ -126,6 +126,12 @@ async def _alone(source: Source, folder: Path) -> AsyncIterator[tuple[Host, Exte
         if extension.failure is not None and extension.failure is not failure:
             problems.append(_sentence("its end", extension.failure))
         problems += [f"an error was logged while it ended: {text}" for text in logged]
+        problems += [
+            f"{stall.function} blocked the event loop for {stall.longest:.2f} s ({stall.file}:{stall.line}): "
+            "make it async, or let a worker thread do it"
+            for stall in host.stalls.figures().places
+            if stall.extension == source.id
+        ]
 
 
 async def _life(host: Host, extension: Extension, uncalled: Collection[str]) -> AsyncIterator[str]:
@@ -147,17 +153,13 @@ async def _life(host: Host, extension: Extension, uncalled: Collection[str]) -> 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(SETTLE_LIMIT):
             await host.lifecycle.generations.settled()
-    for stall in host.stalls.figures().places:
-        if stall.extension == extension.id:
-            yield (
-                f"{stall.function} blocked the event loop for {stall.longest:.2f} s ({stall.file}:{stall.line}): "
-                "make it async, or let a worker thread do it"
-            )
 
 
 async def _serving(host: Host, generation: Generation, uncalled: Collection[str]) -> AsyncIterator[str]:
     for problem in (*_settings(generation), *_hand_over(generation)):
         yield problem
+    for name in set(uncalled) - {method.name for method in generation.methods}:
+        yield f"it has no method {name} that could be left uncalled"
     for method in generation.methods:
         described = list(_described(method))
         for problem in described:
@@ -250,6 +252,8 @@ async def _answered(host: Host, method: Method, params: dict[str, Any]) -> str:
     if not done:
         call.cancel()
         done, _ = await asyncio.wait([call], timeout=CANCEL_LIMIT)
+        if done and not call.cancelled():
+            call.exception()  # looked at, so that it is not logged as lost
         return "" if done else f"{method.name} does not end when its caller cancels it"
     error = call.exception()
     if error is None:
@@ -259,7 +263,8 @@ async def _answered(host: Host, method: Method, params: dict[str, Any]) -> str:
     if not isinstance(error, RpcError) or error.type == "internal_error":
         from ..extension import Failure
 
-        cause = Failure.of("call", error.__cause__ or error)
+        package = host.lifecycle.extensions[method.owner].source.origin
+        cause = Failure.of("call", error.__cause__ or error, package)
         where = f" ({cause.file}:{cause.line})" if cause.file else ""
         return (
             f"{method.name} breaks on {shown}: {cause.type}: {cause.message}{where}; "
@@ -278,9 +283,7 @@ async def _reloaded(host: Host, extension: Extension) -> str:
     try:
         await host.client("conformance").call("extensions.reload", {"id": extension.id, "force": True})
     except RpcError as error:
-        failure = error.data.get("failure") or {}
-        where = f" ({failure['file']}:{failure['line']})" if failure.get("file") else ""
-        return f"it cannot be reloaded: {error.message}{where}"
+        return f"it cannot be reloaded: {error.message}"
     after = {m.name for m in extension.current.methods} if extension.current else set()
     if before != after:
         return f"reloading changed its methods from {sorted(before)} to {sorted(after)} though its code is the same"

@@ -360,6 +360,8 @@ async def test_endless_streams_are_cancelled_and_uncalled_methods_are_not_called
 ) -> None:
     monkeypatch.setattr("jan_core.testing.conformance.ANSWER_LIMIT", 0.05)
     await assert_extension_conforms(Streams, uncalled=["test.reach"])
+    with pytest.raises(AssertionError, match=r"it has no method test.wrong that could be left uncalled"):
+        await assert_extension_conforms(Fine, uncalled=["test.wrong"])
 
 
 # -- projects ----------------------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ class Bench:
         except RpcError as error:
             going_on = f"; generation {extension.current.number} goes on" if extension.current else ""
             self._failed = True
-            _say("failed", f"{_reason(error)}{going_on}")
+            _say("failed", f"{_reason(error, self._package)}{going_on}")
             return
         methods = {m.name for m in extension.current.methods} if extension.current else set()
         if not answer["changed"] and not self._failed:
@@ -137,7 +137,7 @@ class Bench:
                     print_json(item)
                 print_json(await stream.result())
         except RpcError as error:
-            _say("error", _reason(error))
+            _say("error", _reason(error, self._package))
 
 
 def _say(what: str, text: str) -> None:
@@ -145,7 +145,7 @@ def _say(what: str, text: str) -> None:
     click.echo(f"{time.strftime('%H:%M:%S')}  {what:<6}  {' '.join(clean(text).split())}")
 
 
-def _reason(error: RpcError) -> str:
+def _reason(error: RpcError, package: str) -> str:
     """Why a call failed, with the place where it is known: here one person is both caller and author."""
     from jan_core.extension import Failure
 
@@ -154,7 +154,7 @@ def _reason(error: RpcError) -> str:
         return f"{told['stage']}: {told['type']}: {told['message']} ({told.get('file', '')}:{told.get('line', 0)})"
     if error.type != "internal_error" or cause is None:
         return f"{error.type}: {error.message}"
-    failure = Failure.of("call", cause)
+    failure = Failure.of("call", cause, package)
     return f"{failure.type}: {failure.message} ({failure.file}:{failure.line})"
 
 
