@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tomllib
@@ -170,8 +169,15 @@ def test_a_failure_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_command_line_s_wheel_carries_the_whole_template(tmp_path: Path) -> None:
+    sidecar = Path(__file__).parents[1] / "sidecar"
+    expected = new_project("brand-new", tmp_path / "p")
+    with zipfile.ZipFile(tmp_path / python(sidecar, "-c", BUILD, str(tmp_path)).stdout.split()[-1]) as wheel:
+        inside = {name.partition("/scaffold/template/")[2] for name in wheel.namelist()} - {""}
+    assert inside == {path.as_posix() for path in expected}
+
+
 def test_the_template_itself_passes_its_tests() -> None:
     template = Path(sys.modules[new_project.__module__].__file__ or "").parent / "template"
     done = python(template, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.dumps("brand-new") in (template / "pyproject.toml").read_text("utf-8")
