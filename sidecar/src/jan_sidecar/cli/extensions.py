@@ -26,7 +26,11 @@ COLUMNS = (
 
 LAZY: dict[str, str] = {
     "dev": "develop:dev",
-    **{name: f"install:{name}" for name in ("install", "overlays", "repair", "undo", "uninstall")},
+    "install": "install:install",
+    "overlays": "install:overlays",
+    "repair": "install:repair",
+    "undo": "install:undo",
+    "uninstall": "install:uninstall",
 }
 """Commands in modules of their own, imported when they run: name -> module:attribute."""
 
