@@ -74,11 +74,12 @@ class Failure(msgspec.Struct, omit_defaults=True):
         _, file, line = next(
             (f for f in reversed(frames) if top(f[0]) == package), frames[-1] if frames else ("", "", 0)
         )
+        text = text_of(error)
         if isinstance(error, SyntaxError) and error.filename:
-            file, line = error.filename, error.lineno or 0
+            file, line, text = error.filename, error.lineno or 0, error.msg  # its text has the place in it already
         elif isinstance(error, ImportError) and error.path and hasattr(error, "lineno"):
             file, line = error.path, error.lineno
-        return cls(stage, type(error).__name__, text_of(error), file, line, time.time())
+        return cls(stage, type(error).__name__, text, file, line, time.time())
 
 
 class Lease:
