@@ -66,7 +66,10 @@ ITEMS = Figure("items/s", "stream", lambda m: m.rate, largest=True)
 ITEM_CPU = Figure("CPU, µs/item", "stream", lambda m: m.cpu_us)
 PEAK = Figure("peak, MiB", "round trip", lambda m: m.peak_kib / 1024)
 COLUMNS = (TRIP, P99, FREE, SPACED, PIPELINED, CPU, LARGE, LARGE_RATE, ITEMS, ITEM_CPU, PEAK)
-COMPARED = (TRIP, FREE, SPACED, PIPELINED, LARGE, LARGE_RATE, ITEMS, PEAK)
+COMPARED = (TRIP, FREE, SPACED, PIPELINED, CPU, LARGE, LARGE_RATE, ITEMS, ITEM_CPU, PEAK)
+
+QUIET = 0.3
+"""Cores that others may keep busy: with more, a rate tells about them."""
 
 
 class Results:
@@ -110,6 +113,8 @@ def measure(rounds: int, quick: bool) -> Report:
     rows = [[s.name, *(figure(results.best(s.name, column)) for column in COLUMNS)] for s in compared]
     tables = [Table("Requests and streams", ["", *(column.title for column in COLUMNS)], rows), compare(results)]
     notes = [f"best of {rounds} interleaved rounds; busy with other work: {', '.join(map(figure, loads))} cores"]
+    if min((load for load in loads if load is not None), default=0.0) > QUIET:
+        notes.append("**no round was quiet: rates, and what is judged by them, mean little; medians and CPU hold**")
     notes += [f"{server}, {run}: {why}" for (server, run), why in results.failures.items()]
     return Report(tables, reaches(results), notes)
 
