@@ -120,9 +120,8 @@ class Uv:
             raise InstallFailed(f"the packages could not be fetched: {message}", reason=reason)
 
     def _write(self, name: str, lines: Iterable[str]) -> str:
-        path = self.folder / name
-        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-        return str(path)
+        (self.folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        return name  # uv runs in this folder; older ones split a path at its spaces
 
     async def _run(self, what: list[str]) -> tuple[int, str]:
         env = {key: value for key, value in os.environ.items() if key not in _SCRUBBED}
@@ -160,29 +159,27 @@ def find_uv() -> str:
 
 def _diagnose(output: str, otherwise: str) -> tuple[str, str]:
     """The reason, and the sentence for a person, in what a failed `uv` printed."""
-    text = _sentence(output)
-    if any(mark in output for mark in _DISK):
+    text, whole = _sentence(output), re.sub(r"[\s│]+", " ", output)
+    if any(mark in whole for mark in _DISK):
         return "storage", "the disk is full"
-    if any(mark in output for mark in _OFFLINE):
+    if any(mark in whole for mark in _OFFLINE):
         return "network", f"offline, and not everything is here: {text}"
-    if any(mark in output for mark in _NETWORK):
+    if any(mark in whole for mark in _NETWORK):
         return "network", f"the index could not be reached: {text}"
-    if any(mark in output for mark in _UNUSABLE):
+    if any(mark in whole for mark in _UNUSABLE):
         return "build", f"there is no wheel for this machine: {text}"
-    if any(mark in output for mark in _MISSING):
+    if any(mark in whole for mark in _MISSING):
         return "not_found", text
     return otherwise, text
 
 
 def _sentence(output: str) -> str:
-    """The error with its causes on one line; the innermost causes say what it was."""
-    _, found, text = output.rpartition("\nerror: ")
-    if not found:
-        text = output.removeprefix("error: ")
-    text = text.partition("\n\nhint:")[0]
-    lines = [line.strip().removeprefix("cause: ") for line in text.splitlines() if line.strip()]
-    if lines and lines[0].startswith("No solution found") and len(lines) > 1:
-        del lines[0]
-    elif len(lines) > 1:
-        return ": ".join(lines)[:600]
-    return " ".join(lines)[:600] or "uv did not say why"
+    """The error with its causes on one line."""
+    text = output.partition("\n\nhint:")[0]
+    for mark in ("error: ", "\u00d7 "):  # older ones draw a tree
+        text = text.rpartition(mark)[2]
+    lines = [re.sub(r"^(?:cause: |Caused by: |╰─▶ |├─▶ |│ *)", "", line.strip()) for line in text.splitlines()]
+    lines = [line for line in lines if line]
+    if lines and lines[0].startswith("No solution found"):
+        return " ".join(lines[1:])[:600]
+    return ": ".join(lines)[:600] or "uv did not say why"
