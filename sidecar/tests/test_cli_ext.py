@@ -236,14 +236,12 @@ def test_safe_mode_reaches_the_host(tmp_path: Path) -> None:
 # -- edit, save, see ---------------------------------------------------------------------------------------------------
 
 
-class Dev:
-    """`jan ext dev` under way: lines out, edits in."""
+class Running:
+    """`jan ext …` under way in a process of its own."""
 
-    def __init__(self, environment: dict[str, str], folder: Path, *arguments: str) -> None:
-        self.plugin = folder / "src" / "jan_tried" / "plugin.py"
-        program = "import sys; from jan_sidecar.cli import main; main()"
+    def __init__(self, environment: dict[str, str], *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, "ext", "dev", str(folder), *arguments],
+            [sys.executable, "-c", "from jan_sidecar.cli import main; main()", "ext", *arguments],
             env={**environment, "PYTHONWARNINGS": "default"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -265,6 +263,20 @@ class Dev:
             data = os.read(self.process.stdout.fileno(), 65536) if ready else b""
             assert data, f"{parts} did not come; there was {seen}"
             self._data += data
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class Dev(Running):
+    """`jan ext dev`: lines out, edits in."""
+
+    def __init__(self, environment: dict[str, str], folder: Path, *arguments: str) -> None:
+        super().__init__(environment, "dev", str(folder), *arguments)
+        self.plugin = folder / "src" / "jan_tried" / "plugin.py"
 
     def edit(self, old: str, new: str) -> None:
         text = self.plugin.read_text("utf-8")
@@ -288,10 +300,7 @@ def dev(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., D
 
     yield begin
     for one in begun:
-        one.process.kill()
-        one.process.wait()
-        assert one.process.stdout is not None
-        one.process.stdout.close()
+        one.end()
 
 
 def test_an_edit_is_saved_and_seen(dev: Callable[..., Dev]) -> None:
@@ -325,6 +334,23 @@ def test_an_edit_of_what_runs_in_its_own_process_is_seen_as_well(dev: Callable[.
     work.line("error", "extension_crashed")
     work.process.send_signal(signal.SIGINT)
     assert work.process.wait(LIMIT) == 0
+
+
+def test_the_log_is_followed_until_interrupted(environment: dict[str, str]) -> None:
+    log = Path(environment["JAN_DATA_DIR"]) / "logs" / "jan.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("2026-01-01 00:00:00,000 1 INFO jan.assistant: earlier\n", "utf-8")
+    follow = Running(environment, "logs", "assistant", "-f", "-n", "1")
+    try:
+        follow.line("jan.assistant: earlier")
+        with log.open("a", encoding="utf-8") as file:
+            file.write("2026-01-01 00:00:01,000 1 INFO jan.download: not asked for\n")
+            file.write("2026-01-01 00:00:01,000 1 INFO jan.assistant: later\n")
+        assert follow.line("00:00:01").endswith("jan.assistant: later")
+        follow.process.send_signal(signal.SIGINT)
+        assert follow.process.wait(LIMIT) == 130
+    finally:
+        follow.end()
 
 
 def test_a_project_that_is_none_is_one_line(jan: Jan, tmp_path: Path) -> None:
