@@ -8,9 +8,11 @@ or `os._exit` costs the calls that are inside; each is answered, and the process
     process     one child process: its descriptors, its group, its end
     child       what runs in there: the extension, staged and kept by the host's own code
     house       what its context reaches into
-    link        the asking end of a conversation; windows: flow control of its streams
+    link        the asking end of a conversation; exchange: one request of it; windows: flow control of its streams
+    caller      the host's methods over a link, for the child
     relay       what the host serves to the child: the extension's own context
-    supervisor  connects to the process, and starts it again when it ended
+    connection  both conversations with one child
+    supervisor  keeps a process up: starts it again when it ended
     remote      the plugin object that stands for it in the host; typed: types made of its schemas
 
 This is no sandbox: the child may do what the user may. It is a border for accidents, not for attackers. How it came

@@ -21,7 +21,8 @@ from ..events import Event, EventBus
 from ..hooks import Hooks
 from ..hookspecs import hookspecs
 from ..settings import Settings
-from .link import Link, LinkCaller
+from .caller import LinkCaller
+from .link import Link
 from .shapes import HookCall, Line, Told
 
 if TYPE_CHECKING:

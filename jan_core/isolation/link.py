@@ -11,8 +11,7 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,14 +20,13 @@ from msgspec import Raw
 from ..context import Progress
 from ..errors import ErrorObject, Overloaded, RpcError
 from ..rpc import messages
-from ..rpc.direct import _as
 from ..rpc.framing import Splitter
 from ..rpc.outbox import Outbox
 from ..rpc.peer import MAX_IN_FLIGHT
 from ..rpc.transports import READ_SIZE, LoopTransport
-from .windows import WINDOW
+from .exchange import Exchange, Value
 
-__all__ = ["Exchange", "Link", "LinkCaller"]
+__all__ = ["Link"]
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +42,6 @@ NOTICES_A_SECOND = 2_000.0
 LONGEST_BURST = 0.1
 """Seconds' worth of notices read ahead of that rate."""
 
-SETTLE = 5.0
-"""Seconds a cancelled request may take to end."""
-
-CANCELLED = -32800
-
 
 class _Incoming(msgspec.Struct):
     id: int | None = None
@@ -63,110 +56,14 @@ class _Item(msgspec.Struct):
     delta: Any
 
 
-class _Value(msgspec.Struct):
-    kind: str
-    message: str = ""
-    done: float | None = None
-    total: float | None = None
-
-
 class _Report(msgspec.Struct):
     token: int
-    value: _Value
+    value: Value
 
 
 _decode = msgspec.json.Decoder(_Incoming).decode
 _decode_item = msgspec.json.Decoder(_Item).decode
 _decode_report = msgspec.json.Decoder(_Report).decode
-
-
-class Exchange:
-    """One request: iterate over its items, then take its answer. Made by `Link.ask`."""
-
-    def __init__(self, link: Link, id: int, *, items: bool, progress: Progress | None) -> None:
-        self._link, self.id, self._wanted, self._progress = link, id, items, progress
-        self._answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._items: asyncio.Queue[Any] = asyncio.Queue()
-        self._untold = 0
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        while not (self._answer.done() and self._items.empty()):
-            item = await self._items.get()
-            if item is not _END:
-                yield item
-                self._taken()
-
-    async def answer(self) -> Any:
-        """The result. Raises RpcError, or what the link ended with."""
-        return await asyncio.shield(self._answer)
-
-    @property
-    def over(self) -> bool:
-        return self._answer.done()
-
-    async def whole(self, settle: float = SETTLE) -> Any:
-        """The result, by a caller that may be cancelled: the other side is told, and has `settle` seconds to end.
-
-        What it ends with counts, as it does in one process: a handler may finish all the same.
-        """
-        try:
-            return await self.answer()
-        except asyncio.CancelledError:
-            return await self.cancelled(settle)
-
-    async def cancelled(self, settle: float = SETTLE) -> Any:
-        """Cancel the request; returns a result that came all the same, else raises CancelledError or RpcError."""
-        await self.leave(settle)
-        if self._answer.done():
-            error = self._answer.exception()
-            if error is None:
-                return self._answer.result()
-            if not (isinstance(error, RpcError) and error.code == CANCELLED):
-                raise error
-        raise asyncio.CancelledError
-
-    async def leave(self, settle: float = SETTLE) -> None:
-        """Want no more of it: cancel what still runs and wait until it has ended, inside a cancelled scope too."""
-        import anyio
-
-        if not self._answer.done():
-            self._link.notify("$/cancelRequest", {"id": self.id})
-            self._wanted = False
-            with anyio.move_on_after(settle, shield=True):
-                await asyncio.wait([self._answer])
-        self._link.forget(self.id)
-
-    # -- what the link hears ----------------------------------------------------------------------------------------
-
-    def item(self, delta: Any) -> None:
-        if not self._wanted:
-            self._taken()
-        elif self._items.qsize() > WINDOW:
-            self._link.end("it sent more of a stream than was asked for")
-        else:
-            self._items.put_nowait(delta)
-
-    def report(self, value: _Value) -> None:
-        if self._progress is not None and value.kind != "end":
-            self._progress(value.message, value.done, value.total)
-
-    def finish(self, result: Any, error: BaseException | None) -> None:
-        if not self._answer.done():
-            if error is None:
-                self._answer.set_result(result)
-            else:
-                self._answer.set_exception(error)
-                self._answer.exception()  # whoever asked may have gone
-        self._items.put_nowait(_END)
-
-    def _taken(self) -> None:
-        self._untold += 1
-        if self._untold >= WINDOW // 2 and not self._answer.done():
-            self._link.notify("$/taken", {"key": self.id, "count": self._untold})
-            self._untold = 0
-
-
-_END = object()
 
 
 class Link:
@@ -336,43 +233,3 @@ class Link:
         pending, self._pending = self._pending, {}
         for exchange in pending.values():
             exchange.finish(None, error())
-
-
-class LinkCaller:
-    """`context.Caller` over a link: how a child reaches the host's methods."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-
-    async def call(
-        self, method: str, params: Any = None, *, result: Any = None, progress: Progress | None = None
-    ) -> Any:
-        """Call a method. Raises RpcError."""
-        exchange = self._link.ask(method, {} if params is None else params, progress=progress)
-        return _as(await exchange.whole(), result)
-
-    @asynccontextmanager
-    async def stream(
-        self, method: str, params: Any = None, *, item: Any = None, result: Any = None, progress: Progress | None = None
-    ) -> AsyncIterator[_LinkStream]:
-        """Call a streaming method; leaving early cancels the request and waits for its end."""
-        exchange = self._link.ask(method, {} if params is None else params, items=True, progress=progress)
-        try:
-            yield _LinkStream(exchange, item, result)
-        finally:
-            await exchange.leave()
-
-
-class _LinkStream:
-    def __init__(self, exchange: Exchange, item: Any, result: Any) -> None:
-        self._exchange, self._item, self._result = exchange, item, result
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        async for item in self._exchange:
-            yield _as(item, self._item)
-
-    async def result(self) -> Any:
-        """The method's result. Items not iterated over are dropped. Raises RpcError."""
-        async for _ in self._exchange:
-            pass
-        return _as(await self._exchange.answer(), self._result)

@@ -8,37 +8,30 @@ is quarantined like one whose hooks keep failing; enabling or reloading it is th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import logging
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
 
-from ..context import Context
 from ..dispatch import FAILURES_BEFORE_QUARANTINE
-from ..errors import ExtensionCrashed, ExtensionUnavailable, RpcError
+from ..errors import ExtensionCrashed, ExtensionUnavailable
 from ..extension import Failure
 from ..hookspecs import HookSpec
 from ..loader import StageError
 from ..methods import Call
 from ..rpc import messages
-from ..rpc.peer import Peer
-from ..rpc.transports import LoopTransport
-from .link import Exchange, Link
+from .connection import Connection, crashed
 from .process import LAST_MOMENT, Child
-from .relay import Relay
-from .shapes import Activate, Failed, Line, MethodShape, State, Told, Values
+from .shapes import MethodShape, State
 from .starter import Starter
 
 if TYPE_CHECKING:
     from ..live import LiveContext
 
-__all__ = ["Connection", "Elsewhere", "Supervisor"]
+__all__ = ["Supervisor"]
 
 BACKOFF = (0.0, 0.5, 1.0, 2.0)
 """Seconds before the next process is started, by how many ended shortly before."""
@@ -49,65 +42,8 @@ CRASH_WINDOW = 300.0
 UP_LIMIT = 5.0
 """Seconds a call waits for a process that is being started again."""
 
-HOOK_SETTLE = 1.0
-"""Seconds a hook that was given up may take to end: others wait for its turn to be over."""
-
 ENDING_PATIENCE = 2
 """Looks that may find a child silent while it is being deactivated: there is nothing left to wait for."""
-
-EXIT_GRACE = 0.2
-"""Seconds to read what a process that has ended had written."""
-
-
-class Elsewhere(Exception):
-    """Something failed in the extension's own process; `failure` says what, and where."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
-class Connection:
-    """Both conversations with one child. `over` is set when it has come to its end, to why the host ended it, or to
-    an empty text when the process did."""
-
-    def __init__(self, child: Child, context: LiveContext, heard: Callable[[str, Raw], None]) -> None:
-        self.child, self._id, self._closed = child, context.id, False
-        self.settings: dict[str, Any] = {}
-        """What the child was told last."""
-        loop = asyncio.get_running_loop()
-        self.over: asyncio.Future[str] = loop.create_future()
-        self.link = Link(child.requests.fileno(), heard, self._end)
-        self._calls = LoopTransport(child.calls.fileno(), child.calls.fileno(), lambda: None)
-        self._peer = Peer(Relay(cast(Context, context)), self._calls)
-        self._peer.initialized, self._peer.client = True, context.id
-        self._calls.start(self._peer.feed)
-        self.link.feed(child.rest())
-
-        def exited() -> None:  # in another thread, and perhaps after the loop
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(loop.call_later, EXIT_GRACE, self._end, "")
-
-        child.on_exit(exited)
-
-    def _end(self, why: str) -> None:
-        if not self.over.done():
-            self.over.set_result(why)
-
-    async def close(self) -> None:
-        """End the child, and what it was asking for. Any number of times."""
-        if self._closed:
-            return
-        self._closed = True
-        self.child.end()
-        self.link.end("")
-        self.link.fail(lambda: crashed(self._id, "its process was ended"))
-        self._calls.stop_reading()
-        try:
-            await self._peer.aclose()
-        finally:
-            self._calls.close()
-            self.child.close()
 
 
 class Supervisor:
@@ -129,7 +65,7 @@ class Supervisor:
         """Activate the extension in the process that is there. Raises Elsewhere or ExtensionCrashed."""
         self._context = context
         context.on_dispose(self._dispose)
-        self._last = Connection(self._child, context, self._heard)
+        self._last = Connection(self._child, context)
         await self._activate(self._last)
         self._connected(self._last)
         context.tasks.start_soon(self._watch, self._last, name=f"process of {context.id}")
@@ -153,7 +89,7 @@ class Supervisor:
         if connection is not None and not connection.over.done():
             connection.link.patience = ENDING_PATIENCE
             try:
-                await self._answered(connection, connection.link.ask("$/deactivate", {}))
+                await connection.until("$/deactivate", {})
             finally:
                 connection.child.end()
 
@@ -173,23 +109,8 @@ class Supervisor:
             await self._last.close()
 
     async def _activate(self, connection: Connection) -> None:
-        connection.settings = self._settings()
-        activate = Activate(str(self._context.data_dir), connection.settings)
-        await self._answered(connection, connection.link.ask("$/activate", activate))
-
-    async def _answered(self, connection: Connection, exchange: Exchange) -> None:
-        """Wait for an answer while nobody watches over the connection. Raises Elsewhere or ExtensionCrashed."""
-        asking = asyncio.ensure_future(exchange.answer())
-        try:
-            await asyncio.wait([asking, connection.over], return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():
-                failure = await self._autopsy(connection)
-                raise crashed(self._context.id, failure.message)
-            asking.result()
-        except RpcError as error:
-            raise _unwrapped(error) from None
-        finally:
-            asking.cancel()
+        if not await connection.activate():
+            raise crashed(self._context.id, (await self._autopsy(connection)).message)
 
     # -- what is asked of it ----------------------------------------------------------------------------------------
 
@@ -228,65 +149,37 @@ class Supervisor:
             self._context.log.warning("it is not asked %s: an argument is not plain data: %s", spec.name, error)
             return None
         try:
-            return await self._ask(await self._current(), "$/hook", {"name": spec.name, "arguments": packed})
+            return await (await self._current()).ask("$/hook", {"name": spec.name, "arguments": packed})
         except ExtensionCrashed:
             return None
 
     async def export_state(self) -> Any:
         """What it hands over to the next generation, as plain data. Raises Elsewhere or ExtensionCrashed."""
-        answer = await self._ask(await self._current(), "$/export", {})
+        answer = await (await self._current()).ask("$/export", {})
         state = msgspec.convert(answer, State).state
         return None if state is None else msgspec.msgpack.decode(state)
 
     async def restore_state(self, state: Any) -> None:
         """Hand it what the generation before exported. Raises Elsewhere or ExtensionCrashed."""
         packed = State(msgspec.msgpack.encode(state))
-        await self._ask(await self._current(), "$/restore", packed)
-
-    async def _ask(self, connection: Connection, name: str, params: Any) -> Any:
-        try:
-            return await connection.link.ask(name, params).whole(HOOK_SETTLE)
-        except RpcError as error:
-            raise _unwrapped(error) from None
+        await (await self._current()).ask("$/restore", packed)
 
     async def _current(self) -> Connection:
-        while (connection := self._connection) is None:
+        if self._connection is None and not self._ending:
             try:
                 await asyncio.wait_for(asyncio.shield(self._up), UP_LIMIT)
             except TimeoutError:
                 raise crashed(self._context.id, "its process is being started again") from None
-        self.tell_settings()
+        connection = self._connection
+        if connection is None:
+            raise crashed(self._context.id, "its process has ended")
+        connection.tell_settings()
         return connection
 
     def tell_settings(self) -> None:
-        """Tell the child its settings, if they are others than it knows."""
-        if (connection := self._connection) is not None and (values := self._settings()) != connection.settings:
-            connection.settings = values
-            # Asked and not notified: requests are served in their order, so whatever is asked next sees it.
-            connection.link.ask("$/settings", Values(values))
-
-    def _settings(self) -> dict[str, Any]:
-        values: dict[str, Any] = msgspec.to_builtins(self._context.settings) or {}
-        return values
-
-    # -- what it says by itself -------------------------------------------------------------------------------------
-
-    def _heard(self, name: str, params: Raw) -> None:
-        if name == "$/event":
-            told = msgspec.json.decode(params, type=Told)
-            self._context.emit(told.name, told.data, key=told.key)
-        elif name == "$/log":
-            self._log(msgspec.json.decode(params, type=Line))
-        elif name == "$/failed":
-            self._context.report(msgspec.json.decode(params, type=Failed).failure, 0)
-
-    def _log(self, line: Line) -> None:
-        own = f"jan.{self._context.id}"
-        logger = logging.getLogger(line.name if line.name.startswith(own + ".") else own)
-        if logger.isEnabledFor(line.level):
-            record = logger.makeRecord(logger.name, line.level, "", 0, line.message, (), None)
-            record.created, record.exc_text = line.at, line.trace or None
-            logger.handle(record)
+        """Tell the process its settings, if they are others than it knows."""
+        if self._connection is not None:
+            self._connection.tell_settings()
 
     # -- when it ends -----------------------------------------------------------------------------------------------
 
@@ -346,7 +239,7 @@ class Supervisor:
         import anyio.to_thread
 
         child = await anyio.to_thread.run_sync(self._start, abandon_on_cancel=True)
-        connection = Connection(child, self._context, self._heard)
+        connection = Connection(child, self._context)
         try:
             await self._activate(connection)
         except BaseException:
@@ -365,18 +258,6 @@ class Supervisor:
             child.close()
             raise StageError(Failure("process", "Cancelled", "the extension is being ended"))
         return child
-
-
-def crashed(id: str, message: str) -> ExtensionCrashed:
-    """What a call is answered whose process has gone."""
-    return ExtensionCrashed(f"extension {id}: {message}", extension=id)
-
-
-def _unwrapped(error: RpcError) -> Exception:
-    """The failure that a child answered with, as it would be raised here."""
-    if error.type == "refused" and "failure" in error.data:
-        return Elsewhere(msgspec.convert(error.data["failure"], Failure))
-    return error
 
 
 def _retrieve(future: asyncio.Future[Connection]) -> None:
