@@ -192,6 +192,9 @@ async def test_the_whole_house_is_a_valid_document_without_loose_ends(tmp_path: 
         found = await host.client().call("rpc.discover")
     validate(found)
     assert references(found) == set(found["components"]["schemas"])
+    for described_method in found["methods"]:  # "The Errors MUST have unique error codes"
+        codes = [error["code"] for error in described_method["errors"]]
+        assert len(codes) == len(set(codes)), described_method["name"]
     names = {event["name"] for event in found["x-events"]}
     assert names >= {"extensions.changed", "extensions.reloadFailed", "settings.changed", "downloads.changed"}
 

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 
 from ..contract import Schema, comment_lines, words
 
-__all__ = ["RESERVED_TYPES", "at", "distinct", "doc", "field_name", "listed", "literal", "placed", "type_name"]
+__all__ = [
+    "RESERVED_TYPES",
+    "at",
+    "distinct",
+    "doc",
+    "field_name",
+    "listed",
+    "literal",
+    "module_name",
+    "placed",
+    "type_name",
+]
 
 _KEYWORDS = """
 abstract as async await become box break const continue do dyn else enum extern false final fn for gen if impl in let
@@ -28,14 +40,19 @@ _UNPLACED = "\0"
 
 def at(owner: str, name: str) -> str:
     """The path of a type, not yet placed: which it is depends on the module it stands in."""
-    return f"{_UNPLACED}{field_name(owner)}::{name}"
+    return f"{_UNPLACED}{module_name(owner)}::{name}"
 
 
 def placed(code: str, owner: str | None, depth: int = 1) -> str:
     """Code whose paths are those of owner's module, or of one that is nobody's and `depth` modules deep."""
     if owner is not None:
-        code = code.replace(f"{_UNPLACED}{field_name(owner)}::", "")
+        code = code.replace(f"{_UNPLACED}{module_name(owner)}::", "")
     return code.replace(_UNPLACED, "super::" * depth)
+
+
+def module_name(owner: str) -> str:
+    """An owner's module. Only `a-b` and `a_b` share one, which no two extensions should be called."""
+    return _usable(re.sub(r"\W", "_", owner))
 
 
 def type_name(name: str) -> str:
@@ -44,12 +61,15 @@ def type_name(name: str) -> str:
 
 
 def field_name(name: str) -> str:
-    """A member or module in snake case; keywords raw."""
+    """A member in snake case; keywords raw."""
     text = "_".join(word.lower() for word in words(name)) or "empty"
-    text = f"_{text}" if text[0].isdigit() else text
-    if text in NEVER_RAW:
-        return f"{text}_"
-    return f"r#{text}" if text in KEYWORDS else text
+    return _usable(f"_{text}" if text[0].isdigit() else text)
+
+
+def _usable(name: str) -> str:
+    if name in NEVER_RAW:
+        return f"{name}_"
+    return f"r#{name}" if name in KEYWORDS else name
 
 
 def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:

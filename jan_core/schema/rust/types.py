@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from ..contract import REF, Contract, Schema, Tagged, Type, literals, pascal, references, split_null, tagged
-from .names import RESERVED_TYPES, at, distinct, doc, field_name, listed, literal, placed, type_name
+from .names import RESERVED_TYPES, at, distinct, doc, field_name, listed, literal, module_name, placed, type_name
 
 __all__ = ["VALUE", "Module"]
 
@@ -65,7 +65,7 @@ class Module:
         body = "\n".join(self._items[name] for name in sorted(self._items)) + (PRESENT if self._doubles else "")
         body = textwrap.indent(placed(body, self.owner), "    ")
         title = "the host itself" if self.owner == "core" else f"the extension `{self.owner}`"
-        return f"/// Types of {title}.\npub mod {field_name(self.owner)} {{\n{body}}}\n"
+        return f"/// Types of {title}.\npub mod {module_name(self.owner)} {{\n{body}}}\n"
 
     def type(self, schema: Schema, name: str, received: bool, own: bool = False) -> str:
         """The Rust type of a schema, not yet placed (`names.placed`). `name`: for a type that has to be made; `own`:
