@@ -168,7 +168,7 @@ class Isolated(Sample):
     @method("rude.scribble")
     async def scribble(self, params: Empty) -> None:
         """Write where nobody asked it to."""
-        for descriptor in range(3, 64):
+        for descriptor in range(3, 4096):
             try:
                 os.write(descriptor, b"no message at all\n")
             except OSError:
@@ -178,7 +178,7 @@ class Isolated(Sample):
     @method("rude.close")
     async def close(self, params: Empty) -> None:
         """Close what is not its own."""
-        os.closerange(3, 256)
+        os.closerange(3, 4096)
         await asyncio.sleep(1000)
 
     @method("rude.flood")
