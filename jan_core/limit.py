@@ -1,7 +1,7 @@
 """How long one call of somebody's code may take, and whose cancellation it was when it ends early.
 
 Written for calls that mostly end without waiting for anything: those pay for no timer and no task. (Where awaiting a
-coroutine takes 0.1 us, asyncio.timeout takes 3 us, anyio's time-out 5 us, and its task group 75 us for five calls.) What
+coroutine takes 0.1 us, asyncio.timeout takes 3 us, anyio's time-out 5 us, and its task group 75 us for five.) What
 is bounded here is time spent waiting; code that blocks is `stall.py`'s to find.
 """
 
