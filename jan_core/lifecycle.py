@@ -111,15 +111,15 @@ class Lifecycle:
                 if prefix.startswith(theirs) or theirs.startswith(prefix):
                     raise ManifestError(f"the method prefix {prefix!r} reaches into {theirs!r} of {owner}")
 
-    async def add(self, source: Source) -> Extension:
+    async def add(self, source: Source, *, disabled: bool = False) -> Extension:
         """Take in an extension that came while the host runs, and start it if it starts with the application.
 
-        One of the same id is replaced when it is off, and otherwise keeps the id.
+        One of the same id is replaced when it is off, and otherwise keeps the id. `disabled`: it stays off.
         """
         there = self.extensions.get(source.id)
         if there is not None and there.state in OFF:
             del self.extensions[source.id]
-        extension = self._discover(source, frozenset())
+        extension = self._discover(source, frozenset({source.id} if disabled else ()))
         self.generations.announce(extension)
         if extension.manifest is not None and extension.manifest.activation == "startup":
             await self._try(extension)

@@ -62,9 +62,8 @@ async def take_over(host: Host, overlays: Overlays, before: int, number: int) ->
         for id, entry in package.entries:
             if id not in off:
                 host.remember_disabled(id, False)  # of one of that name that was here once
-            extension = await host.lifecycle.add(PackageSource.of(EntryPoint(id, entry, GROUP)))
-            if id in off:
-                await host.lifecycle.disable(extension)
+            source = PackageSource.of(EntryPoint(id, entry, GROUP))
+            extension = await host.lifecycle.add(source, disabled=id in off)
             taken.ids.append(extension.id)
     return taken
 
