@@ -12,9 +12,7 @@ OUTWARD = {
     "llamacpp": [
         "chat.complete",
         "completions.create",
-        "embeddings.create",
         "engines.install",
-        "engines.use",
         "models.load",
         "tokens.count",
     ],
