@@ -16,7 +16,7 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 __all__ = ["Inquest", "Probe"]
@@ -58,7 +58,8 @@ class Inquest:
             await asyncio.sleep(QUIET)  # a thread may have been in the middle of something
             gc.collect()
         for probe, report in probes:
-            if leaks := probe.leaks():
+            # In a thread: each step of the search holds everything up for some ten ms, and others go between them.
+            if probe.alive and (leaks := await asyncio.to_thread(probe.leaks, asyncio.all_tasks())):
                 report(leaks)
 
 
@@ -74,11 +75,11 @@ class Probe:
         """Whether anything of it is left. What is in a cycle is until garbage is collected."""
         return any(ref() is not None for ref in self._watched)
 
-    def leaks(self) -> list[str]:
-        """Who keeps the package alive, in words; empty when nothing of it is left."""
+    def leaks(self, tasks: Iterable[asyncio.Task[Any]] = ()) -> list[str]:
+        """Who keeps the package alive, in words; empty when nothing of it is left. `tasks` are those of the loop."""
         if not self.alive:
             return []
-        found = [*self._threads(), *self._tasks(), *self._logging(), *self._signals(), *self._exits()]
+        found = [*self._threads(), *self._tasks(tasks), *self._logging(), *self._signals(), *self._exits()]
         return found or [self._holder()]
 
     def _things(self) -> Iterator[Any]:
@@ -103,11 +104,7 @@ class Probe:
             if ident != threading.get_ident() and (frame := self._frame(innermost)):
                 yield f"thread {names.get(ident, ident)!r} is still running {_place(frame)}"
 
-    def _tasks(self) -> Iterator[str]:
-        try:
-            tasks = asyncio.all_tasks()
-        except RuntimeError:
-            return
+    def _tasks(self, tasks: Iterable[asyncio.Task[Any]]) -> Iterator[str]:
         for task in tasks:
             frame = getattr(task.get_coro(), "cr_frame", None)
             if frame is not None and self._owns(frame.f_globals.get("__name__")):

@@ -34,6 +34,9 @@ __all__ = [
 GROUP = "jan.extensions"
 """The entry point group; an entry's name is the extension's id, its value the class to instantiate."""
 
+CORE = "core"
+"""The owner of the host's own methods and settings."""
+
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
@@ -121,6 +124,8 @@ def read_manifest(path: Path, *, api_version: str, id: str = "") -> Project:
         raise ManifestError(f"{path}: {error}") from error
     if not _ID.fullmatch(manifest.id) or (id and manifest.id != id):
         raise ManifestError(f"{path}: id {manifest.id!r} must be the entry point's name, {id or 'in small letters'!r}")
+    if manifest.id == CORE:
+        raise ManifestError(f"{path}: {CORE!r} is the host itself, no extension's id")
     if not supported:
         raise ManifestError(
             f"{manifest.id} requires host API {manifest.requires_core}, this host has {api_version}; "

@@ -27,6 +27,12 @@ def package(folder: Path, text: str | None, where: str = "hello_pkg/jan-extensio
     return EntryPoint("hello", "hello_pkg.plugin:Hello", "jan.extensions")
 
 
+def test_the_host_s_own_name_is_refused(tmp_path: Path) -> None:
+    entry = package(tmp_path, GOOD.replace('id = "hello"', 'id = "core"'))
+    with pytest.raises(ManifestError, match="'core' is the host itself"):
+        read(EntryPoint("core", entry.value, entry.group))
+
+
 def read(entry: EntryPoint) -> tuple[Manifest, str]:
     return PackageSource.of(entry).manifest("1.0")
 
