@@ -232,7 +232,12 @@ def stage(source: Source, manifest: Manifest, number: int, snapshot: Snapshot | 
 def read(source: Source, api_version: str, previous: Snapshot | None) -> tuple[Manifest, str, Snapshot | None]:
     """What a source consists of now: manifest, version, and compiled code. Raises StageError."""
     manifest, version = _guard("manifest", source.manifest, api_version)
-    return manifest, version, _guard("compile", source.read, previous)
+    reader: Callable[[Snapshot | None], Snapshot | None] = source.read
+    if manifest.isolation == "process":
+        from .isolation import reading
+
+        reader = reading(source)
+    return manifest, version, _guard("compile", reader, previous)
 
 
 def _methods(plugin: Any, manifest: Manifest, generation: Generation) -> list[Method]:

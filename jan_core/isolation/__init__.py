@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..manifest import Manifest
     from ..package import Snapshot
 
-__all__ = ["loading"]
+__all__ = ["loading", "reading"]
 
 
 def loading(source: Source, manifest: Manifest) -> Callable[[int, Snapshot | None], tuple[Any, Snapshot | None]]:
@@ -44,8 +44,22 @@ def loading(source: Source, manifest: Manifest) -> Callable[[int, Snapshot | Non
             text = "only a package can run in a process of its own, not an object that is at hand"
             raise StageError(Failure("process", "TypeError", text))
         if snapshot is None and (number > 1 or source.live):
-            snapshot = source.read(None)
+            snapshot = reading(source)(None)
         starter = Starter(source, manifest, number, snapshot)
         return RemotePlugin(starter, starter.start()), snapshot or source.seen()
 
     return load
+
+
+def reading(source: Source) -> Callable[[Snapshot | None], Snapshot | None]:
+    """What stands in for `source.read` then: native code is no hindrance, for each process loads it anew. There is no
+    snapshot of it, and the process imports what is on the disk."""
+    from ..package import NativeCode
+
+    def read(previous: Snapshot | None) -> Snapshot | None:
+        try:
+            return source.read(previous)
+        except NativeCode:
+            return None
+
+    return read

@@ -26,6 +26,7 @@ from ..extension import Failure, Generation
 from ..hookspecs import hookspecs
 from ..loader import PackageSource, StageError, stage
 from ..methods import Empty, Method, MethodTable, method, methods_of
+from ..package import Snapshot
 from ..rpc.peer import Peer
 from ..rpc.transports import READ_SIZE, LoopTransport
 from ..timing import Timings
@@ -67,6 +68,17 @@ class _Opening(Struct):
     params: _Params
 
 
+class _OnDisk(PackageSource):
+    """A package that is imported from the disk under its ordinary name: this process has no other generation of it."""
+
+    def load(self, number: int, snapshot: Snapshot | None) -> tuple[object, Snapshot | None]:
+        sys.path.insert(0, str(self.root.parent))  # where a project's folder is not installed
+        # Quick edits of equal length would find the bytecode of the one before: its key is the time in whole seconds.
+        sys.dont_write_bytecode = self.live
+        self.live = False
+        return super().load(1, None)
+
+
 def main(*descriptors: str) -> NoReturn:
     """Serve the host over the descriptors it handed down until it has gone: the numbers of the sockets for requests
     and for calls, of the lifeline, and of the pipe for last words."""
@@ -86,9 +98,8 @@ def main(*descriptors: str) -> NoReturn:
     try:
         # Before the loop runs, as in a host's worker thread: code that is being imported may run one of its own.
         snapshot = unpack(hello.snapshot) if hello.snapshot else None
-        staged: Generation | Failure = stage(
-            PackageSource.from_recipe(hello.source), hello.manifest, hello.number, snapshot
-        )
+        kind = PackageSource if snapshot is not None else _OnDisk
+        staged: Generation | Failure = stage(kind.from_recipe(hello.source), hello.manifest, hello.number, snapshot)
     except StageError as error:
         staged = error.failure
     asyncio.run(_serve(requests, calls, opening, lines, staged))

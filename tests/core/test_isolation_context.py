@@ -9,6 +9,7 @@ import linecache
 import shutil
 import uuid
 from collections.abc import AsyncIterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -373,6 +374,22 @@ async def test_a_rollback_is_a_new_process_of_the_old_code(client: DirectClient,
     assert await client.call("test.double", {"value": 2}) == {"value": 6}
     await client.call("extensions.rollback", {"id": "test"})
     assert await client.call("test.double", {"value": 2}) == {"value": 4}
+
+
+async def test_native_code_is_reloaded_too_since_each_process_loads_it_anew(
+    client: DirectClient, project: Path
+) -> None:
+    package = project / "src" / "jan_isolated"
+    (package / f"fast{EXTENSION_SUFFIXES[0]}").touch()
+    sample = package / "sample.py"
+    for factor in (3, 4):
+        sample.write_text(sample.read_text().replace(f"params.value * {factor - 1}", f"params.value * {factor}"))
+        reloaded = await client.call("extensions.reload", {"id": "test"})
+        assert reloaded["generation"] == factor - 1
+        assert await client.call("test.double", {"value": 2}) == {"value": 2 * factor}
+        with pytest.raises(RpcError):
+            await client.call("rude.exit", {"value": 1})
+        assert await client.call("test.double", {"value": 2}) == {"value": 2 * factor}
 
 
 async def test_it_is_switched_off_and_on(client: DirectClient) -> None:
