@@ -50,6 +50,16 @@ class Splitter:
         """The messages that `data` completes, in order."""
         return self._feed(data)
 
+    def whole_lines(self, data: bytes) -> bool:
+        """Whether `data`, the next bytes, are nothing but whole lines, none of them too long: they need no cutting."""
+        return (
+            self._feed == self._feed_lines
+            and not self._size
+            and not self._skipping
+            and len(data) <= self._limit
+            and data.endswith(b"\n")
+        )
+
     def frames(self, messages: list[bytes]) -> bytes:
         """Outgoing messages, ready for the stream, in the framing that was recognised (lines until then)."""
         if self.content_length:

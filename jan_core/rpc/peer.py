@@ -14,20 +14,20 @@ import logging
 from contextlib import ExitStack
 from typing import Any
 
-import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from ..errors import InvalidRequest, JanError, NotInitialized, Overloaded, ParseError, ShuttingDown
 from ..events import Event
 from ..invoke import Service, bind
 from ..methods import Handler
-from . import messages
+from . import messages, reading
 from .backlog import Backlog
 from .batches import Batch
 from .depth import MAX_DEPTH, depth_exceeds
 from .framing import MAX_MESSAGE, Message, Splitter, TooLarge
 from .messages import Id
 from .outbox import Outbox, WireCall
+from .reading import Unreadable
 from .requests import Requests
 from .routes import Route, Routes
 from .transports import Transport
@@ -48,9 +48,6 @@ CLOSE_LIMIT = 0.7
 
 CONVERSATION = {"initialize", "shutdown"}
 """Methods that change what the conversation is; never run the fast way."""
-
-BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding fails with. msgspec reports bad UTF-8 as UnicodeDecodeError, not as its own."""
 
 
 class Peer:
@@ -78,7 +75,37 @@ class Peer:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the client. Never raises for what they contain."""
-        self._take(self._splitter.feed(data))
+        if not (self._splitter.whole_lines(data) and self._take_lines(data)):
+            self._take(self._splitter.feed(data))
+
+    def _take_lines(self, data: bytes) -> bool:
+        """Handle lines that are all decoded at once: the shortest way. False, and nothing done, if it is not theirs."""
+        requests, table, transport = self._requests, self._table, self._transport
+        waiting, run_plain = requests.waiting, requests.run_plain
+        if transport.full or self._backlog.messages or self._version != table.version:
+            return False
+        try:
+            arrived = self._routes.decode_lines(data)
+        except Exception:
+            return False
+        if len(arrived) != data.count(b"\n"):  # JSON over several lines is none here
+            return False
+        self._outbox.hold()
+        for place, incoming in enumerate(arrived):
+            route, id = incoming.route, incoming.id
+            if (
+                (waiting and (id in waiting or len(waiting) >= MAX_IN_FLIGHT))
+                or transport.full
+                or self._version != table.version
+            ):
+                self._take([*data.split(b"\n")[place:-1]])
+                break
+            if route.plain:
+                run_plain(route, incoming.params, None, id, None)
+            else:
+                self._run(route, id, incoming.params, None)
+        self._outbox.flush()
+        return True
 
     def _take(self, arrived: list[Any]) -> None:
         """Handle messages, in order; the short way, as far as that goes."""
@@ -133,57 +160,35 @@ class Peer:
             log.exception("a message could not be handled")
 
     def _look_at(self, data: bytes) -> None:
-        if depth_exceeds(data):
-            self._refuse(messages.decode_id(data), InvalidRequest(f"nested deeper than {MAX_DEPTH}"))
-        elif data.lstrip()[:1] == b"[":
-            self._batch_message(data)
-        elif data and not data.isspace():
-            self._single(data)
-
-    def _single(self, data: bytes) -> None:
-        try:
-            envelope = messages.decode_envelope(data)
-        except BAD_JSON as error:
-            return self._malformed(data, error)
-        id, method = envelope.id, envelope.method
-        known = None if id is UNSET else id
-        if envelope.jsonrpc != "2.0":
-            return self._refuse(known, InvalidRequest('jsonrpc must be "2.0"'))
-        if method is UNSET:
-            # A response is dropped: this side sends no requests, so there is nothing it could belong to.
-            if envelope.result is UNSET and envelope.error is UNSET:
-                self._refuse(known, InvalidRequest("no method"))
+        if not data or data.isspace():
             return None
-        if id is None:
-            return self._refuse(None, InvalidRequest("id must not be null"))
-        if id is UNSET:
-            return self._notified(method, envelope.params)
-        return self._requested(id, method, envelope.params)
-
-    def _malformed(self, data: bytes, error: Exception) -> None:
-        """Refuse what no message could be made of."""
         try:
-            msgspec.json.decode(data)  # a wrong type is found before what is no JSON further on
-        except BAD_JSON as broken:
-            return self._refuse(None, ParseError(f"not JSON: {broken}"))
-        return self._refuse(messages.decode_id(data), InvalidRequest(str(error)))
-
-    def _batch_message(self, data: bytes) -> None:
-        try:
-            members = msgspec.json.decode(data, type=list[Raw])
-        except BAD_JSON as error:
-            return self._malformed(data, error)
-        if not members:
-            return self._refuse(None, InvalidRequest("empty batch"))
+            members = reading.members(data)
+        except Unreadable as why:
+            return self._refuse(why.id, why.error)
+        if members is None:
+            return self._single(data)
         if len(members) > MAX_IN_FLIGHT:
             return self._refuse(None, InvalidRequest(f"more than {MAX_IN_FLIGHT} messages in a batch"))
         self._batch = batch = Batch(self._outbox.send)
         try:
             for member in members:
-                self._single(bytes(member))
+                self._single(member)
         finally:
             self._batch = None
         return batch.seal()
+
+    def _single(self, data: bytes) -> None:
+        try:
+            envelope = reading.envelope(data)
+        except Unreadable as why:
+            return self._refuse(why.id, why.error)
+        if envelope is None:
+            return None
+        assert isinstance(envelope.method, str)
+        if isinstance(envelope.id, int | str):
+            return self._requested(envelope.id, envelope.method, envelope.params)
+        return self._notified(envelope.method, envelope.params)
 
     # -- requests ---------------------------------------------------------------------------------------------------
 

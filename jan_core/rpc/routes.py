@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import functools
 import operator
+import types
+import typing
 from collections.abc import Callable, Collection, Mapping
+from enum import Enum
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -21,17 +24,22 @@ from .messages import Id
 
 __all__ = ["Incoming", "Route", "Routes"]
 
+FLAT = (str, int, float, bool, bytes, type(None), msgspec.UnsetType)
+CONTAINERS = (list, dict, set, frozenset, tuple, typing.Union, types.UnionType)
+
 
 class Route:
     """A method as a request finds it: what is asked of it for each call is at hand."""
 
-    __slots__ = ("_timings", "handler", "is_async", "loose", "method", "plain", "takes_call", "timing")
+    __slots__ = ("_timings", "handler", "is_async", "loose", "method", "plain", "takes_call", "tame", "timing")
 
     def __init__(self, method: Method, timings: Timings) -> None:
         self.method, self.handler, self.takes_call = method, method.handler, method.takes_call
         self.is_async = method.is_async
         self.loose = _loose(method)
         """Whether a `progressToken` among the params would not make decoding fail, and yet mean something."""
+        self.tame = not (self.loose or _nests(method.params, ()))
+        """Whether a request that could be decoded needs no second look: it cannot be nested too deeply either."""
         self.plain = not (self.is_async or self.takes_call)
         self.timing: Timing | None = None
         """Where what its calls took is recorded; None until the first of them asks with `timed`."""
@@ -76,11 +84,18 @@ class Routes:
         self.decode: Callable[[Any], Incoming] = _nothing
         """Decodes a request of one of these methods. Raises for everything else: msgspec.MsgspecError,
         UnicodeDecodeError, RecursionError, TypeError (what is no bytes) or LookupError (there are none)."""
+        tame = [kind for route, kind in self._kinds.items() if route.tame and route.method.name not in without]
+        self.decode_lines: Callable[[Any], list[Incoming]] = _nothing
+        """Decodes lines at once, if all are requests of methods about which the bytes need not be asked. Raises for
+        everything else."""
         if kinds:
             # `|` and not `Union[…]`, which typing keeps; and msgspec is made to forget it: methods that are gone,
             # and with them all the code of their generation, would stay.
             union: Any = functools.reduce(operator.or_, kinds)
             self.decode = msgspec.json.Decoder(union).decode
+            if tame:
+                tame_union: Any = functools.reduce(operator.or_, tame)
+                self.decode_lines = msgspec.json.Decoder(tame_union).decode_lines
             forget_unions(set(kinds).__contains__)
 
     def of(self, method: Method) -> Route:
@@ -89,7 +104,7 @@ class Routes:
         return route if route is not None and route.method is method else Route(method, self._timings)
 
 
-def _nothing(message: Any) -> Incoming:
+def _nothing(message: Any) -> Any:
     raise LookupError("there are no methods")
 
 
@@ -110,3 +125,14 @@ def _loose(method: Method) -> bool:
         return True
     members = {field.encode_name for field in msgspec.structs.fields(params)}
     return "progressToken" in members or (method.takes_call and not params.__struct_config__.forbid_unknown_fields)
+
+
+def _nests(kind: Any, inside: tuple[Any, ...]) -> bool:
+    """Whether values of a type may nest without end. What Structs do not know and skip is left out."""
+    if kind in FLAT or typing.get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, Enum)):
+        return False
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind in inside or any(_nests(f.type, (*inside, kind)) for f in msgspec.structs.fields(kind))
+    if typing.get_origin(kind) in CONTAINERS:
+        return any(_nests(argument, inside) for argument in typing.get_args(kind) if argument is not ...)
+    return True

@@ -25,12 +25,19 @@ class Anything(msgspec.Struct):
     value: Any = None
 
 
+class Tame(msgspec.Struct):
+    """Params that cannot nest."""
+
+    value: int = 0
+
+
 class Ways:
     """A method for each way a handler can take."""
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
         self.seen: list[Any] = []
+        self.table: Any = None
 
     @hookimpl
     def jan_methods(self) -> Any:
@@ -40,6 +47,16 @@ class Ways:
     def plain(self, params: Anything) -> Any:
         """The value again."""
         return params.value
+
+    @method("test.tame")
+    def tame(self, params: Tame) -> int:
+        """The value again; decoded with many others."""
+        return params.value
+
+    @method("test.leave")
+    def leave(self, params: Empty) -> None:
+        """Take these methods out of the table."""
+        self.table.replace("test", [])
 
     @method("test.at_once")
     async def at_once(self, params: Anything, call: Call) -> Any:
@@ -198,14 +215,20 @@ async def test_a_request_is_answered_alike_whichever_way_it_goes(it: Conversatio
             answer["error"] = -32603  # each has an id of its own
         return answer
 
-    await it.say(request(1, method, params))
-    with anyio.fail_after(5):
-        while not any("id" in m for m in it.transport.written):
-            it.transport.wrote.clear()
-            await it.transport.wrote.wait()
-    first = told(), plain(it.transport.written[-1])
-    it.transport.written.clear()
-    await it.say([request(1, method, params)])  # members of a batch never go the short way
+    message = json.dumps(request(1, method, params)).encode()
+    ways = []
+    # A line, which is decoded with others; after a blank one, by itself.
+    for data in (message + b"\n", b"\n" + message + b"\n"):
+        await it.say(data)
+        with anyio.fail_after(5):
+            while not any("id" in m for m in it.transport.written):
+                it.transport.wrote.clear()
+                await it.transport.wrote.wait()
+        ways.append((told(), plain(it.transport.written[-1])))
+        it.transport.written.clear()
+    first, second = ways
+    assert first == second
+    await it.say([request(1, method, params)])  # members of a batch are looked at one by one
     with anyio.fail_after(5):
         while not any(isinstance(m, list) for m in it.transport.written):
             it.transport.wrote.clear()
@@ -244,6 +267,43 @@ async def test_nesting_is_bounded_also_where_types_would_take_more(it: Conversat
     (answer,) = await it.answers(1)
     assert ("result" in answer) is (depth + 2 <= 128)
     assert "result" in answer or code(answer) == -32600
+
+
+async def test_many_lines_at_once_are_answered_as_each_by_itself(it: Conversation) -> None:
+    usual = [request(n, "test.tame", {"value": n}) for n in range(50)]
+    strange = [
+        request("a", "test.plain", {"value": 1}),
+        request("b", "test.tame", {"value": "x"}),
+        request("c", "test.no", {}),
+    ]
+    together = [*usual[:20], strange[0], *usual[20:30], strange[1], *usual[30:], strange[2]]
+    alone = []
+    for message in together:
+        await it.say(message)
+        alone += await it.answers(1)
+    await it.say(*together)
+    assert sorted(await it.answers(len(together)), key=str) == sorted(alone, key=str)
+    await it.say(*usual, {"jsonrpc": "2.0", "method": "exit"})
+    await it.answers(50)
+    assert it.peer.closed.is_set()
+
+
+async def test_json_over_several_lines_is_none_however_it_arrives(it: Conversation) -> None:
+    text = json.dumps(request(1, "test.tame", {"value": 1}), indent=0).encode() + b"\n"
+    await it.say(text)
+    count = len(await it.answers(text.count(b"\n")))
+    for byte in text:
+        await it.say(bytes([byte]))
+    assert {code(a) for a in await it.answers(count)} <= {-32700, -32600}
+
+
+async def test_a_table_that_changes_between_two_lines_holds_for_the_second(it: Conversation) -> None:
+    it.ways.table = it.host.table
+    await it.say(request(1, "test.tame", {}), request(2, "test.leave", {}), request(3, "test.tame", {}))
+    first, left, gone = await it.answers(3)
+    assert "result" in first
+    assert "result" in left
+    assert gone["error"]["code"] in (-32601, -32004)
 
 
 async def test_a_method_that_is_switched_off_is_not_served_from_memory(it: Conversation) -> None:
