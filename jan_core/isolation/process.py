@@ -49,7 +49,6 @@ class Child:
     def __init__(self, name: str) -> None:
         if os.name != "posix" or getattr(sys, "frozen", False) or not sys.executable:
             raise ChildFailed("isolation needs a POSIX system and an interpreter of its own to start")
-        self._name = name
         self._lock = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
         self._buffer = b""
@@ -78,10 +77,6 @@ class Child:
                 self._close()
                 raise ChildFailed(f"its process could not be started: {error}") from error
         threading.Thread(target=self._wait, name=f"child {name}", daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def begin(self, hello: Hello, limit: float) -> bytes:
         """Let it import its extension; returns its answer, a JSON-RPC message. Blocks, for `limit` seconds at most.

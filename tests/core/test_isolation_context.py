@@ -7,6 +7,7 @@ import decimal
 import enum
 import linecache
 import shutil
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -24,7 +25,7 @@ from jan_core.host import Host
 from jan_core.isolation.shapes import Description
 from jan_core.isolation.typed import settings_type
 from jan_core.isolation.windows import WINDOW
-from jan_core.loader import folder_source
+from jan_core.loader import PackageSource, folder_source
 from jan_core.rpc.direct import DirectClient
 from jan_core.testing import InlineSource
 from jan_core.types import ChatMessage, ChatRequest, InferenceEngine, InferenceRequest
@@ -374,6 +375,24 @@ async def test_a_rollback_is_a_new_process_of_the_old_code(client: DirectClient,
     assert await client.call("test.double", {"value": 2}) == {"value": 6}
     await client.call("extensions.rollback", {"id": "test"})
     assert await client.call("test.double", {"value": 2}) == {"value": 4}
+
+
+async def test_an_installed_one_is_imported_in_its_process_alone_and_under_its_ordinary_name(
+    open_host: Any, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(project / "src"))
+    source = PackageSource("test", "jan_isolated.plugin:Isolated", live=False)
+    async with open_host(sources=[source]) as host:
+        client = host.client()
+        assert await client.call("rude.module") == "jan_isolated.plugin"
+        assert not [name for name in sys.modules if name.startswith("jan_isolated")]
+        with pytest.raises(RpcError):
+            await client.call("rude.exit", {"value": 1})
+        assert await client.call("rude.module") == "jan_isolated.plugin"
+        sample = project / "src" / "jan_isolated" / "sample.py"
+        sample.write_text(sample.read_text().replace("params.value * 2", "params.value * 3"))
+        await client.call("extensions.reload", {"id": "test"})
+        assert await client.call("test.double", {"value": 2}) == {"value": 6}
 
 
 async def test_native_code_is_reloaded_too_since_each_process_loads_it_anew(

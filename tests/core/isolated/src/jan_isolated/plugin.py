@@ -128,6 +128,11 @@ class Isolated(Sample):
         """The process this runs in."""
         return os.getpid()
 
+    @method("rude.module")
+    def module(self, params: Empty) -> str:
+        """The name this is imported under."""
+        return type(self).__module__
+
     @method("rude.loud")
     def loud(self, params: Text) -> None:
         """Print and log."""
