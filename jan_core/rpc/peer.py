@@ -1,9 +1,9 @@
 """Answers JSON-RPC 2.0 messages: what each is, whether it may come now, and who answers it. Knows no file descriptors.
 
 The rule above all others: every request gets exactly one answer, whatever happens to it. Bytes come in through
-`feed`, go out through the transport it is given. There are two ways through: a request of a served method in an open
-conversation is decoded in one pass and run (`_message`); everything else is looked at once more, member by member
-(`_slowly`). How requests run and end stands in `requests.py`.
+`feed`, go out through the transport it is given. Requests of served methods in an open conversation are decoded in one
+pass and run, many lines at once (`_take_lines`) or one message after the other (`_take`). Everything else is looked at
+once more, member by member (`_slowly`). How requests run and end stands in `requests.py`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CLOSE_LIMIT = 0.7
 """Seconds the cancelled requests of a client that has gone may take to end."""
 
 CONVERSATION = {"initialize", "shutdown"}
-"""Methods that change what the conversation is; never run the fast way."""
+"""Methods that change what the conversation is; never run the short way."""
 
 
 class Peer:
@@ -91,59 +91,61 @@ class Peer:
         if len(arrived) != data.count(b"\n"):  # JSON over several lines is none here
             return False
         self._outbox.hold()
-        for place, incoming in enumerate(arrived):
-            route, id = incoming.route, incoming.id
-            if (
-                (waiting and (id in waiting or len(waiting) >= MAX_IN_FLIGHT))
-                or transport.full
-                or self._version != table.version
-            ):
-                self._take([*data.split(b"\n")[place:-1]])
-                break
-            if route.plain:
-                run_plain(route, incoming.params, None, id, None)
-            else:
-                self._run(route, id, incoming.params, None)
-        self._outbox.flush()
+        try:
+            for place, incoming in enumerate(arrived):
+                route, id = incoming.route, incoming.id
+                if (
+                    (waiting and (id in waiting or len(waiting) >= MAX_IN_FLIGHT))
+                    or transport.full
+                    or self._version != table.version
+                ):
+                    self._take([*data.split(b"\n")[place:-1]])
+                    break
+                if route.plain:
+                    run_plain(route, incoming.params, None, id, None)
+                else:
+                    self._run(route, id, incoming.params, None)
+        finally:
+            self._outbox.flush()
         return True
 
     def _take(self, arrived: list[Any]) -> None:
-        """Handle messages, in order; the short way, as far as that goes."""
-        requests, outbox = self._requests, self._outbox
-        table, transport, backlog, waiting = self._table, self._transport, self._backlog.messages, requests.waiting
-        outbox.hold()
-        run_plain = requests.run_plain
-        for message in arrived:
-            if (transport.full or backlog) and not self._cannot_wait(message):
-                self._backlog.add(message)
-                continue
-            if self._version != table.version:
-                self._renew()
-            try:
-                incoming = self._routes.decode(message)
-            except Exception:  # whatever it is, and if it is wrong: how
-                self._slowly(message)
-                continue
-            route, id = incoming.route, incoming.id
-            if (
-                (waiting and (id in waiting or len(waiting) >= MAX_IN_FLIGHT))
-                or (len(message) > 2 * MAX_DEPTH and depth_exceeds(message))
-                or (route.loose and b'"progressToken"' in message)
-            ):
-                self._slowly(message)
-            elif not route.plain:
-                self._run(route, id, incoming.params, None)
-            else:
-                run_plain(route, incoming.params, None, id, None)
-        outbox.flush()
+        """Handle messages, in order, each by itself."""
+        self._outbox.hold()
+        try:
+            for message in arrived:
+                if (self._transport.full or self._backlog.messages) and not self._cannot_wait(message):
+                    self._backlog.add(message)
+                else:
+                    self._take_one(message)
+        finally:
+            self._outbox.flush()
+
+    def _take_one(self, message: Any) -> None:
+        if self._version != self._table.version:
+            self._renew()
+        try:
+            incoming = self._routes.decode(message)
+        except Exception:  # whatever it is, and if it is wrong: how
+            return self._slowly(message)
+        route, id, waiting = incoming.route, incoming.id, self._requests.waiting
+        if (
+            (waiting and (id in waiting or len(waiting) >= MAX_IN_FLIGHT))
+            or (len(message) > 2 * MAX_DEPTH and depth_exceeds(message))
+            or (route.loose and b'"progressToken"' in message)
+        ):
+            return self._slowly(message)
+        return self._run(route, id, incoming.params, None)
 
     def _renew(self) -> None:
         """Follow the method table and the state of the conversation."""
         self._version = self._table.version
+        self._routes, before = self._no_routes, self._routes
         if self.initialized and not self.shutting_down and not self.closed.is_set():
-            self._routes = Routes(self._table, self._service.timings, without=CONVERSATION, before=self._routes)
-        else:
-            self._routes = self._no_routes
+            try:
+                self._routes = Routes(self._table, self._service.timings, without=CONVERSATION, before=before)
+            except Exception:  # a type that does not go together with others: each is served all the same, slowly
+                log.exception("the methods cannot be decoded in one pass")
 
     def _slowly(self, message: Message) -> None:
         if self.closed.is_set():
