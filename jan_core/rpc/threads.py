@@ -37,9 +37,8 @@ class ThreadTransport:
         """Bytes not yet written. Changed by both threads, under the lock."""
         self._lock = threading.Lock()
         self._wake = threading.Semaphore(0)
-        self._stopping = self._idle = False
+        self._stopping = self._awaited = False
         self._empty = asyncio.Event()
-        self._empty.set()
         self._room = asyncio.Event()
         self._room.set()
         self.blocked = self.full = False
@@ -106,9 +105,10 @@ class ThreadTransport:
             self._out.append(data)
             self._size += len(data)
         if self._size > HIGH_WATER:
-            self.blocked, self.full = True, self._size > FULL
             self._room.clear()
-        self._empty.clear()
+            self.blocked, self.full = True, self._size > FULL
+            if self._size <= HIGH_WATER // 4:  # written in this very moment
+                self._written()
         self._wake.release()
 
     def _writer(self) -> None:
@@ -130,7 +130,9 @@ class ThreadTransport:
                     break
             with self._lock:
                 self._size -= len(data)
-            if not self._call(self._written):
+            # Only for somebody who waits for it: waking the loop costs as much as the write. Both marks are set
+            # before the size is looked at over there, as it is changed here before they are.
+            if (self.blocked or self._awaited) and not self._call(self._written):
                 return
 
     def _written(self) -> None:
@@ -153,4 +155,6 @@ class ThreadTransport:
         await self._room.wait()
 
     async def flushed(self) -> None:
-        await self._empty.wait()
+        self._awaited = True
+        if self._size:
+            await self._empty.wait()
