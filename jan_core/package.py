@@ -111,7 +111,7 @@ class Snapshot:
 def qualified(package: str, number: int) -> str:
     """A name for the package in generation `number`: `jan_x@g3`, or `jan_x@g3+2` for a second host in this process."""
     name, others = f"{package}@g{number}", 1
-    while name in sys.modules or any(isinstance(finder, _Finder) and finder.name == name for finder in sys.meta_path):
+    while name in sys.modules or any(isinstance(f, _Finder) and f.name == name for f in list(sys.meta_path)):
         others += 1
         name = f"{package}@g{number}+{others}"
     return name
@@ -124,9 +124,13 @@ def top(module: str) -> str:
 
 def drop(name: str) -> None:
     """Forget the modules of package `name`, a qualified one or a plain one, and how to find more of them."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not (isinstance(finder, _Finder) and finder.name == name)]
-    for module in [m for m in sys.modules if m == name or m.startswith(name + ".")]:
-        del sys.modules[module]
+    # Other threads import at the same time: both tables are copied in one step, and changed entry by entry.
+    for finder in list(sys.meta_path):
+        if isinstance(finder, _Finder) and finder.name == name:
+            sys.meta_path.remove(finder)
+    for module in list(sys.modules):
+        if module == name or module.startswith(name + "."):
+            sys.modules.pop(module, None)
     forget_unions(lambda kind: kind.__module__ == name or kind.__module__.startswith(name + "."))
 
 
@@ -136,14 +140,17 @@ def forget_unions(gone: Callable[[type], bool]) -> None:
     It keeps some it has met, for speed, and has no public way to let one go (`_struct_lookup_cache` in its _core.c).
     """
     unions: dict[frozenset[type], object] = getattr(msgspec._core, "_struct_lookup_cache", {})
-    for union in [members for members in unions if any(gone(kind) for kind in members)]:
-        del unions[union]
+    for union in list(unions):
+        if any(gone(kind) for kind in union):
+            unions.pop(union, None)
 
 
 def _modules(root: Path) -> Iterator[tuple[str, Path]]:
     for path in root.rglob("*"):
         if path.suffix == ".py":
             parts = path.relative_to(root).with_suffix("").parts
+            if not all(map(str.isidentifier, parts)) or path.is_dir():
+                continue  # no module: an editor's lock (Emacs' `.#words.py` leads nowhere), a check-point, a template
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
         elif path.name.endswith(tuple(EXTENSION_SUFFIXES)):
             raise NativeCode(f"{path.name} is native code, which a process can load only once", path=str(path))
