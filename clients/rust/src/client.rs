@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::mem;
 use std::ops::Deref;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -136,7 +138,7 @@ impl Client {
     }
 
     /// The same with reports of how far long work has come. `progress` runs on the reading thread: it must be quick,
-    /// and must not wait for an answer of this client.
+    /// and must not wait for an answer of this client. One that panics is not called again.
     ///
     /// # Errors
     /// As [`Client::begin`].
@@ -308,7 +310,10 @@ impl Inner {
                 // Taken out while it runs: it may call this client.
                 let taken = self.state().requests.get_mut(&id).and_then(|request| request.progress.take());
                 if let Some(mut progress) = taken {
-                    progress(report.value);
+                    // Others wait for what this thread reads; the panic has been told by the hook.
+                    if catch_unwind(AssertUnwindSafe(|| progress(report.value))).is_err() {
+                        return;
+                    }
                     if let Some(request) = self.state().requests.get_mut(&id) {
                         request.progress = Some(progress);
                     }
@@ -323,11 +328,13 @@ impl Inner {
     }
 
     fn lost(&self) {
-        self.writer().take();
         let mut state = self.state();
         state.gone = true;
-        state.requests.clear(); // whoever waits for a reply learns it from the dropped sender
         state.listeners.clear();
+        let requests = mem::take(&mut state.requests);
+        drop(state); // what reports are given to may own a stream, whose end asks for the state
+        drop(requests); // whoever waits for a reply learns it from the dropped sender
+        self.writer().take(); // last: a write that the other side does not take may be under way
     }
 }
 

@@ -1,7 +1,7 @@
 //! `jan-sidecar` as a child of this process.
 
 use std::io;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub struct Sidecar {
 
 impl Sidecar {
     /// Start a sidecar: `command` names the executable and its arguments. Its standard error is this process's, where
-    /// the command does not say otherwise; it must not be a pipe that nobody reads.
+    /// the command does not say otherwise; of a pipe, [`Sidecar::stderr`] is the end that must be read.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -40,6 +40,12 @@ impl Sidecar {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its log, once, when the command's standard error is a pipe. It is to be read to its end by a thread of its own:
+    /// a sidecar whose log nobody takes waits.
+    pub fn stderr(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
     }
 
     /// Kill it at once.
@@ -80,7 +86,8 @@ impl Sidecar {
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
-        self.client.close();
+        let client = self.client.clone();
+        thread::spawn(move || client.close()); // waits for a write that is not taken; killing the child ends that
         let _ = self.end_by(Instant::now() + CLOSING);
     }
 }

@@ -126,6 +126,48 @@ fn many_threads_share_a_client() {
 }
 
 #[test]
+fn a_report_that_panics_costs_nobody_an_answer() {
+    let (client, mut host) = connected();
+    let other = client.begin::<methods::Ping>(&Empty {}).unwrap();
+    let panics = |_| panic!("the application's own");
+    let pending = client.begin_with_progress::<methods::Ping>(&Empty {}, panics).unwrap();
+    let (one, two) = (host.next(), host.next());
+    let params = json!({"token": two["params"]["progressToken"], "value": {"kind": "report"}});
+    host.say(&json!({"jsonrpc": "2.0", "method": "$/progress", "params": params}));
+    for request in [one, two] {
+        host.say(&json!({"jsonrpc": "2.0", "id": request["id"], "result": {}}));
+    }
+    pending.wait().unwrap();
+    other.wait().unwrap();
+}
+
+#[test]
+fn the_end_does_not_wait_for_what_a_report_owns() {
+    let (client, mut host) = connected();
+    let stream = client.stream_named("probe.wait", &json!({})).unwrap();
+    let owner = move |_| drop(stream.canceller());
+    let pending = client.begin_with_progress::<methods::Ping>(&Empty {}, owner).unwrap();
+    host.next();
+    drop(host);
+    assert!(matches!(pending.wait(), Err(Error::Closed)));
+    assert!(matches!(client.call::<methods::Ping>(&Empty {}), Err(Error::Closed)));
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_write_that_is_not_taken() {
+    let (client, mut host) = connected();
+    let pending = client.begin::<methods::Ping>(&Empty {}).unwrap();
+    host.next();
+    let writing = client.clone();
+    let writer = thread::spawn(move || writing.notify("probe.echo", &json!({"text": "x".repeat(1 << 20)})));
+    assert!(!host.heard.fill_buf().unwrap().is_empty(), "it is being written, and will not be read");
+    drop(host.out);
+    assert!(matches!(pending.wait(), Err(Error::Closed)));
+    drop(host.heard);
+    assert!(matches!(writer.join().unwrap(), Err(Error::Closed)));
+}
+
+#[test]
 fn what_is_under_way_ends_when_the_host_is_gone_or_speaks_no_json() {
     for garbage in [false, true] {
         let (client, mut host) = connected();

@@ -2,7 +2,7 @@
 
 mod house;
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,34 @@ fn dropping_a_sidecar_ends_its_process() {
         assert_eq!(events.by_ref().find(|event| matches!(event, Event::DownloadsChanged(_))), None);
         assert!(began.elapsed() < Duration::from_secs(4));
     });
+}
+
+#[cfg(unix)]
+#[test]
+fn dropping_a_sidecar_does_not_wait_for_a_write_that_it_does_not_take() {
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"head -c 1 >/dev/null; echo '{"method": "reading", "params": {}}'; exec sleep 60"#]);
+    let sidecar = Sidecar::spawn(command).unwrap();
+    let (client, mut events) = (sidecar.client().clone(), sidecar.client().events());
+    let writer = std::thread::spawn(move || client.notify("probe.echo", &json!({"text": "x".repeat(1 << 20)})));
+    assert!(events.next().is_some(), "it has begun to read");
+    let began = Instant::now();
+    drop(sidecar);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(matches!(writer.join().unwrap(), Err(Error::Closed)));
+}
+
+#[test]
+fn the_log_can_be_read_from_a_pipe() {
+    let folder = house::Folder::new();
+    if let Some(mut command) = house::sidecar(&folder, &["--no-such-option".to_owned()]) {
+        command.stderr(Stdio::piped());
+        let mut sidecar = Sidecar::spawn(command).unwrap();
+        let log = std::io::read_to_string(sidecar.stderr().expect("a pipe")).unwrap();
+        assert!(log.contains("--no-such-option"), "{log}");
+        assert!(sidecar.stderr().is_none(), "it is taken");
+        assert!(matches!(sidecar.client().initialize("test", "1"), Err(Error::Closed)));
+    }
 }
 
 #[test]
