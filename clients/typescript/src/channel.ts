@@ -60,10 +60,14 @@ async function* chunks(readable: StreamPair["readable"]): AsyncGenerator<Uint8Ar
     return;
   }
   const reader = readable.getReader();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    if (value) yield value;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      if (value) yield value;
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // who reads no more tells the other side, as Node's iterator does
   }
 }
 

@@ -1,7 +1,8 @@
 /** Runs `jan-sidecar` as a child of this process, in Node. */
 
-import { spawn as spawnProcess, type ChildProcess } from "node:child_process";
+import { spawn as spawnProcess, type ChildProcess, type ChildProcessByStdio } from "node:child_process";
 import { once } from "node:events";
+import type { Readable, Writable } from "node:stream";
 
 import { Client } from "./client.js";
 
@@ -12,8 +13,8 @@ export interface SpawnOptions {
   /** Where everything is kept. Default: the user's data folder. */
   dataDir?: string;
   env?: NodeJS.ProcessEnv;
-  /** What is done with its log: `inherit` (default) or `ignore`. It must not be a pipe that nobody reads. */
-  stderr?: "inherit" | "ignore";
+  /** What is done with its log. Default: `inherit`. `pipe`: `process.stderr` has it and must be read, else it waits. */
+  stderr?: "inherit" | "ignore" | "pipe";
 }
 
 /** A sidecar that runs. */
@@ -33,7 +34,7 @@ export async function spawn(options: SpawnOptions = {}): Promise<Sidecar> {
     stdio: ["pipe", "pipe", options.stderr ?? "inherit"],
     windowsHide: true,
     ...(options.env ? { env: options.env } : {}),
-  });
+  }) as ChildProcessByStdio<Writable, Readable, Readable | null>;
   const ended = new Promise<number | NodeJS.Signals>((resolve) => {
     child.once("exit", (code, signal) => resolve(code ?? signal ?? 0));
   });

@@ -201,3 +201,19 @@ test("the web's streams do as well as Node's", async () => {
   await writer.write(new TextEncoder().encode(`{"jsonrpc":"2.0","id":${heard.id},"result":{}}\n`));
   assert.deepEqual(await call, {});
 });
+
+test("web streams that cannot be iterated are read, and cancelled when what they bring is no JSON", async () => {
+  for (const text of ['{"jsonrpc":"2.0","id":1,"result":{}}\n', "Segmentation fault\n"]) {
+    const up = new TransformStream<Uint8Array, Uint8Array>();
+    const down = new TransformStream<Uint8Array, Uint8Array>();
+    const readable = { getReader: () => down.readable.getReader() };
+    const call = new Client({ readable, writable: up.writable }).call("ping");
+    const writer = down.writable.getWriter();
+    await writer.write(new TextEncoder().encode(text));
+    if (text.startsWith("{")) assert.deepEqual(await call, {});
+    else {
+      await assert.rejects(call, ConnectionClosed);
+      await assert.rejects(writer.closed); // nobody reads any more
+    }
+  }
+});

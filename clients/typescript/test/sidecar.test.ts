@@ -70,6 +70,14 @@ test("what is under way when the sidecar is killed is rejected", real, () =>
   }),
 );
 
+test("the log can be read from a pipe", real, async () => {
+  const { process, ended } = await spawn({ command: SIDECAR as string, args: ["--no-such-option"], stderr: "pipe" });
+  let log = "";
+  for await (const chunk of process.stderr ?? []) log += String(chunk);
+  assert.match(log, /--no-such-option/);
+  assert.equal(await ended, 2);
+});
+
 test("an executable that is not there is an error, not a hanging promise", async () => {
   await assert.rejects(spawn({ command: "/nowhere/jan-sidecar" }), /ENOENT/);
 });
