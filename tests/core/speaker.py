@@ -69,7 +69,7 @@ class Speaker:
     def cancel(self, id: Any) -> None:
         self.send(b'{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":%d}}\n' % id)
 
-    def ended(self, within: float = 3.0) -> int:
+    def ended(self, within: float = 5.0) -> int:
         """The exit status. Raises subprocess.TimeoutExpired when it has none in time."""
         return self.process.wait(within)
 
