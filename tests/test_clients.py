@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -17,7 +18,17 @@ from .conftest import BIN
 
 ROOT = Path(__file__).parents[1]
 TYPESCRIPT, RUST = ROOT / "clients" / "typescript", ROOT / "clients" / "rust"
-ENV = {**os.environ, "JAN_SIDECAR": str(BIN / "jan-sidecar"), "CARGO_TERM_COLOR": "never", "NO_COLOR": "1"}
+ENV = {
+    **os.environ,
+    "JAN_SIDECAR": str(BIN / "jan-sidecar"),
+    "CARGO_TERM_COLOR": "never",
+    "NO_COLOR": "1",
+    # Without a network it is soon known: by themselves both try for more than a minute.
+    "CARGO_NET_RETRY": "1",
+    "npm_config_fetch_retries": "1",
+    "npm_config_fetch_retry_mintimeout": "1000",
+    "npm_config_prefer_offline": "true",
+}
 
 
 def run(folder: Path, *command: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
@@ -29,6 +40,10 @@ def check(folder: Path, *command: str | Path) -> str:
     done = run(folder, *command)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def unavailable(what: str, done: subprocess.CompletedProcess[str]) -> NoReturn:
+    pytest.skip(f"the {what} cannot be had: {' '.join(done.stderr.split())[-300:]}")
 
 
 def wanted(program: str, least: tuple[int, ...]) -> str:
@@ -49,9 +64,9 @@ def node() -> str:
     node, npm = wanted("node", (20,)), wanted("npm", (9,))
     installed = TYPESCRIPT / "node_modules" / ".package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < (TYPESCRIPT / "package-lock.json").stat().st_mtime:
-        done = run(TYPESCRIPT, npm, "ci", "--no-audit", "--no-fund")
+        done = run(TYPESCRIPT, npm, "ci", "--no-audit", "--no-fund", "--loglevel=error")
         if done.returncode:
-            pytest.skip(f"the packages cannot be had: {done.stderr.strip().splitlines()[-1:]}")
+            unavailable("packages", done)
     shutil.rmtree(TYPESCRIPT / "dist", ignore_errors=True)
     check(TYPESCRIPT, node, "node_modules/typescript/bin/tsc")
     return node
@@ -61,9 +76,8 @@ def node() -> str:
 def cargo() -> str:
     """Cargo, with the crates fetched."""
     cargo = wanted("cargo", (1, 87))
-    done = run(RUST, cargo, "fetch")
-    if done.returncode:
-        pytest.skip(f"the crates cannot be had: {done.stderr.strip().splitlines()[-1:]}")
+    if run(RUST, cargo, "fetch", "--offline").returncode and (done := run(RUST, cargo, "fetch")).returncode:
+        unavailable("crates", done)
     return cargo
 
 
