@@ -199,10 +199,19 @@ class Extension:
     """The activation under way, which every caller that needs the extension waits for."""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever brings a generation up or takes one out."""
-    previous: Snapshot | None = None
-    """The code that served before the current generation's."""
+    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the reload under way; the next one waits for it."""
+    becoming: State = State.DISABLED
+    """The state after DRAINING."""
+    previous: Generation | None = None
+    """The one that served before the current one: what it was made from is kept, for a way back."""
     leaks: list[str] = field(default_factory=list)
     """What retired generations left behind, the latest last."""
+
+    @property
+    def meant(self) -> State:
+        """Its state, or the one it will be in once it has drained."""
+        return self.becoming if self.state is State.DRAINING else self.state
 
     def fail(self, failure: Failure) -> None:
         self.state, self.failure = State.FAILED, failure

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .background import in_thread, keep
 from .events import Event, ExtensionChanged
 from .extension import Extension, Failure, Generation, State
 from .loader import StageError, stage
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from .live import House
     from .methods import MethodTable
 
-__all__ = ["Generations", "keep"]
-
-T = TypeVar("T")
+__all__ = ["Generations"]
 
 STAGE_LIMIT = 30.0
 """Seconds for the import of one extension: a cold disk is slow, a hung import must not hold the others up for ever."""
@@ -41,9 +39,6 @@ DRAIN_LIMIT = 30.0
 
 RETIRE_LIMIT = 1.0
 """Seconds for one extension's clean-up when the host ends: the process must be gone 3 s after its client."""
-
-YIELD_EVERY, YIELD_FOR = 0.001, (0.0002, 0.002)
-"""Seconds: how often a busy loop sleeps while something is staged, and for how long at first and at most."""
 
 MOST_LEAKS = 10
 """Leaks that are kept of one extension: a generation leaks the same as the one before, most of the time."""
@@ -71,7 +66,9 @@ class Generations:
     ) -> Generation:
         """Import and check the next generation, off to the side. Raises StageError."""
         extension.generations += 1
-        return await in_thread("import", limit, stage, extension.source, manifest, extension.generations, snapshot)
+        source, number = extension.source, extension.generations
+        undo = functools.partial(source.release, number)
+        return await in_thread("import", limit, stage, source, manifest, number, snapshot, undo=undo)
 
     async def activate(self, extension: Extension, generation: Generation, state: Any = None) -> Generation:
         """Begin a staged generation's life, with the state it takes over. Raises StageError; it is disposed of then."""
@@ -90,6 +87,7 @@ class Generations:
         try:
             failure = await asyncio.shield(started)
         except asyncio.CancelledError:
+            living.add_done_callback(lambda _: extension.source.release(generation.number))
             living.cancel()
             raise
         if failure is not None:
@@ -119,7 +117,7 @@ class Generations:
         extension.manifest = generation.manifest or extension.manifest
         extension.version = generation.version or extension.version
         if old is not None:
-            extension.previous = old.snapshot
+            extension.previous = old
             self._see_off(extension, old, DRAIN_LIMIT)
         self.announce(extension, old)
 
@@ -135,12 +133,12 @@ class Generations:
             return None
         self._table.replace(extension.id, [])
         self._house.dispatcher.swap(generation, None)
-        extension.current, extension.state = None, State.DRAINING
-        extension.previous = generation.snapshot
+        extension.current, extension.state, extension.becoming = None, State.DRAINING, state
+        extension.previous = generation
         going = self._see_off(extension, generation, DRAIN_LIMIT)
 
         def gone(task: asyncio.Task[None]) -> None:
-            if extension.state is State.DRAINING:
+            if extension.state is State.DRAINING and extension.draining is None:  # not switched on and off meanwhile
                 extension.state = state
                 self.announce(extension)
 
@@ -153,11 +151,18 @@ class Generations:
         while going := [task for task in self.lives if task.get_name().startswith("retire")]:
             await asyncio.wait(going)
 
-    async def make_room(self, extension: Extension) -> None:
-        """End the generation that still drains: there are never more than two."""
+    async def make_room(self, extension: Extension, generation: Generation) -> None:
+        """End the generation that still drains, so that `generation` can come in: there are never more than two.
+
+        When the host ends meanwhile, `generation` does too.
+        """
         if (older := extension.draining) is not None:
             older.hurry()
-            await older.retired.wait()
+            try:
+                await older.retired.wait()
+            except asyncio.CancelledError:
+                self._see_off(extension, generation, 0.0)
+                raise
 
     async def end(self, extension: Extension, drain: float) -> None:
         """End everything of an extension, because the host ends."""
@@ -199,6 +204,8 @@ class Generations:
         self.emit(Event("extensions.changed", msgspec.to_builtins(changed)))
 
     def _see_off(self, extension: Extension, generation: Generation, drain: float) -> asyncio.Task[None]:
+        if extension.draining is not None:
+            extension.draining.hurry()
         extension.draining = generation
         generation.drain_limit = drain
         generation.retiring.set()
@@ -228,40 +235,3 @@ class Generations:
             self._inquest = Inquest()
         if self._inquest.open(probe, report):
             keep(self.lives, asyncio.create_task(self._inquest.hold(), name="retire: leaks"))
-
-
-async def in_thread(stage_name: str, limit: float, function: Callable[..., T], *args: Any) -> T:
-    """Run one stage in a worker thread. Raises StageError, also when it takes longer than `limit` seconds."""
-    import anyio
-    import anyio.to_thread
-
-    yielding = asyncio.create_task(_let_threads_run(), name=f"let the {stage_name} run")
-    try:
-        with anyio.fail_after(limit):
-            return await anyio.to_thread.run_sync(functools.partial(function, *args), abandon_on_cancel=True)
-    except TimeoutError:
-        message = f"the {stage_name} did not end within {limit:g} s"
-        raise StageError(Failure(stage_name, "TimeoutError", message)) from None
-    finally:
-        yielding.cancel()
-
-
-async def _let_threads_run() -> None:
-    """Now and then sleep with the whole event loop, so that a worker thread gets the GIL.
-
-    CPython asks for the GIL on behalf of a thread only when the thread's wait for it times out, and a loop that is busy
-    starts that wait anew with each poll for events, which lets go for a microsecond (`take_gil` in ceval_gil.h). Fifty
-    streams that never pause have kept an import waiting for seconds.
-    """
-    least, most = YIELD_FOR
-    began = time.monotonic()
-    while True:
-        await asyncio.sleep(YIELD_EVERY)
-        time.sleep(min(most, max(least, (time.monotonic() - began) / 50)))  # noqa: ASYNC251 (blocking is the point)
-
-
-def keep(tasks: set[asyncio.Task[Any]], task: asyncio.Task[T]) -> asyncio.Task[T]:
-    """Hold on to a task while it runs: the loop itself keeps only a weak reference."""
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-    return task

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .background import keep, shared
 from .dispatch import FAILURES_BEFORE_QUARANTINE
 from .errors import ExtensionNotFound, ExtensionUnavailable, MethodNotFound, ShuttingDown
 from .extension import Extension, Failure, Generation, State
-from .generations import Generations, keep
+from .generations import Generations
 from .loader import Source, StageError
 from .manifest import Manifest, ManifestError
 from .reload import Reloads
@@ -60,7 +61,10 @@ class Lifecycle:
         self.reloads = Reloads(self, self._api_version)
 
     def start_soon(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run something in the background until it ends or the host does."""
+        """Run something in the background until it ends or the host does. Raises ShuttingDown when that has begun."""
+        if self._ending:
+            work.close()
+            raise ShuttingDown("the host is shutting down")
         return keep(self._background, asyncio.create_task(work, name=name))
 
     async def end(self) -> None:
@@ -79,10 +83,6 @@ class Lifecycle:
         if id in self.extensions:
             # The first one keeps the id, so that a stranger cannot switch it off by claiming the same.
             id = f"{source.id} ({source.origin})"
-            extension = self.extensions[id] = Extension(id, source)
-            kept = self.extensions[source.id].source.origin
-            extension.fail(Failure("discover", "Duplicate", f"the id {source.id!r} is that of {kept} already"))
-            return extension
         extension = self.extensions[id] = Extension(id, source)
         self._read_manifest(extension)
         if source.id in disabled and extension.state is State.DISCOVERED:
@@ -91,7 +91,14 @@ class Lifecycle:
 
     def _read_manifest(self, extension: Extension) -> None:
         """Make it DISCOVERED, or FAILED."""
-        extension.state, extension.failure = State.DISCOVERED, None
+        extension.state, extension.failure, extension.manifest = State.DISCOVERED, None, None
+        if extension.id != extension.source.id:  # a second one of its id; also when it is enabled by hand
+            first = self.extensions.get(extension.source.id)
+            whose = first.source.origin if first is not None else "another"
+            extension.fail(
+                Failure("discover", "Duplicate", f"the id {extension.source.id!r} is that of {whose} already")
+            )
+            return
         try:
             extension.manifest, extension.version = extension.source.manifest(self._api_version)
             self.check_claims(extension.id, extension.manifest)
@@ -129,7 +136,8 @@ class Lifecycle:
         """End an extension and forget it. Raises ExtensionNotFound."""
         extension = self.find(id)
         await self._take_out(extension, State.RETIRED)
-        self.extensions.pop(id, None)
+        if self.extensions.get(id) is extension:
+            del self.extensions[id]
         self.generations.announce(extension)
 
     def find(self, id: str) -> Extension:
@@ -183,27 +191,28 @@ class Lifecycle:
         """
         if extension.current is not None and extension.state is State.ACTIVE:
             return extension.current
-        if self._ending:
-            raise ShuttingDown("the host is shutting down")
         if extension.activating is None and extension.state is State.DISCOVERED:
-            extension.state, extension.failure = State.STAGED, None
             extension.activating = self.start_soon(self._activate(extension), f"activate {extension.id}")
-            extension.activating.add_done_callback(_retrieve)
+            extension.state, extension.failure = State.STAGED, None
         if extension.activating is None:
             raise unavailable(extension)
-        return await asyncio.shield(extension.activating)
+        return await shared(extension.activating)
 
     async def _activate(self, extension: Extension) -> Generation:
         try:
             async with extension.changing:
-                assert extension.manifest is not None
+                if extension.state not in (State.STAGED, State.DISCOVERED) or extension.manifest is None:
+                    raise unavailable(extension)  # it was switched off or removed before its turn came
                 staged = await self.generations.stage(extension, extension.manifest)
+                staged.version = extension.version
                 generation = await self.generations.activate(extension, staged)
                 self.generations.commit(extension, generation)
                 return generation
         except asyncio.CancelledError:  # the host ends
             extension.state = State.RETIRED
             raise ShuttingDown("the host is shutting down") from None
+        except (ExtensionUnavailable, MethodNotFound):
+            raise
         except Exception as error:
             failure = error.failure if isinstance(error, StageError) else Failure.of("validate", error)
             extension.fail(failure)
@@ -215,7 +224,7 @@ class Lifecycle:
 
     async def enable(self, extension: Extension) -> None:
         """The way back from DISABLED, FAILED and QUARANTINED: read it anew and start it. What fails is recorded."""
-        if extension.state in OFF:
+        if extension.meant in OFF:
             self._read_manifest(extension)
             if extension.manifest is not None:
                 await self._try(extension)
@@ -224,7 +233,7 @@ class Lifecycle:
 
     async def reload(self, extension: Extension) -> None:
         """Serve what is on disk; see `Reloads.reload`. One that nobody has called yet need not be started for it."""
-        if extension.state not in (State.DISCOVERED, State.DISABLED):
+        if extension.meant not in (State.DISCOVERED, State.DISABLED):
             await self.reloads.reload(extension)
 
     # -- down -------------------------------------------------------------------------------------------------------
@@ -245,7 +254,7 @@ class Lifecycle:
         if extension is None or extension.current is not generation:
             return
         extension.failure = failure
-        if in_row >= FAILURES_BEFORE_QUARANTINE and extension.state is State.ACTIVE:
+        if in_row >= FAILURES_BEFORE_QUARANTINE and extension.state is State.ACTIVE and not self._ending:
             extension_log(extension.id).error(
                 "quarantined after %d failures in a row; enable or reload it to go on", in_row
             )
@@ -269,12 +278,6 @@ async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
         task.cancel()
     if running:
         await asyncio.wait(running, timeout=DRAIN_AT_END)
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Its callers may all have gone: a failure that is on the record need not be logged as lost."""
-    if not task.cancelled():
-        task.exception()
 
 
 def unavailable(extension: Extension) -> MethodNotFound | ExtensionUnavailable:
