@@ -3,7 +3,7 @@
     overlay.py    the numbered folders, their records, the pointer, and what a process does with them when it starts
     packages.py   what lies in a folder of packages: whose files, whole or damaged, which extensions
     resolve.py    what `uv` is asked: build, plan, fetch; and what its refusals mean
-    command.py    runs a program with no orphan, whatever happens (`leash.py`); `lock.py`: one installer at a time
+    command.py    runs a program with no orphan, whatever happens; `lock.py`: one installer at a time
     smoke.py      loads a staged overlay in a child process
     installer.py  install, uninstall, undo, repair: from a request to the switch
     takeover.py   a running host goes over to another overlay
