@@ -6,6 +6,7 @@ This module is imported by every start: what does the work is imported when it i
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -222,9 +223,9 @@ def _places(params: InstallQuery) -> Places:
     from .resolve import Places
 
     for folder in params.find_links:
-        if not Path(folder).is_absolute():
-            raise InvalidParams(f"{folder!r} is no absolute path", path="$.findLinks")
-    if params.index_url and not params.index_url.startswith(("https://", "http://", "file://")):
+        if not Path(folder).is_absolute() or not Path(folder).is_dir():
+            raise InvalidParams(f"{folder!r} is no absolute path of a folder", path="$.findLinks")
+    if params.index_url and not re.fullmatch(r"(https?|file)://[^\s\0-\x1f]+", params.index_url):
         raise InvalidParams("an index is an address: https://…", path="$.indexUrl")
     return Places((params.index_url,) if params.index_url else (), tuple(params.find_links), params.offline)
 

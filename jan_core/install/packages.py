@@ -53,11 +53,15 @@ class Installed:
 
         Raises Damaged, also for a file that lies elsewhere.
         """
-        for row in csv.reader(self._record().decode("utf-8", "replace").splitlines()):
+        try:
+            rows = list(csv.reader(self._record().decode("utf-8", "replace").splitlines()))
+        except csv.Error as error:
+            raise Damaged(f"{self.name} has a RECORD that cannot be read: {error}") from error
+        for row in rows:
             if len(row) < 2:
                 continue
             path = Path(row[0])
-            if path.is_absolute() or ".." in path.parts:
+            if path.is_absolute() or ".." in path.parts or "\0" in row[0]:
                 raise Damaged(f"{self.name} has a file outside of its folder: {row[0]}")
             yield path, row[1]
 
@@ -72,11 +76,11 @@ class Installed:
             kind, _, digest = expected.partition("=")
             if not expected or path.suffix == ".pyc":
                 continue
-            if kind != "sha256":
+            if kind not in ("sha256", "sha384", "sha512"):
                 raise Damaged(f"{self.name}: {path} has a hash of an unknown kind, {kind[:20]}")
             try:
                 with (self.site / path).open("rb") as file:
-                    actual = hashlib.file_digest(file, "sha256").digest()
+                    actual = hashlib.file_digest(file, kind).digest()
             except OSError as error:
                 raise Damaged(f"{self.name}: {path}: {error.strerror or error}") from error
             if base64.urlsafe_b64encode(actual).rstrip(b"=") != digest.encode():
@@ -142,10 +146,14 @@ def contributed(package: Installed, api_version: str) -> list[Contributed]:
     """The extensions that a package contributes, their manifests read and checked. Raises ManifestError."""
     found = []
     for id, entry in package.entries:
-        root = package.site / entry.partition(":")[0].partition(".")[0]
-        if not root.is_dir():
-            raise ManifestError(f"{package.name} names {entry} as extension {id}, and has no package {root.name}")
-        project = read_manifest(manifest_file(root), api_version=api_version, id=id)
+        name = entry.partition(":")[0].partition(".")[0]
+        root = package.site / name
+        if not name.isidentifier() or not root.is_dir():
+            raise ManifestError(f"{package.name} names {entry!r} as extension {id}, and has no package {name!r}")
+        try:
+            project = read_manifest(manifest_file(root), api_version=api_version, id=id)
+        except ManifestError as error:  # where it lies off to the side tells a person nothing
+            raise ManifestError(str(error).replace(f"{package.site}{os.sep}", "")) from None
         found.append(Contributed(id, entry, package.name, package.version, project.manifest))
     return found
 

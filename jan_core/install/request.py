@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 from ..errors import InstallFailed, InvalidParams
 from .overlay import Overlay, Requirement
@@ -38,10 +39,14 @@ async def requirement(source: str, uv: Uv, stage: Overlay) -> Requirement:
         "indexes": [_without_password(url) for url in uv.places.indexes],
         "find_links": list(uv.places.find_links),
     }
-    if source.startswith(("https://", "http://", "file://")):
+    if source.startswith("file://"):  # kept like any file: it may be gone when the next overlay is made
+        source = url2pathname(urlsplit(source).path)
+    if source.startswith(("https://", "http://")):
         wheel = _WHEEL.fullmatch(unquote(urlsplit(source).path).rpartition("/")[2])
         if not wheel or any(c.isspace() for c in source):
             raise InvalidParams("an address must be that of a wheel (.whl)", path="$.source")
+        if "@" in urlsplit(source).netloc:
+            raise InvalidParams("an address carries no password: uv takes it from .netrc", path="$.source")
         name = canonical(wheel[1])
         return Requirement(name, f"{name} @ {source}", **more)
     if Path(source).is_absolute():
@@ -72,9 +77,9 @@ async def _wheel(path: Path, uv: Uv, stage: Overlay) -> Path:
 def _kind(path: Path) -> str:
     if not path.exists():
         return "nothing"
-    if path.is_dir() or path.name.endswith(_ARCHIVES):
+    if path.is_dir() or (path.is_file() and path.name.endswith(_ARCHIVES)):
         return "project"
-    return "wheel" if path.suffix == ".whl" else "file"
+    return "wheel" if path.suffix == ".whl" and path.is_file() else "file"
 
 
 def _sha256(path: Path) -> str:

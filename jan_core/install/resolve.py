@@ -26,6 +26,7 @@ __all__ = ["Pin", "Places", "Uv", "find_uv"]
 _SCRUBBED = (
     *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET"),
     *("UV_PREFIX", "UV_OVERRIDE", "UV_EXCLUDE", "UV_CONSTRAINT", "UV_PROJECT", "UV_WORKING_DIRECTORY", "UV_NO_BUILD"),
+    "UV_LINK_MODE",  # symbolic links would tie an overlay to the cache
 )
 _PLANNED = re.compile(r" ([-+~]) (\S+?)(?:==(\S+)| @ (\S+)| \(from (\S+)\))(?: \(from (\S+)\))?$")
 _COUNTED = re.compile(r"Would install (\d+) packages?$")
@@ -92,7 +93,7 @@ class Uv:
         what = ["pip", "install", "--dry-run", "--break-system-packages", "-r", wanted, "-c", held, "--no-build"]
         status, output = await self._run([*what, *self.places.flags()])
         if status:
-            reason, message = _diagnose(output, "conflict")
+            reason, message = _diagnose(output, "conflict" if "No solution found" in output else "refused")
             if reason == "conflict":
                 with_whom = "the application" if len(requirements) == 1 else "the application or each other"
                 message = f"this does not go together with {with_whom}: {message}"
@@ -116,7 +117,7 @@ class Uv:
         what = ["pip", "install", "--no-deps", "--no-build", "-r", wanted, f"--target={site}", *self.places.flags()]
         status, output = await self._run(what if cached else [*what, "--no-cache", "--reinstall"])
         if status:
-            reason, message = _diagnose(output, "build")
+            reason, message = _diagnose(output, "refused")
             raise InstallFailed(f"the packages could not be fetched: {message}", reason=reason)
 
     def _write(self, name: str, lines: Iterable[str]) -> str:

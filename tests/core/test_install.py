@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tarfile
 from collections.abc import AsyncIterator
@@ -19,6 +20,9 @@ from jan_core.install.overlay import Overlays
 from .wheelhouse import Wheelhouse, uv_cache, wheelhouse
 
 __all__ = ["uv_cache", "wheelhouse"]
+
+
+WITH_PASSWORD = "https://me:secret@example.org/acme_one-1.0-py3-none-any.whl"
 
 
 class House:
@@ -190,6 +194,7 @@ async def test_extras_bring_what_they_name(house: House, wheelhouse: Wheelhouse)
         ("jan-core", "conflict", "part of this installation"),
         ("acme-lib", "refused", "no extension"),
         ("acme-alien", "refused", "requires host API >=9"),
+        ("acme-painted", "refused", "acme_painted/jan-extension.toml: Object contains unknown field `colour`"),
         ("acme-thief", "conflict", "that of this installation already"),
         ("acme-squatter", "conflict", "that of the host already"),
         ("acme-reacher", "conflict", "reaches into 'settings.'"),
@@ -200,10 +205,13 @@ async def test_what_cannot_be_installed_is_refused_with_its_reason(
 ) -> None:
     wheelhouse.library("lib")
     wheelhouse.extension("alien", **{"requires-core": ">=9"})
+    wheelhouse.extension("painted", colour="red")
     wheelhouse.extension("thief", id="assistant")
     wheelhouse.extension("squatter", id="logs")
     wheelhouse.extension("reacher", methods=["settings."])
-    assert says in (await house.refused(source, reason)).message
+    refusal = await house.refused(source, reason)
+    assert says in refusal.message
+    assert ".stage-" not in refusal.message  # where it was looked at
 
 
 async def test_an_id_that_another_package_has_is_refused(house: House, wheelhouse: Wheelhouse) -> None:
@@ -227,7 +235,16 @@ async def test_a_name_that_does_not_exist_is_told_apart_from_no_network(
 
 @pytest.mark.parametrize(
     "source",
-    ["", "-e .", "acme-one; python_version>'3'", "acme-one\n--pre", "./acme", "git+https://x/y", "https://x/y"],
+    [
+        "",
+        "-e .",
+        "acme-one; python_version>'3'",
+        "acme-one\n--pre",
+        "./acme",
+        "git+https://x/y",
+        "https://x/y",
+        WITH_PASSWORD,
+    ],
 )
 async def test_a_source_that_is_none_is_bad_params(house: House, source: str) -> None:
     with pytest.raises(RpcError) as caught:
@@ -235,11 +252,27 @@ async def test_a_source_that_is_none_is_bad_params(house: House, source: str) ->
     assert (caught.value.type, caught.value.data["path"]) == ("invalid_params", "$.source")
 
 
+@pytest.mark.parametrize(
+    "more", [{"findLinks": ["/a\0b"]}, {"findLinks": ["links"]}, {"indexUrl": "https://x/\0"}, {"indexUrl": "ftp://x"}]
+)
+async def test_places_that_are_none_are_bad_params(house: House, more: dict[str, Any]) -> None:
+    with pytest.raises(RpcError) as caught:
+        await house.call("extensions.inspect", {"source": "acme-one", **more})
+    assert (caught.value.type, caught.value.data["path"]) == ("invalid_params", f"$.{next(iter(more))}")
+
+
+async def test_what_is_no_file_is_no_wheel(house: House, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "acme_one-1.0-py3-none-any.whl")  # nor is a device without an end
+    with pytest.raises(RpcError, match="neither a wheel nor a project"):
+        await house.install(tmp_path / "acme_one-1.0-py3-none-any.whl")
+
+
+@pytest.mark.parametrize("as_address", [False, True])
 async def test_a_wheel_file_is_kept_so_that_the_next_installation_needs_it_no_more(
-    house: House, wheelhouse: Wheelhouse
+    house: House, wheelhouse: Wheelhouse, as_address: bool
 ) -> None:
     wheel = wheelhouse.extension("one")
-    await house.install(wheel)
+    await house.install(wheel.as_uri() if as_address else wheel)
     wheel.unlink()
     wheelhouse.library("lib")
     wheelhouse.extension("two", needs=["acme-lib"])
@@ -272,7 +305,7 @@ async def test_a_project_that_cannot_be_built_says_why(house: House, wheelhouse:
 async def test_a_wheel_that_is_none_is_refused(house: House, tmp_path: Path) -> None:
     wheel = tmp_path / "acme_one-1.0-py3-none-any.whl"
     wheel.write_bytes(b"PK nonsense")
-    assert "acme_one-1.0" in (await house.refused(wheel, "conflict")).message
+    assert "acme_one-1.0" in (await house.refused(wheel, "refused")).message
 
 
 async def test_a_package_that_has_only_source_on_an_index_is_not_built(house: House, wheelhouse: Wheelhouse) -> None:

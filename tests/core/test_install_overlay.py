@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import sys
 import textwrap
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import anyio
@@ -18,10 +21,11 @@ from jan_core.host import Host
 from jan_core.install import lock
 from jan_core.install.installer import Installer
 from jan_core.install.overlay import Damaged, Overlays, activate
-from jan_core.install.packages import scan
+from jan_core.install.packages import Installed, contributed, scan
 from jan_core.install.report import findings
 from jan_core.install.request import requirement
 from jan_core.install.resolve import Places, Uv
+from jan_core.manifest import ManifestError
 
 from .wheelhouse import Wheelhouse, uv_cache, wheelhouse
 
@@ -179,6 +183,45 @@ async def test_a_package_with_files_outside_of_its_folder_is_refused(data: Path,
     for touch in (package.verify, package.sync, lambda: package.link_into(data)):
         with pytest.raises(Damaged, match="outside of its folder"):
             touch()
+
+
+async def test_a_record_is_read_in_every_form_that_is_allowed_and_refused_in_others(
+    data: Path, wheelhouse: Wheelhouse
+) -> None:
+    wheelhouse.extension("one")
+    site = Overlays(data)[await install(data, wheelhouse, "acme-one")].site
+    [record] = site.glob("acme_one*/RECORD")
+    whole = record.read_text()
+    (site / "more.py").write_text("")
+    scan(site)["acme-one"].verify()
+    for kind, fits in (("sha384", True), ("sha512", True), ("sha256", False), ("md5", False), ("nothing", False)):
+        digest = base64.urlsafe_b64encode(hashlib.new("sha512" if kind == "sha512" else "sha384").digest()).decode()
+        record.write_text(f"{whole}more.py,{kind}={digest.rstrip('=')},0\n")
+        with nullcontext() if fits else pytest.raises(Damaged):
+            scan(site)["acme-one"].verify()
+    for row in ("x" * 200_000 + ",,", "a\0b,sha256=x,1"):
+        record.write_text(f"{whole}{row}\n")
+        with pytest.raises(Damaged):
+            scan(site)["acme-one"].verify()
+        assert [status for status, _, _ in findings(data)] == ["fail"]
+
+
+async def test_packages_are_files_even_where_uv_is_told_to_link(
+    data: Path, wheelhouse: Wheelhouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_LINK_MODE", "symlink")
+    wheelhouse.extension("one")
+    site = Overlays(data)[await install(data, wheelhouse, "acme-one")].site
+    assert not [path for path in site.rglob("*") if path.is_symlink()]
+
+
+@pytest.mark.parametrize("entry", ["", ":x", "..:x", "/etc:x", "nobody.plugin:x", "a b:x"])
+def test_an_entry_point_outside_of_its_package_is_refused(tmp_path: Path, entry: str) -> None:
+    (tmp_path / "pyproject.toml").write_text("")  # what a search above the folder of packages would find
+    site = tmp_path / "site"
+    (site / "a b").mkdir(parents=True)
+    with pytest.raises(ManifestError, match="has no package"):
+        contributed(Installed("acme-one", "1.0", site, site / "info", (("one", entry),)), "1.0")
 
 
 @given(st.text() | st.from_regex(r"[a-z\[\]<>=!~.,; \n-]{1,30}", fullmatch=True))

@@ -5,6 +5,7 @@ No network: `uv` has a cache of its own and is told to stay offline.
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -110,7 +111,7 @@ class Wheelhouse:
         (package / "__init__.py").write_text("")
         text = textwrap.dedent(code).replace("{id}", id).replace("{version}", version)
         (package / "plugin.py").write_text(text.replace("{uses}", uses or "pass"))
-        rows = "\n".join(f"{key} = {value!r}" for key, value in manifest.items())
+        rows = "\n".join(f"{key} = {json.dumps(value)}" for key, value in manifest.items())
         more = f"""
             [project.entry-points."jan.extensions"]
             {id} = "acme_{name}.plugin:Extension"
