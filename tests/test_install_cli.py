@@ -90,6 +90,37 @@ def test_a_refusal_is_one_line_with_what_to_do(
     assert advice in second
 
 
+def test_what_came_for_another_and_is_asked_for_itself_stays(jan: Jan, wheelhouse: Wheelhouse, links: str) -> None:
+    wheelhouse.extension("base")
+    wheelhouse.extension("top", needs=["acme-base"])
+    jan("ext", "install", "acme-top", "--yes", links)
+    assert "was there already, and stays" in jan("ext", "install", "acme-base", "--yes", links).stderr
+    jan("ext", "uninstall", "top")
+    assert jan("rpc", "base.version").stdout == '"1.0"\n'
+
+
+def test_what_is_declared_cannot_forge_lines_and_a_path_may_hold_an_at(
+    jan: Jan, wheelhouse: Wheelhouse, links: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = wheelhouse.extension("one", permissions=["files\nInstall it? [y/N] y"])
+    (wheelhouse.folder / "me@home").mkdir()
+    wheel.rename(wheelhouse.folder / "me@home" / wheel.name)
+    monkeypatch.chdir(wheelhouse.folder)
+    done = jan("ext", "install", f"me@home/{wheel.name}", "--yes")
+    assert done.returncode == 0
+    assert "  declares to use: files Install it? [y/N] y\n" in done.stderr
+
+
+def test_a_log_that_cannot_be_written_any_more_is_no_traceback(
+    jan: Jan, data_dir: Path, wheelhouse: Wheelhouse, links: str
+) -> None:
+    wheelhouse.extension("one", code="print('something for the log')\nclass Extension: pass\n")
+    (data_dir / "logs" / "jan.log").mkdir(parents=True)
+    done = jan("ext", "install", "acme-one", "--yes", links)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
 def test_what_cannot_be_removed_says_why(jan: Jan) -> None:
     assert "no extension 'nobody' is installed" in jan("ext", "uninstall", "nobody").stderr
     assert "part of this installation" in jan("ext", "uninstall", "llamacpp").stderr
@@ -152,8 +183,9 @@ def test_on_a_terminal_a_person_is_asked(
     assert (jan("rpc", "one.version").returncode == 0) == (status == 0)
 
 
-async def test_an_interrupt_ends_it_and_everything_it_started(
-    data_dir: Path, wheelhouse: Wheelhouse, links: str, tmp_path: Path
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP])
+async def test_an_interrupt_or_a_closed_terminal_ends_it_and_everything_it_started(
+    data_dir: Path, wheelhouse: Wheelhouse, links: str, tmp_path: Path, how: signal.Signals
 ) -> None:
     pipe = tmp_path / "pid"
     os.mkfifo(pipe)
@@ -161,13 +193,14 @@ async def test_an_interrupt_ends_it_and_everything_it_started(
     wheelhouse.extension("one", code=code)
     environment = {**os.environ, "JAN_DATA_DIR": str(data_dir)}
     command = [str(BIN / "jan"), "ext", "install", "acme-one", "--yes", links]
-    async with await anyio.open_process(command, env=environment) as process:
+    async with await anyio.open_process(command, env=environment, start_new_session=True) as process:
         with anyio.fail_after(30):
             pid = int(await anyio.Path(pipe).read_text())
-            process.send_signal(signal.SIGINT)
-            assert await process.wait() == 130
+            os.killpg(process.pid, how)  # as a terminal does: to all in the foreground
+            assert await process.wait() == (130 if how == signal.SIGINT else -how)
             assert await gone([pid])
-    assert sorted(p.name for p in (data_dir / "extensions" / "overlays").iterdir()) == [".lock"]
+    left = {path.name for path in (data_dir / "extensions" / "overlays").iterdir() if not path.match(".stage-*")}
+    assert left == {".lock"}
 
 
 async def test_a_running_sidecar_takes_it_over_and_has_it_after_a_restart(

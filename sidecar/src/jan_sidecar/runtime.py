@@ -88,6 +88,7 @@ def log_to(data_dir: Path, *, console: int = logging.WARNING) -> None:
 
     A folder that cannot be written costs the file, not the start.
     """
+    logging.raiseExceptions = False  # a disk that is full by now costs lines too, and is no traceback for each of them
     root = logging.getLogger()
     stderr = logging.StreamHandler(sys.stderr)
     stderr.setLevel(console)

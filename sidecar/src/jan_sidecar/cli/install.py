@@ -27,7 +27,7 @@ ADVICE = {
     "network": "connect and try again, or install from a folder of wheels: --offline --find-links DIR",
     "refused": "nothing was changed",
     "smoke": "nothing was changed; what it printed is in the log",
-    "storage": "nothing was changed; free some space",
+    "storage": "nothing was changed; the data folder must be writable, on a disk with some space",
     "uv": "nothing was changed",
 }
 """What to do, by the reason of a refusal."""
@@ -75,23 +75,25 @@ def install(
     with _explained(source):
         # Two hosts, one after the other: while the person reads and thinks, none is kept waiting.
         offer = run_session(app, lambda session: session.call("extensions.inspect", query))
-        if not offer["packages"]:
-            _say_installed(source, as_json)
-            return
-        _show(offer)
-        if not yes and not click.confirm("Install it?", err=True):
-            raise Failed("nothing was installed")
+        if offer["packages"]:
+            _show(offer)
+            if not yes and not click.confirm("Install it?", err=True):
+                raise Failed("nothing was installed")
         agreed = sorted({permission for extension in offer["extensions"] for permission in extension["permissions"]})
 
         async def work(session: Session) -> Any:
             return await session.call("extensions.install", {**query, "permissions": agreed})
 
         change = run_session(app, work)
-    if as_json:
+    if not offer["packages"]:
+        kept = f"{source} was there already, and stays as it was asked for now"
+        _report(change, kept, as_json, undone=f"{source} is installed already")
+    elif as_json:
         print_json(change)
-        return
-    for extension in offer["extensions"]:
-        note(f"{extension['id']} {extension['version']} is installed; what runs already has it when it starts again")
+    else:
+        for extension in offer["extensions"]:
+            about = f"{extension['id']} {extension['version']}"
+            note(f"{about} is installed; what runs already has it when it starts again")
 
 
 @click.command()
@@ -149,7 +151,7 @@ def overlays(app: App, as_json: bool) -> None:
 
 def _place(source: str) -> str:
     """A path as an absolute one, anything else as it is; like pip, a bare word is a name and no folder."""
-    if "://" in source or "@" in source:
+    if "://" in source:
         return source
     if os.sep in source or "/" in source or source in (".", "..") or source.endswith((".whl", ".tar.gz", ".zip")):
         return os.path.abspath(os.path.expanduser(source))  # noqa: PTH100, PTH111 (pathlib's raise for odd names)
@@ -163,7 +165,7 @@ def _can_ask() -> bool:
 def _show(offer: dict[str, Any]) -> None:
     for extension in offer["extensions"]:
         note(f"{extension['id']} {extension['version']}, of the package {extension['package']}")
-        declared = ", ".join(extension["permissions"]) or "nothing"
+        declared = ", ".join(" ".join(one.split()) for one in extension["permissions"]) or "nothing"
         note(f"  declares to use: {declared}")
     changes = [_change(package) for package in offer["packages"]]
     note(f"  packages beside this program's: {', '.join(changes)}")
@@ -177,18 +179,11 @@ def _change(package: dict[str, Any]) -> str:
     return f"{package['name']} {package['version']}" + (f" instead of {before}" if before else "")
 
 
-def _say_installed(source: str, as_json: bool) -> None:
-    if as_json:
-        print_json({"changed": False})
-    else:
-        note(f"{source} is installed already")
-
-
-def _report(change: dict[str, Any], done: str, as_json: bool) -> None:
+def _report(change: dict[str, Any], done: str, as_json: bool, *, undone: str = "nothing was changed") -> None:
     if as_json:
         print_json(change)
     else:
-        note(done if change["changed"] else "nothing was changed")
+        note(done if change["changed"] else undone)
 
 
 @contextmanager
@@ -203,6 +198,7 @@ def _explained(source: str) -> Iterator[None]:
             raise
         reason = error.data.get("reason", "")
         advice = ADVICE.get(reason, "")
-        if reason in ("not_found", "network", "refused") and Path(source).exists() and _place(source) == source:
+        a_name = source and _place(source) == source
+        if a_name and reason in ("not_found", "network", "refused") and Path(source).exists():
             advice = f"for the folder of that name say: jan ext install .{os.sep}{source}"
         raise Failed(error.message, advice) from None
