@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -37,10 +38,14 @@ class Rude:
         while True:
             time.sleep(1)
 
-jan_core.loader.installed = lambda: [InlineSource("test", Rude, ["test."])]
+jan_core.loader.installed = lambda **options: [InlineSource("test", Rude, ["test."])]
 from jan_sidecar.stdio import main
 main()
 """
+
+
+def wait_for(text: bytes, stream: IO[bytes]) -> None:
+    assert any(text in line for line in stream), "the process ended"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="written for POSIX so far")
@@ -61,12 +66,10 @@ def test_the_process_is_gone_three_seconds_after_the_sign(tmp_path: Path, blocke
         assert process.stderr is not None
         process.stdin.write(b'{"jsonrpc":"2.0","id":1,"method":"initialize"}\n')
         process.stdin.write(b'{"jsonrpc":"2.0","method":"initialized"}\n')
-        while b'"active"' not in process.stdout.readline():
-            pass
+        wait_for(b'"active"', process.stdout)
         if blocked:
             process.stdin.write(b'{"jsonrpc":"2.0","id":2,"method":"test.block"}\n')
-            while b"blocking" not in process.stderr.readline():
-                pass
+            wait_for(b"blocking", process.stderr)
         if sign == "SIGTERM":
             process.terminate()
         else:
