@@ -79,6 +79,7 @@ SCHEMAS: dict[str, Any] = {
     "odd-one.Loose": {"type": "object", "additionalProperties": True, **_object({"a": _TEXT})},
     "default.Text": _TEXT,
     "default.Number": {"type": "number"},
+    **{f"{owner}.Note": _object({"of": _ref("default.Text")}, ("of",)) for owner in ("methods", "serde_json", "std")},
 }
 
 
@@ -99,6 +100,8 @@ DOCUMENT: dict[str, Any] = {
         _method("odd.words", "odd-one", _object({"a": _ref("odd-one.String")}, ("a",)), _ref("odd-one.Option")),
         _method("odd.nothing", "odd-one", _object({}, additionalProperties=False), _NULL),
         _method("default.text", "default", _object({"of": _ref("default.Number")}), _ref("default.Text")),
+        _method("methods.take_note", "methods", _ref("methods.Note"), _ref("serde_json.Note")),
+        _method("methods.takeNote", "methods", _ref("methods.Note"), _ref("std.Note")),
     ],
     "components": {"schemas": SCHEMAS},
     "x-events": [

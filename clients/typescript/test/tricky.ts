@@ -9,6 +9,12 @@ export namespace default_ {
   export type Text = string;
 }
 
+export namespace methods {
+  export interface Note {
+    of: default_.Text;
+  }
+}
+
 export namespace odd_one {
   export interface Circle {
     kind: "circle";
@@ -81,6 +87,18 @@ export namespace odd_one {
   }
 }
 
+export namespace serde_json {
+  export interface Note {
+    of: default_.Text;
+  }
+}
+
+export namespace std {
+  export interface Note {
+    of: default_.Text;
+  }
+}
+
 /** Every method: what it takes, returns and streams (`never`: nothing), and the types of its own errors. */
 export interface Methods {
   "default.text": {
@@ -88,6 +106,18 @@ export interface Methods {
       of?: default_.Number;
     };
     result: default_.Text;
+    item: never;
+    errors: never;
+  };
+  "methods.takeNote": {
+    params: methods.Note;
+    result: std.Note;
+    item: never;
+    errors: never;
+  };
+  "methods.take_note": {
+    params: methods.Note;
+    result: serde_json.Note;
     item: never;
     errors: never;
   };

@@ -52,8 +52,9 @@ def rust(document: dict[str, Any]) -> str:
 
 def _methods(contract: Contract, modules: dict[str, Module]) -> str:
     parts = []
-    for m in contract.methods:
-        module, name = modules[m.owner], pascal(m.name)
+    names = distinct(pascal(m.name) for m in contract.methods)
+    for m, name in zip(contract.methods, names, strict=True):
+        module = modules[m.owner]
         about = f"`{m.name}`: {m.doc}" if m.doc else f"`{m.name}`"
         errors = f"\n\nErrors of its own: {listed(m.errors)}." if m.errors else ""
         part = (

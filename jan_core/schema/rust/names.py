@@ -32,6 +32,8 @@ RESERVED_TYPES = frozenset(
     {"Box", "Clone", "Debug", "Default", "Err", "None", "Ok", "Option", "Result", "Self", "Some", "String", "Vec"}
 )
 """Names of the prelude that generated code uses by their short names."""
+RESERVED_MODULES = frozenset({"methods", "serde", "serde_json", "std"})
+"""What generated code names beside the modules of owners: a module of its own, and crates."""
 
 
 _UNPLACED = "\0"
@@ -52,7 +54,8 @@ def placed(code: str, owner: str | None, depth: int = 1) -> str:
 
 def module_name(owner: str) -> str:
     """An owner's module. Only `a-b` and `a_b` share one, which no two extensions should be called."""
-    return _usable(re.sub(r"\W", "_", owner))
+    name = _usable(re.sub(r"\W", "_", owner))
+    return f"{name}_" if name in RESERVED_MODULES else name
 
 
 def type_name(name: str) -> str:

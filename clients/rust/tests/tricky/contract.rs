@@ -33,6 +33,14 @@ pub mod default {
     pub type Text = String;
 }
 
+/// Types of the extension `methods`.
+pub mod methods_ {
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Note {
+        pub of: super::default::Text,
+    }
+}
+
 /// Types of the extension `odd-one`.
 pub mod odd_one {
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -316,6 +324,22 @@ pub mod odd_one {
     }
 }
 
+/// Types of the extension `serde_json`.
+pub mod serde_json_ {
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Note {
+        pub of: super::default::Text,
+    }
+}
+
+/// Types of the extension `std`.
+pub mod std_ {
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Note {
+        pub of: super::default::Text,
+    }
+}
+
 /// Every method, as a type to call it by.
 pub mod methods {
     /// `default.text`
@@ -325,6 +349,24 @@ pub mod methods {
         const NAME: &'static str = "default.text";
         type Params = super::default::DefaultTextParams;
         type Result = super::default::Text;
+    }
+
+    /// `methods.takeNote`
+    pub struct MethodsTakeNote;
+
+    impl super::Method for MethodsTakeNote {
+        const NAME: &'static str = "methods.takeNote";
+        type Params = super::methods_::Note;
+        type Result = super::std_::Note;
+    }
+
+    /// `methods.take_note`
+    pub struct MethodsTakeNote_;
+
+    impl super::Method for MethodsTakeNote_ {
+        const NAME: &'static str = "methods.take_note";
+        type Params = super::methods_::Note;
+        type Result = super::serde_json_::Note;
     }
 
     /// `odd.draw`
