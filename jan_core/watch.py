@@ -37,49 +37,57 @@ class Watcher:
         """Watch until cancelled. The events on `bus` tell when there are others to watch."""
         while True:
             watching = list(self._extensions())
-            others = asyncio.Event()
+            anew = asyncio.Event()
 
-            def heard(event: Event, watching: list[Extension] = watching, others: asyncio.Event = others) -> None:
+            def heard(event: Event, watching: list[Extension] = watching, anew: asyncio.Event = anew) -> None:
                 if event.name == "extensions.changed" and list(self._extensions()) != watching:
-                    others.set()
+                    anew.set()
 
             with bus.subscribe(heard):
                 try:
-                    await self._watch(watching, others)
+                    await self._watch(watching, anew)
                 except* Exception as errors:  # out of inotify watches, a folder that vanished: the host goes on
                     text = "; ".join(map(str, errors.exceptions))
                     log.warning("changes of extensions are not noticed any more: %s; reload them by hand", text)
                     self.ready.clear()
-                    await others.wait()
+                    await anew.wait()
 
-    async def _watch(self, extensions: list[Extension], others: asyncio.Event) -> None:
+    async def _watch(self, extensions: list[Extension], anew: asyncio.Event) -> None:
         owners = {path: extension for extension in extensions for path in extension.source.watched}
         folders = [path for path in owners if path.is_dir()]
-        # Folders, for editors save by renaming. A manifest lies beside much that is none of ours: that one not deeply.
-        beside = [path.parent for path in owners if path.is_file() and path.parent not in folders]
+        # Folders, for editors save by renaming; and those around them, for a whole one may go and come again (another
+        # branch). They hold much that is none of ours: not deeply.
+        beside = list({path.parent for path in owners if path.parent.is_dir()}.difference(folders))
         async with asyncio.TaskGroup() as group:
             if folders:
-                group.create_task(self._follow(folders, owners, others, deep=True))
+                group.create_task(self._follow(folders, owners, anew, deep=True))
             if beside:
-                group.create_task(self._follow(beside, owners, others, deep=False))
+                group.create_task(self._follow(beside, owners, anew, deep=False))
             self.ready.set()
             # What changed between two watches was seen by none: a reload of what is the same does nothing.
             self._take_up(e for e in owners.values() if e.current is not None)
-            await others.wait()
+            await anew.wait()
         self.ready.clear()
 
     async def _follow(
-        self, folders: list[Path], owners: Mapping[Path, Extension], others: asyncio.Event, *, deep: bool
+        self, folders: list[Path], owners: Mapping[Path, Extension], anew: asyncio.Event, *, deep: bool
     ) -> None:
         from watchfiles import Change, awatch
 
         def ours(change: Change, path: str) -> bool:
-            return path.endswith(SUFFIXES) and _owner(owners, path) is not None
+            return (path.endswith(SUFFIXES) and _owner(owners, path) is not None) or came(change, path)
+
+        def came(change: Change, path: str) -> bool:
+            """Whether a watched folder, or one around it, is there again: what watched it went with it."""
+            folder = Path(path)
+            return change is Change.added and any(folder in (o, *o.parents) for o in owners) and folder.is_dir()
 
         async for batch in awatch(
-            *folders, step=STEP, debounce=DEBOUNCE, stop_event=others, recursive=deep, watch_filter=ours
+            *folders, step=STEP, debounce=DEBOUNCE, stop_event=anew, recursive=deep, watch_filter=ours
         ):
             self._take_up(_owner(owners, path) for _, path in batch)
+            if any(came(*change) for change in batch):
+                anew.set()
 
     def _take_up(self, extensions: Iterable[Extension | None]) -> None:
         for extension in {e for e in extensions if e is not None}:
