@@ -8,7 +8,7 @@ one, lists of types). What is beyond that is a value of any kind: too wide, neve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -76,6 +76,7 @@ class Contract:
     components: dict[str, Schema] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.document = _readable(self.document, self.document.get("components", {}).get("schemas", {}))
         self.components = self.document.get("components", {}).get("schemas", {})
 
     @cached_property
@@ -146,6 +147,27 @@ class Contract:
                 found.add(key)
                 todo += references(self.components[key])
         return found
+
+
+def _readable(value: Any, known: Mapping[str, Any]) -> Any:
+    """A document with a schema of anything in place of `true`, `false` and references to what is not in it."""
+    if isinstance(value, list):
+        return [_readable(part, known) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if isinstance(ref := value.get("$ref"), str) and ref.removeprefix(REF) not in known:
+        return {}
+    found = {key: _readable(inner, known) for key, inner in value.items()}
+    for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        if isinstance(parts := found.get(key), list):
+            found[key] = [{} if isinstance(part, bool) else part for part in parts]
+    for key in ("schema", "x-params"):
+        if isinstance(found.get(key), bool):
+            found[key] = {}
+    for key in ("properties", "schemas"):
+        if isinstance(members := found.get(key), dict):
+            found[key] = {name: {} if isinstance(inner, bool) else inner for name, inner in members.items()}
+    return found
 
 
 def owned(component: str) -> tuple[str, str]:
