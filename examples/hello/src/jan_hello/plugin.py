@@ -1,9 +1,8 @@
 """Says hello, counts how often, and keeps a guest book: each thing an extension can do, once."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
 from jan_core import Call, Context, Empty, Event, JanError, Method, hookimpl, method, methods_of
@@ -100,5 +99,5 @@ class HelloExtension:
         return self.memory
 
     @hookimpl
-    def jan_restore_state(self, state: Any) -> None:
-        self.memory = msgspec.convert(state, Memory)
+    def jan_restore_state(self, state: Memory) -> None:
+        self.memory = state

@@ -1,9 +1,5 @@
 """Greets people by name, and counts them."""
 
-from typing import Any
-
-import msgspec
-
 from jan_core import Context, Event, Method, hookimpl, method, methods_of
 
 from .shapes import Greet, Greeting, Memory, Settings  # relative: a reload needs it so
@@ -43,5 +39,5 @@ class BrandNewExtension:
         return self.memory
 
     @hookimpl
-    def jan_restore_state(self, state: Any) -> None:
-        self.memory = msgspec.convert(state, Memory)
+    def jan_restore_state(self, state: Memory) -> None:
+        self.memory = state
