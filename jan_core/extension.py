@@ -6,6 +6,7 @@ This is the record. What moves it from state to state is in `loader.py` and `lif
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -61,18 +62,16 @@ class Failure(msgspec.Struct, omit_defaults=True):
 
     @classmethod
     def of(cls, stage: str, error: BaseException, package: str = "") -> Failure:
-        """Describe an exception, pointing at the innermost line of its traceback: of `package`, where that is in it.
+        """Describe an exception, pointing at the innermost line of its traceback, or its cause's: of `package`, where
+        that is in it; never at the host's own code or the standard library's, which nobody is to mend.
 
         One that carries its `failure` was described in another process, where it was raised.
         """
         if isinstance(told := getattr(error, "failure", None), Failure):
             return msgspec.structs.replace(told, stage=stage)
-        frames = [
-            (frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
-            for frame, line in traceback.walk_tb(error.__traceback__)
-        ]
+        places = [*_places(error.__cause__), *_places(error)]
         _, file, line = next(
-            (f for f in reversed(frames) if top(f[0]) == package), frames[-1] if frames else ("", "", 0)
+            (place for place in reversed(places) if place[0] == package), places[-1] if places else ("", "", 0)
         )
         text = text_of(error)
         if isinstance(error, SyntaxError) and error.filename:
@@ -80,6 +79,17 @@ class Failure(msgspec.Struct, omit_defaults=True):
         elif isinstance(error, ImportError) and error.path and hasattr(error, "lineno"):
             file, line = error.path, error.lineno
         return cls(stage, type(error).__name__, text, file, line, time.time())
+
+
+def _places(error: BaseException | None) -> list[tuple[str, str, int]]:
+    """Package, file and line of each step of a traceback that is somebody's own code."""
+    return [
+        (package, frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__ if error else None)
+        if (package := top(frame.f_globals.get("__name__", ""))) != "jan_core"
+        and package not in sys.stdlib_module_names
+        and not frame.f_code.co_filename.startswith("<")
+    ]
 
 
 class Lease:

@@ -157,7 +157,11 @@ def _modules(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _compile(package: str, path: Path, text: bytes) -> CodeType:
-    tree = ast.parse(text, str(path))
+    try:
+        tree = ast.parse(text, str(path))
+    except SyntaxError as error:
+        error.filename = error.filename or str(path)  # of a null byte it does not say where
+        raise
     if package.encode() in text:  # a search of bytes spares nearly every file the walk through its tree
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
