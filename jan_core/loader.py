@@ -70,7 +70,7 @@ class Source(Protocol):
 
 
 class DependenciesChanged(ManifestError):
-    """The project depends on other packages than it did when the process began."""
+    """What is settled when the process begins is another now: the packages it depends on, or its entry point."""
 
 
 class PackageSource:
@@ -85,6 +85,7 @@ class PackageSource:
         module, _, self._attribute = entry.partition(":")
         self.origin, _, self._module = module.partition(".")
         self._id, self._root, self._file, self.live = id, root, file, live
+        self._entry = entry
         self._dependencies: tuple[str, ...] | None = None
         self._names: dict[int, str] = {}
 
@@ -102,9 +103,8 @@ class PackageSource:
     @property
     def recipe(self) -> dict[str, Any]:
         """What `from_recipe` takes, as plain data."""
-        module = f"{self.origin}.{self._module}" if self._module else self.origin
         paths = {name: str(path) if path else "" for name, path in (("root", self._root), ("file", self._file))}
-        return {"id": self._id, "entry": f"{module}:{self._attribute}", "live": self.live, **paths}
+        return {"id": self._id, "entry": self._entry, "live": self.live, **paths}
 
     @property
     def id(self) -> str:
@@ -133,6 +133,8 @@ class PackageSource:
             self._dependencies = project.dependencies
         elif self._dependencies != project.dependencies:
             raise DependenciesChanged(f"the dependencies of {self._id} have changed; restart to take them over")
+        if self._file is not None and project.entry_points.get(self._id) != self._entry:
+            raise DependenciesChanged(f"the entry point of {self._id} has changed; restart to take it over")
         return project.manifest, project.version
 
     def read(self, previous: Snapshot | None) -> Snapshot:
@@ -242,7 +244,10 @@ def read(source: Source, api_version: str, previous: Snapshot | None) -> tuple[M
 
 def _methods(plugin: Any, manifest: Manifest, generation: Generation) -> list[Method]:
     contribute: Callable[[], Iterable[Method]] | None = getattr(plugin, "jan_methods", None)
-    methods = list(contribute()) if contribute else []
+    contributed = contribute() if contribute else []
+    if contributed is None:
+        raise TypeError("jan_methods returned None; return jan_core.methods_of(self)")
+    methods = list(contributed)
     for method in methods:
         if not isinstance(method, Method):
             raise TypeError(f"jan_methods returned a {type(method).__name__}; use jan_core.methods_of")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -112,7 +112,9 @@ def read_manifest(path: Path, *, api_version: str, id: str = "") -> Project:
     """
     try:
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ManifestError(f"{path}: {error}") from error
     try:
         parsed = msgspec.convert(document, _Document)
@@ -121,7 +123,7 @@ def read_manifest(path: Path, *, api_version: str, id: str = "") -> Project:
             raise ManifestError(f"{path}: no table [tool.jan.extension]")
         supported = satisfies(api_version, manifest.requires_core)
     except (msgspec.ValidationError, ValueError) as error:
-        raise ManifestError(f"{path}: {error}") from error
+        raise ManifestError(f"{path}: {error}{_choices(str(error))}") from error
     if not _ID.fullmatch(manifest.id) or (id and manifest.id != id):
         raise ManifestError(f"{path}: id {manifest.id!r} must be the entry point's name, {id or 'in small letters'!r}")
     if manifest.id == CORE:
@@ -133,6 +135,22 @@ def read_manifest(path: Path, *, api_version: str, id: str = "") -> Project:
         )
     project = parsed.project
     return Project(path, manifest, project.version, tuple(project.dependencies), project.entry_points.get(GROUP, {}))
+
+
+def _choices(told: str) -> str:
+    """What a value or a key that was refused could be; empty when it was refused for something else."""
+    key = told.rpartition("$.tool.jan.extension")[2].strip(".`")
+    if "unknown field" in told and not key:
+        return f"; its keys are {', '.join(field.encode_name for field in msgspec.structs.fields(Manifest))}"
+    if key.startswith("methods["):
+        return ": a prefix is of a-z, 0-9 and _, and ends with a dot, as in 'my_tool.'"
+    if "enum" in told:
+        return next(
+            f"; {key} is one of {', '.join(map(repr, get_args(field.type)))}"
+            for field in msgspec.structs.fields(Manifest)
+            if field.encode_name == key
+        )
+    return ""
 
 
 def find_package(name: str) -> Path:

@@ -547,7 +547,7 @@ async def test_rolling_back_serves_the_code_before_as_a_new_generation(project: 
         assert await house.word() == "v2"
 
 
-@pytest.mark.parametrize("change", ["native", "dependencies", "core"])
+@pytest.mark.parametrize("change", ["native", "dependencies", "entry point", "core"])
 async def test_what_a_process_cannot_take_over_answers_restart_required(
     project: Project, open_house: Open, change: str
 ) -> None:
@@ -558,6 +558,8 @@ async def test_what_a_process_cannot_take_over_answers_restart_required(
         elif change == "dependencies":
             project.dependencies = ["attrs>=20"]
             project.write_manifest()
+        elif change == "entry point":
+            project.write_manifest(**{":Plugin": ":Other"})
         else:
             id = "core"
         error = await house.refused(id)
