@@ -290,8 +290,10 @@ class Dev(Running):
 def dev(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Dev]]:
     begun: list[Dev] = []
 
-    def begin(*arguments: str, isolated: bool = False) -> Dev:
+    def begin(*arguments: str, isolated: bool = False, broken: bool = False) -> Dev:
         new_project("tried", tmp_path / "a project")
+        if broken:
+            (tmp_path / "a project" / "src" / "jan_tried" / "shapes.py").write_text("import jan_nowhere\n", "utf-8")
         if isolated:
             project = tmp_path / "a project" / "pyproject.toml"
             project.write_text(project.read_text("utf-8").replace('"none"', '"process"'), "utf-8")
@@ -316,11 +318,25 @@ def test_an_edit_is_saved_and_seen(dev: Callable[..., Dev]) -> None:
     work.line("serves", "generation 3")
     work.line("info", "counted")
     work.line("error", "ZeroDivisionError", f"{work.plugin}:")
+    work.edit("1 / 0", "raise SystemExit(3)")
+    work.line("error", "called sys.exit(3)", f"{work.plugin}:")
+    work.edit("def jan_event", "def jan_evnt")
+    assert work.line("failed", "did you mean jan_event").endswith("jan_event?; generation 4 goes on")
+    work.edit("def jan_evnt", "def jan_event")
+    work.edit("from jan_core", "import jan_nowhere\nfrom jan_core")
+    work.line("failed", "No module named 'jan_nowhere'", f"{work.plugin}:3)", "comes with: jan ext install")
+    work.edit("import jan_nowhere\n", "")
     work.edit('"tried.greet"', '"tried.welcome"')
     work.line("serves", "+tried.welcome", "-tried.greet")
     work.line("error", "method_not_found")
     work.process.send_signal(signal.SIGINT)
     assert work.process.wait(LIMIT) == 0
+
+
+def test_what_fails_at_the_start_is_said_once(dev: Callable[..., Dev]) -> None:
+    work = dev(broken=True)
+    work.line("watching")
+    assert "  failed  import: " in work.line("jan_nowhere")
 
 
 def test_an_edit_of_what_runs_in_its_own_process_is_seen_as_well(dev: Callable[..., Dev]) -> None:

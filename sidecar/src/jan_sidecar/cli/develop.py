@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jan_core import Caller, RpcError
-    from jan_core.extension import Extension
+    from jan_core.extension import Extension, Failure
     from jan_core.host import Host
 
     from .session import Session
 
 __all__ = ["dev"]
+
+MISSING = "what the project depends on comes with: jan ext install PATH"
 
 
 @click.command()
@@ -151,11 +153,17 @@ def _reason(error: RpcError, package: str) -> str:
 
     cause = error.__cause__
     if told := error.data.get("failure"):
-        return f"{told['stage']}: {told['type']}: {told['message']} ({told.get('file', '')}:{told.get('line', 0)})"
+        return f"{told['stage']}: {_described(Failure(**told))}"
     if error.type != "internal_error" or cause is None:
         return f"{error.type}: {error.message}"
-    failure = Failure.of("call", cause, package)
-    return f"{failure.type}: {failure.message} ({failure.file}:{failure.line})"
+    return _described(Failure.of("call", cause, package))
+
+
+def _described(failure: Failure) -> str:
+    """A failure, its place where there is one, and what to do where the message does not say it."""
+    where = f" ({failure.file}:{failure.line})" if failure.file else ""
+    hint = f"; {MISSING}" if failure.type == "ModuleNotFoundError" else ""
+    return f"{failure.type}: {failure.message}{where}{hint}"
 
 
 def _last_of(trace: str) -> str:
@@ -168,19 +176,18 @@ def _last_of(trace: str) -> str:
 @contextmanager
 def _log_shown(id: str, package: str) -> Iterator[None]:
     """Show what is logged by an extension, or about it, in this block."""
-    from jan_core import reload
+    from jan_core import lifecycle, reload
     from jan_core.extension import Failure
     from jan_core.package import top
 
     class Shown(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             own = record.name == f"jan.{id}" or record.name.startswith(f"jan.{id}.") or top(record.name) == package
-            if not own or record.pathname == reload.__file__:  # how reloads end is said already
+            if not own or record.pathname in (reload.__file__, lifecycle.__file__):  # how those end is said already
                 return
             text = record.getMessage()
             if record.exc_info and record.exc_info[1]:
-                failure = Failure.of("log", record.exc_info[1], package)
-                text += f": {failure.type}: {failure.message} ({failure.file}:{failure.line})"
+                text += f": {_described(Failure.of('log', record.exc_info[1], package))}"
             elif record.exc_text:  # from its own process
                 text += f": {_last_of(record.exc_text)}"
             _say("warn" if record.levelno == logging.WARNING else record.levelname.lower(), text)
