@@ -99,20 +99,22 @@ class ExtensionMethods:
         lifecycle = self._host.lifecycle
         return await lifecycle.reloads.rollback(lifecycle.find(params.id))
 
-    @method("extensions.logs", item=str, errors=[ExtensionNotFound])
+    @method("extensions.logs", item=str, errors=[ExtensionNotFound, StorageError])
     async def logs(self, params: LogsQuery, call: Call) -> Logs:
         """What the log has about an extension: its own lines, and the host's about it."""
         from .logs import Follower, tail
 
         extension = self._host.lifecycle.find(params.id)
         where = self._host.data_dir, extension.source.id, extension.source.origin
-        follower = Follower(*where)
-        lines = await asyncio.to_thread(tail, *where, params.lines) if params.lines else []
-        if not params.follow:
-            return Logs(lines)
-        for line in lines:
-            await call.send(line)
-        while True:
-            for line in follower.read():
-                await call.send(line)
-            await asyncio.sleep(FOLLOW_EVERY)
+        try:
+            follower = Follower(*where)
+            lines = await asyncio.to_thread(tail, *where, params.lines) if params.lines else []
+            if not params.follow:
+                return Logs(lines)
+            while True:
+                for line in lines:
+                    await call.send(line)
+                await asyncio.sleep(FOLLOW_EVERY)
+                lines = follower.read()
+        except OSError as error:
+            raise StorageError(f"cannot read the log: {error.strerror}") from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +58,19 @@ class HostSettings(msgspec.Struct):
     """`disabled`: ids of extensions that a person switched off."""
 
     disabled: list[str] = []
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await something that is bounded in time, cancelled or not; a cancellation is raised when it is over."""
+    task, cancelled = asyncio.create_task(work), None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 def _no_http() -> httpx.AsyncClient:
@@ -132,7 +145,7 @@ class Host:
             try:
                 yield
             finally:
-                await asyncio.shield(self.lifecycle.end())
+                await _to_its_end(self.lifecycle.end())
 
     async def _tell_extensions(self, events: asyncio.Queue[Event]) -> None:
         while True:

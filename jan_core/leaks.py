@@ -19,7 +19,11 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from .border import text_of
+
 __all__ = ["Inquest", "Probe"]
+
+log = logging.getLogger(__name__)
 
 DEPTH, BREADTH = 8, 50
 """Steps from a survivor to whoever holds it (a registry in a closure, as of `functools.singledispatch`, takes six), and
@@ -58,9 +62,12 @@ class Inquest:
             await asyncio.sleep(QUIET)  # a thread may have been in the middle of something
             gc.collect()
         for probe, report in probes:
-            # In a thread: each step of the search holds everything up for some ten ms, and others go between them.
-            if probe.alive and (leaks := await asyncio.to_thread(probe.leaks, asyncio.all_tasks())):
-                report(leaks)
+            try:
+                # In a thread: each step of the search holds everything up for some ten ms; others go between them.
+                if probe.alive and (leaks := await asyncio.to_thread(probe.leaks, asyncio.all_tasks())):
+                    report(leaks)
+            except Exception as error:  # what is looked at is somebody's objects, and may answer with anything
+                log.warning("could not find what is left in memory: %s", text_of(error))
 
 
 class Probe:
@@ -86,7 +93,8 @@ class Probe:
         for name, module in list(sys.modules.items()):
             if self._owns(name):
                 for thing in list(vars(module).values()):
-                    if isinstance(thing, type | types.FunctionType) and thing.__module__ == name:
+                    # By type(): a proxy says with `__class__` that it is what it stands for, or raises.
+                    if issubclass(type(thing), (type, types.FunctionType)) and thing.__module__ == name:
                         yield thing
 
     def _owns(self, module: object) -> bool:

@@ -76,26 +76,36 @@ class Follower:
 
     def __init__(self, data_dir: Path, id: str, package: str) -> None:
         self._path, self._concerned = log_file(data_dir), Concerned(id, package)
-        self._inode, self._offset = self._stat()
-        self._rest = ""
+        self._inode, self._offset = self._stat(self._path)
+        self._rest = b""
 
-    def _stat(self) -> tuple[int, int]:
+    def _stat(self, path: Path) -> tuple[int, int]:
         try:
-            stat = self._path.stat()
+            stat = path.stat()
         except FileNotFoundError:
             return 0, 0
         return stat.st_ino, stat.st_size
 
     def read(self) -> list[str]:
-        """The lines that were added since the last call."""
-        inode, size = self._stat()
+        """The lines that were added since the last call. Raises OSError."""
+        inode, size = self._stat(self._path)
+        text = self._rest
         if inode != self._inode or size < self._offset:
+            before = self._path.with_name(f"{self._path.name}.1")  # where it was moved to; its end has not been read
+            if self._stat(before)[0] == self._inode:
+                text += self._added(before)
             self._inode, self._offset = inode, 0
-        if size == self._offset:
-            return []
-        with self._path.open(encoding="utf-8", errors="replace", newline="") as file:
-            file.seek(self._offset)
-            text = self._rest + file.read()
-            self._offset = file.tell()
-        *lines, self._rest = text.split("\n")
-        return list(self._concerned.filter(iter(lines)))
+        if size > self._offset:
+            text += self._added(self._path)
+        *lines, self._rest = text.split(b"\n")  # bytes, for what is being written may end within a character
+        return list(self._concerned.filter(line.decode(errors="replace") for line in lines))
+
+    def _added(self, path: Path) -> bytes:
+        try:
+            with path.open("rb") as file:
+                file.seek(self._offset)
+                added = file.read()
+                self._offset = file.tell()
+        except FileNotFoundError:  # moved away just now
+            return b""
+        return added

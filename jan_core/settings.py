@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from .border import text_of
 from .errors import InvalidParams, StorageError
 
 __all__ = ["Settings"]
@@ -36,22 +37,22 @@ class Settings:
         self._path = path
         self._sections: Sections | None = None
         self.problems: dict[str, str] = {}
-        """What did not fit when it was last read, by `section.field`; the defaults are used in its place."""
+        """What did not fit when it was last read, by `section.field` (by `section` what does not fit together); the
+        defaults are used in its place."""
 
     def read(self, section: str, kind: type[S]) -> S:
         """The values of a section: stored ones where they fit, defaults elsewhere."""
         if self._sections is None:
             self._sections = self._load()
-        fitting = {}
-        stored = self._sections.get(section, {})
-        for field in msgspec.structs.fields(kind):
-            self.problems.pop(f"{section}.{field.encode_name}", None)
-            if field.encode_name in stored:
-                try:
-                    fitting[field.name] = msgspec.convert(stored[field.encode_name], field.type)
-                except msgspec.ValidationError as error:
-                    self.problems[f"{section}.{field.encode_name}"] = str(error)
-        return kind(**fitting)
+        fitting, problems = _fit(kind, self._sections.get(section, {}))
+        for key in [key for key in self.problems if key == section or key.startswith(f"{section}.")]:
+            del self.problems[key]
+        self.problems |= {f"{section}.{name}": problem for name, problem in problems.items()}
+        try:
+            return kind(**fitting)
+        except Exception as error:  # its __post_init__: each value fits, but not all of them together
+            self.problems[section] = text_of(error)
+            return kind()
 
     def write(self, section: str, kind: type[S], changes: dict[str, Any]) -> S:
         """Change some fields of a section and store it; a null goes back to the default. Returns the new values.
@@ -74,6 +75,10 @@ class Settings:
                 sections = self._load(strict=True)  # another process may have changed it meanwhile
                 merged = {**sections.get(section, {}), **changes}
                 sections[section] = {name: value for name, value in merged.items() if value is not None}
+                try:
+                    kind(**_fit(kind, sections[section])[0])
+                except Exception as error:  # as above
+                    raise InvalidParams(f"{section}: {text_of(error)}", path="$.values") from error
                 self._store(sections)
         except OSError as error:
             raise StorageError(f"cannot change {self._path}: {error.strerror}") from error
@@ -92,7 +97,7 @@ class Settings:
         except FileNotFoundError:
             self.problems.pop(FILE, None)
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             what = f"{self._path} cannot be read: {error.strerror if isinstance(error, OSError) else error}"
             if strict:
                 raise StorageError(f"{what}; mend it, or move it away") from None
@@ -120,3 +125,15 @@ class Settings:
 
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _fit(kind: type[msgspec.Struct], values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Those of stored values that fit the fields of `kind`, by the fields' names, and what is wrong with the rest."""
+    fitting, problems = {}, {}
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name in values:
+            try:
+                fitting[field.name] = msgspec.convert(values[field.encode_name], field.type)
+            except msgspec.ValidationError as error:
+                problems[field.encode_name] = str(error)
+    return fitting, problems

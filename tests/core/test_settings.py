@@ -100,3 +100,38 @@ def test_a_crash_before_the_replacement_leaves_the_old_file(file: Path, monkeypa
     with pytest.raises(StorageError, match="No space left"):
         settings.write("radio", Options, {"volume": 8})
     assert Settings(file).read("radio", Options) == Options(7)
+
+
+class Range(msgspec.Struct):
+    least: int = 1
+    most: int = 10
+
+    def __post_init__(self) -> None:
+        if self.least > self.most:
+            raise ValueError("least is more than most")
+
+
+def test_values_that_do_not_fit_together_are_refused_and_change_nothing(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "settings.json")
+    settings.write("range", Range, {"least": 5})
+    with pytest.raises(InvalidParams, match="range: least is more than most"):
+        settings.write("range", Range, {"most": 2})
+    assert settings.read("range", Range) == Range(5, 10)
+    assert Settings(tmp_path / "settings.json").read("range", Range) == Range(5, 10)
+
+
+def test_stored_values_that_do_not_fit_together_are_reported_and_not_used(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"range": {"least": 7, "most": 3}}')
+    settings = Settings(tmp_path / "settings.json")
+    assert settings.read("range", Range) == Range()
+    assert settings.problems == {"range": "least is more than most"}
+    settings.write("range", Range, {"most": None})
+    assert settings.read("range", Range) == Range(7, 10)
+    assert settings.problems == {}
+
+
+def test_a_file_nested_without_end_is_as_damaged_as_any(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("[" * 100_000)
+    settings = Settings(tmp_path / "settings.json")
+    assert settings.read("range", Range) == Range()
+    assert "defaults are used" in settings.problems["(file)"]
