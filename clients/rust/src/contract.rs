@@ -2865,7 +2865,7 @@ pub mod methods {
 
     /// `extensions.logs`: What the log has about an extension: its own lines, and the host's about it.
     ///
-    /// Errors of its own: `extension_not_found`.
+    /// Errors of its own: `extension_not_found`, `storage_error`.
     pub struct ExtensionsLogs;
 
     impl super::Method for ExtensionsLogs {

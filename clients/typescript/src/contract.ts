@@ -1879,7 +1879,7 @@ export interface Methods {
     params: core.LogsQuery;
     result: core.Logs;
     item: string;
-    errors: "extension_not_found";
+    errors: "extension_not_found" | "storage_error";
   };
   /** The sets of installed packages on disk: the one that serves, and the one to go back to. */
   "extensions.overlays": {
