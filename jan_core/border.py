@@ -1,8 +1,9 @@
 """The border around code that is not the host's: nothing but ordinary errors gets out.
 
-Three things would reach beyond the call they come from. `SystemExit` ends the process. A `CancelledError` that nobody
-asked for (from awaiting something that was cancelled) looks like a cancellation of the caller. An exception whose text
-cannot be had breaks whoever reports it. Used around every handler, hook implementation and background task.
+Four things would reach beyond the call they come from. `SystemExit` ends the process. A `CancelledError` that nobody
+asked for (from awaiting something that was cancelled) looks like a cancellation of the caller. What is no `Exception`
+at all (a panic in an extension module written in Rust) passes whoever catches errors. An exception whose text cannot be
+had breaks whoever reports it. Used around every handler, hook implementation and background task.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def border(what: str) -> Iterator[None]:
     """Turn what would reach beyond `what` into `Escaped`. Cancellation from outside passes, as it must."""
     try:
         yield
-    except (SystemExit, asyncio.CancelledError) as error:
+    except BaseException as error:
         inside = contained(what, error)
         if inside is error:
             raise
@@ -39,6 +40,10 @@ def contained(what: str, error: BaseException) -> BaseException:
         task = asyncio.current_task()
         if task is not None and not task.cancelling():
             return Escaped(f"{what} was cancelled from within")
+    elif not isinstance(error, Exception | KeyboardInterrupt | GeneratorExit):
+        escaped = Escaped(f"{what} raised {type(error).__name__}: {text_of(error)}")
+        escaped.__cause__ = error  # its traceback is told with it
+        return escaped
     return error
 
 

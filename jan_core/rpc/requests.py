@@ -35,8 +35,9 @@ __all__ = ["Request", "Requests"]
 
 log = logging.getLogger(__name__)
 
-HANDLED = (Exception, SystemExit, CancelledError)
-"""What a handler may end with and still be answered. The rest (an interrupt from the keyboard) ends the process."""
+PASSING = (KeyboardInterrupt, GeneratorExit)
+"""What is not a handler's: an interrupt ends the process, the other a coroutine that nobody will run any more. Whatever
+else a handler ends with is answered; native code raises errors of its own that are no `Exception`."""
 
 
 class Requests:
@@ -66,7 +67,9 @@ class Requests:
         try:
             result = route.handler(params) if call is None else route.handler(params, call)
             text = encode(Success(id, result))
-        except HANDLED as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             timing.add(perf_counter() - began, True)
             text = failed(id, error, route.method.name)
         else:
@@ -157,7 +160,9 @@ class Request:
         try:
             result = await (route.handler(params) if call is None else route.handler(params, call))
             text = encode(Success(self.id, result))
-        except HANDLED as error:
+        except PASSING:
+            raise
+        except BaseException as error:
             timing.add(perf_counter() - began, self._expired or not isinstance(error, CancelledError), self._expired)
             text = failed(self.id, self._reason(error), route.method.name)
         else:
@@ -171,7 +176,9 @@ class Request:
         try:
             method = await self._requests.service.resolve(name)
             bound = bind(method, params)
-        except HANDLED as error:
+        except PASSING:
+            raise
+        except BaseException as error:
             return self.end(failed(self.id, self._reason(error), name))
         self._route = route = Route(method, self._requests.service.timings)
         if self.task is not None:  # else it has not waited so far, and `begin` will see to it
@@ -236,7 +243,12 @@ class Request:
 
 def failed(id: Id | None, error: BaseException, what: str) -> bytes:
     """The answer of a request that ended with `error`; a notification's errors are only logged."""
-    shown = error_object(contained(what, error), what)
+    try:
+        shown = error_object(contained(what, error), what)
+        text = messages.failure(id, shown)
+    except Exception as defect:  # an error whose data is not data, or its text no Unicode
+        shown = error_object(defect, what)
+        text = messages.failure(id, shown)
     if id is None:
         log.info("notification %s failed: %s", what, shown.message)
-    return messages.failure(id, shown)
+    return text

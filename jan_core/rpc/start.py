@@ -2,7 +2,8 @@
 
 Most handlers never wait, and then their task is over before anybody needs to know of it. Python 3.12 has this as
 `asyncio.Task(eager_start=True)`. On 3.11 the loop is asked to hand over the first step instead of queueing it. Where
-neither works (another event loop, a caller that is a task itself) tasks are ordinary ones.
+neither works (another event loop, one whose `call_soon` is replaced already, a caller that is a task itself) tasks are
+ordinary ones. A loop's task factory is not asked on either.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any
 
 __all__ = ["starter"]
@@ -28,24 +29,34 @@ def starter(loop: asyncio.AbstractEventLoop) -> Start:
 
 
 def _starter_of_3_11(loop: Any) -> Start:
-    first: Callable[[], None]
-    in_context: Context
-    new_task, current_task = asyncio.Task, asyncio.current_task
+    mine: Context | None = None
+    first: Callable[[], object] | None = None
+    new_task, current_task, attributes = asyncio.Task, asyncio.current_task, vars(loop)
+    call_soon = loop.call_soon
 
-    def hand_over(step: Callable[[], None], *, context: Context) -> None:
-        nonlocal first, in_context
-        first, in_context = step, context
+    def hand_over(callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
+        nonlocal first
+        if context is not mine or mine is None:
+            # Finalizers may run while a task is made, and signal handlers: what they ask for is theirs.
+            return call_soon(callback, *args, context=context)
+        first = callback
+        return None
 
     def start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        if current_task(loop) is not None:  # a task cannot be run inside another
+        nonlocal mine, first
+        # A task cannot be run inside another; and what somebody else has put in this place is left there.
+        if current_task(loop) is not None or "call_soon" in attributes:
             return new_task(work, loop=loop, name=name)
-        # All that a new task does is to put its first step into `call_soon`; nothing else runs in between.
+        # A new task puts its first step into `call_soon`, in the context that it is given: nobody else has that one.
+        context = mine = copy_context()
         loop.call_soon = hand_over
         try:
-            task = new_task(work, loop=loop, name=name)
+            task = new_task(work, loop=loop, name=name, context=context)
         finally:
             del loop.call_soon
-        in_context.run(first)
+            step, mine, first = first, None, None
+        if step is not None:
+            context.run(step)
         return task
 
     return start

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
 import msgspec
 import pytest
 
-from jan_core import Call, Empty, hookimpl, method, methods_of
+from jan_core import Call, Empty, JanError, hookimpl, method, methods_of
 from jan_core.extension import Lease
 from jan_core.host import Host
 from jan_core.rpc import requests
@@ -29,6 +30,22 @@ class Tame(msgspec.Struct):
     """Params that cannot nest."""
 
     value: int = 0
+
+
+class Panic(BaseException):
+    """What extension modules written in Rust raise where they have a defect (pyo3's PanicException)."""
+
+
+ENDS: dict[str, Callable[[], BaseException]] = {
+    "panic": lambda: Panic("at src/lib.rs"),
+    "an exit": lambda: SystemExit(3),
+    "a stop": StopIteration,
+    "a cancellation": asyncio.CancelledError,
+    "a text that is no Unicode": lambda: JanError("no file caf\udce9"),
+    "data that are none": lambda: JanError("no", thing=object()),
+    "an integer too long": lambda: JanError("no", thing={(1, 2): 1 << 80}),
+    "an error without its parts": lambda: JanError.__new__(JanError),
+}
 
 
 class Ways:
@@ -91,6 +108,17 @@ class Ways:
     def fail(self, params: Empty) -> Any:
         """A defect."""
         raise ZeroDivisionError
+
+    @method("test.end")
+    def end(self, params: Anything) -> Any:
+        """End in one of many ways."""
+        raise ENDS[params.value]()
+
+    @method("test.end_later")
+    async def end_later(self, params: Anything) -> Any:
+        """End in one of many ways, after others had their turn."""
+        await asyncio.sleep(0)
+        raise ENDS[params.value]()
 
 
 class Transport:
@@ -344,6 +372,25 @@ async def test_a_request_past_its_deadline_ends_with_its_error(it: Conversation)
     assert answer["error"]["data"] == {"type": "deadline_exceeded", "retryable": True, "seconds": 0.02}
 
 
+@pytest.mark.parametrize("name", ["test.end", "test.end_later"])
+@pytest.mark.parametrize("how", ENDS)
+async def test_however_a_handler_ends_it_is_answered_and_so_is_what_came_with_it(
+    it: Conversation, name: str, how: str
+) -> None:
+    await it.say(request(1, name, {"value": how}), request(2, "test.tame", {}))
+    answers = sorted(await it.answers(2), key=lambda answer: answer["id"])
+    assert code(answers[0]) == -32603
+    assert answers[0]["error"]["data"]["errorId"]
+    assert answers[1]["result"] == 0
+    await it.say(b"[%b]\n" % json.dumps(request(1, name, {"value": how})).encode())
+    with anyio.fail_after(5):
+        while not any(isinstance(m, list) for m in it.transport.written):
+            it.transport.wrote.clear()
+            await it.transport.wrote.wait()
+    [[answer]] = it.transport.written
+    assert code(answer) == -32603
+
+
 async def test_a_revoked_lease_ends_its_request_as_reloaded(it: Conversation) -> None:
     await it.say(request(1, "test.wait", {}))
     generation = it.host.lifecycle.extensions["test"].current
@@ -460,6 +507,104 @@ async def test_a_task_is_begun_at_once_from_a_callback_and_soon_from_a_task() ->
     assert ("task", "second") in order
     assert order[-1] == "task ends"
     assert "call_soon" not in vars(loop), "the loop is as it was"
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the interpreter's own way needs no help")
+async def test_what_others_ask_of_the_loop_while_a_task_is_made_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A task's name is asked for its text while the task is made: here, as any finalizer may, it speaks to the loop.
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    seen: list[str] = []
+    future.add_done_callback(lambda _: seen.append("future"))
+    outer = starter(loop)
+
+    async def work(name: str) -> None:
+        seen.append(name)
+
+    class Finalizer(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            future.set_result(None)
+            loop.call_soon(seen.append, "call_soon")
+            tasks.append(outer(work("inner"), "inner"))
+            return "outer"
+
+    tasks: list[asyncio.Task[None]] = []
+    loop.call_soon(lambda: tasks.append(outer(work("outer"), Finalizer())))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert sorted(seen) == ["call_soon", "future", "inner", "outer"]
+    assert "call_soon" not in vars(loop)
+
+
+async def test_a_loop_whose_call_soon_somebody_replaced_keeps_it() -> None:
+    loop = asyncio.get_running_loop()
+    start, original = starter(loop), loop.call_soon
+    seen: list[Any] = []
+
+    def traced(*args: Any, **more: Any) -> Any:
+        seen.append(args)
+        return original(*args, **more)
+
+    async def work() -> None:
+        pass
+
+    done: asyncio.Future[asyncio.Task[None]] = loop.create_future()
+    loop.call_soon(lambda: done.set_result(start(work(), "work")))
+    loop.call_soon = traced  # type: ignore[method-assign, assignment]
+    try:
+        await (await done)
+        assert vars(loop)["call_soon"] is traced
+        assert seen or sys.version_info >= (3, 12)
+    finally:
+        del loop.call_soon
+
+
+async def test_a_task_that_is_begun_at_once_ends_as_others_do() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    start = starter(loop)
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async def cancel_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    tasks: list[asyncio.Task[None]] = []
+    loop.call_soon(lambda: tasks.extend([start(fail(), "fail"), start(cancel_itself(), "cancel"), start(fail(), "x")]))
+    await asyncio.sleep(0)
+    assert [task.done() for task in tasks] == [True, False, True]
+    assert asyncio.current_task() not in tasks
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ends] == [ZeroDivisionError, asyncio.CancelledError, ZeroDivisionError]
+
+
+def test_on_a_loop_of_another_kind_tasks_are_ordinary() -> None:
+    class Other(asyncio.SelectorEventLoop):
+        def call_soon(self, *args: Any, **more: Any) -> Any:  # type: ignore[override]
+            return super().call_soon(*args, **more)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ran = asyncio.Event()
+
+        async def work() -> None:
+            ran.set()
+
+        tasks: list[asyncio.Task[None]] = []
+        loop.call_soon(lambda: tasks.append(starter(loop)(work(), "work")))
+        with anyio.fail_after(5):
+            await ran.wait()
+        await tasks[0]
+
+    with asyncio.Runner(loop_factory=Other) as runner:
+        runner.run(main())
 
 
 async def test_what_a_handler_sets_in_its_context_stays_in_it() -> None:
