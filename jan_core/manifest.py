@@ -114,7 +114,7 @@ def read_manifest(path: Path, *, api_version: str, id: str = "") -> Project:
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ManifestError(f"{path}: {error}") from error
     try:
         parsed = msgspec.convert(document, _Document)

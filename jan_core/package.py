@@ -16,7 +16,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, SourceFileLoader
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -132,6 +132,9 @@ def drop(name: str) -> None:
         if module == name or module.startswith(name + "."):
             sys.modules.pop(module, None)
     forget_unions(lambda kind: kind.__module__ == name or kind.__module__.startswith(name + "."))
+    # Python 3.12 before 3.12.4 keeps every class that it has looked at for a Protocol (gh-118013).
+    if (kept := getattr(inspect, "_shadowed_dict_from_mro_tuple", None)) is not None:
+        kept.cache_clear()
 
 
 def forget_unions(gone: Callable[[type], bool]) -> None:
@@ -202,6 +205,9 @@ class _Finder:
         file = self._snapshot.files.get(inner)
         if file is None or file.code is None:
             if any(name.startswith(inner + ".") for name in self._snapshot.files):  # a folder without __init__.py
+                there = PathFinder.find_spec(fullname, path)
+                if there is not None and there.loader is None:  # as Python itself has it: resources are found in it
+                    return there
                 spec = ModuleSpec(fullname, None, is_package=True)
                 spec.submodule_search_locations = [str(folder)]
                 return spec
