@@ -176,8 +176,33 @@ async def test_sigterm_ends_a_sidecar_and_its_workers(sidecar: Spawn) -> None:
         assert await gone(processes)
 
 
-def start_shell(program: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+@pytest.mark.skipif(sys.platform == "win32", reason="fills a pipe as POSIX has it")
+def test_a_log_that_nobody_reads_does_not_keep_a_sidecar_whose_input_is_closed(data_dir: Path) -> None:
+    unread, errors = os.pipe()
+    os.set_blocking(errors, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(errors, b"x" * 65536)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(errors, b"x")
+    os.set_blocking(errors, True)
+    command = [BIN / "jan-sidecar", "-v", "--data-dir", data_dir]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(b'{"jsonrpc":"2.0","id":1,"method":"initialize"}\n')
+            process.stdin.flush()
+            assert b"serverInfo" in process.stdout.readline()
+            # Wrong params: a line for the log, which the event loop writes by itself, and waits.
+            process.stdin.write(b'{"jsonrpc":"2.0","method":"ping","params":5}\n')
+            process.stdin.close()
+            assert process.wait(5) == 0
+        finally:
+            process.kill()
+            os.close(unread)
+            os.close(errors)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent is watched on Linux only so far")

@@ -18,8 +18,11 @@ from jan_core.rpc import parent
 
 __all__ = ["LIMIT", "Departure"]
 
-LIMIT = 2.5
+LIMIT = 2.4
 """Seconds: the process is gone 3 s after its client, and a proper end needs a fraction of that."""
+
+FLUSH_LIMIT = 0.2
+"""Seconds the last lines of the log may take to be written."""
 
 
 class Departure:
@@ -50,7 +53,14 @@ class Departure:
 
 
 def leave(code: int) -> None:
-    """End the process now: no thread in a blocking read, no extension can hold it."""
+    """End the process now: no thread in a blocking read, no extension can hold it, nor a log that nobody reads."""
+    last = threading.Thread(target=_flush, name="last words", daemon=True)
+    last.start()
+    last.join(FLUSH_LIMIT)
+    os._exit(code)
+
+
+def _flush() -> None:
+    # Both wait for whoever is writing a line, and that one for ever if standard error is full and not read.
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(code)
