@@ -209,7 +209,12 @@ class Dispatcher:
     ) -> Outcome[Any]:
         generation, timing = impl.generation, impl.timing
         if generation.retiring.is_set() and not retired_too:
-            # It retired while implementations before it ran: its hooks must not run after its `jan_deactivate`.
+            # It retired while those before it ran, and must not run after its `jan_deactivate`. What took its place has
+            # its say instead: a policy is not passed over for having been reloaded.
+            hook = self._hooks.get(impl.hook) or self._look_up(impl.hook)
+            for heir in hook.impls:
+                if heir.generation.extension == generation.extension:
+                    return await self._run(heir, arguments, limit)
             return Outcome(generation.extension, generation.number, 0.0)
         task = asyncio.current_task()
         assert task is not None

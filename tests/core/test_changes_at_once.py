@@ -17,6 +17,7 @@ from jan_core import RpcError
 from jan_core.extension import State
 from jan_core.host import Host
 from jan_core.loader import folder_source
+from jan_core.types import ModelContext
 
 from .project import Project
 
@@ -244,3 +245,21 @@ async def test_an_import_that_ends_after_its_limit_leaves_nothing(
         assert await outcome(host.client().call("extensions.reload", {"id": "sample"})) == "reload_failed"
         await until(lambda: not [name for name in left() if "@g2" in name])
         assert await host.client().call("sample.word") == "v1"
+
+
+async def test_a_hook_whose_turn_comes_after_a_reload_is_asked_in_the_new_code(tmp_path: Path, open_host: Any) -> None:
+    alpha, beta = Project(tmp_path, "alpha"), Project(tmp_path, "beta")
+    says = "return [*models, ModelRecord(id=words.WORD, name='')]"
+    hook = "@hookimpl\nasync def jan_filter_models(self, models, context):\n    "
+    names = {"from msgspec import Struct": "from jan_core.types import ModelRecord\nimport asyncio"}
+    alpha.plugin(hook + "self.ctx.emit('held')\n    await asyncio.sleep(0.2)\n    " + says, **names)
+    beta.plugin(hook + says, **names)
+    async with open_host(sources=[folder_source(alpha.folder), folder_source(beta.folder)]) as host:
+        inside = asyncio.Event()
+        with host.bus.subscribe(lambda event: inside.set() if event.name == "held" else None):
+            asked = asyncio.create_task(host.hooks.filter_models([], ModelContext()))
+            await asyncio.wait_for(inside.wait(), 5)
+        beta.say("v2")
+        await host.client().call("extensions.reload", {"id": "beta"})
+        assert not asked.done()
+        assert [model.id for model in await asked] == ["v1", "v2"]
