@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,7 +155,12 @@ def asked(data_dir: Path) -> Callable[..., tuple[int, str]]:
         )
         os.close(theirs)
         shown = b""
-        while select.select([ours], [], [], 30)[0]:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if not select.select([ours], [], [], 1)[0]:
+                if answer == "\x03":  # Python overhears it in the moment before it reads: a person presses it again
+                    os.write(ours, answer.encode())
+                continue
             try:
                 chunk = os.read(ours, 4096)
             except OSError:  # how Linux tells the end of the last writer
@@ -173,14 +179,14 @@ def asked(data_dir: Path) -> Callable[..., tuple[int, str]]:
 
 @pytest.mark.parametrize(("answer", "status"), [("n\n", 1), ("\n", 1), ("y\n", 0), ("\x03", 130)])
 def test_on_a_terminal_a_person_is_asked(
-    asked: Callable[..., tuple[int, str]], jan: Jan, wheelhouse: Wheelhouse, links: str, answer: str, status: int
+    asked: Callable[..., tuple[int, str]], data_dir: Path, wheelhouse: Wheelhouse, links: str, answer: str, status: int
 ) -> None:
     wheelhouse.extension("one", permissions=["files", "network"])
     ended, shown = asked("ext", "install", "acme-one", links, answer=answer)
     assert ended == status, shown
     assert "declares to use: files, network" in shown
     assert "Install it? [y/N]" in shown
-    assert (jan("rpc", "one.version").returncode == 0) == (status == 0)
+    assert (data_dir / "extensions" / "overlays" / "current").exists() == (status == 0)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP])

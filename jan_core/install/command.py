@@ -24,6 +24,7 @@ __all__ = ["run"]
 _KEPT = 256 * 1024
 """Bytes of output kept: what went wrong stands at the end, and a program that never stops printing must not fill the
 memory."""
+_DRAIN = 1.0  # seconds for the last of its output, once it has ended
 _GRACE = 2.0  # seconds for the group to end by itself: `uv` leaves its cache in order
 
 
@@ -67,7 +68,7 @@ def _leash(command: list[str]) -> int:
     output.start()
     status = child.wait()
     _end(child, signal.SIGKILL)
-    output.join(_GRACE)
+    output.join(_DRAIN)
     return 128 - status if status < 0 else status
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import shutil
 import sys
 import textwrap
 import time
@@ -44,6 +45,16 @@ async def install(data: Path, wheelhouse: Wheelhouse, source: str) -> int:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
+
+
+@pytest.fixture
+async def with_one(data: Path, wheelhouse: Wheelhouse, uv_cache: Path) -> Path:
+    """The data folder with acme-one installed: installed once, and copied for each test."""
+    wheelhouse.extension("one")
+    whole = uv_cache.with_name("data with one")
+    if not whole.exists():
+        await install(whole, wheelhouse, "acme-one")
+    return Path(shutil.copytree(whole, data))
 
 
 def test_a_start_without_overlays_costs_nothing(data: Path) -> None:
@@ -106,10 +117,9 @@ async def test_an_overlay_never_stands_in_for_the_product_and_its_pth_files_are_
     ],
 )
 async def test_a_damaged_overlay_is_left_out_said_and_mended_by_the_next_installation(
-    data: Path, wheelhouse: Wheelhouse, damage: object
+    with_one: Path, wheelhouse: Wheelhouse, damage: object
 ) -> None:
-    wheelhouse.extension("one")
-    await install(data, wheelhouse, "acme-one")
+    data = with_one
     before = sys.path[:]
     damage(Overlays(data).root)  # type: ignore[operator]
     assert activate(data) == []
@@ -132,22 +142,20 @@ async def test_a_damaged_overlay_is_left_out_said_and_mended_by_the_next_install
         (lambda site: next(site.glob("*.dist-info/METADATA")).unlink(), "is not what was installed"),
     ],
 )
-async def test_the_doctor_compares_every_file(data: Path, wheelhouse: Wheelhouse, damage: object, says: str) -> None:
-    wheelhouse.extension("one")
-    site = Overlays(data)[await install(data, wheelhouse, "acme-one")].site
-    damage(site)  # type: ignore[operator]
-    [(status, message, advice)] = findings(data)
+async def test_the_doctor_compares_every_file(with_one: Path, damage: object, says: str) -> None:
+    damage(Overlays(with_one)[1].site)  # type: ignore[operator]
+    [(status, message, advice)] = findings(with_one)
     assert status == "fail"
     assert says in message
     assert "jan ext repair" in advice
 
 
-async def test_an_update_of_the_application_is_noticed(data: Path, wheelhouse: Wheelhouse) -> None:
-    wheelhouse.extension("one")
-    await install(data, wheelhouse, "acme-one")
-    record = Overlays(data)[1].folder / "overlay.json"
+async def test_an_update_of_the_application_is_noticed(with_one: Path) -> None:
+    record = Overlays(with_one)[1].folder / "overlay.json"
     record.write_text(record.read_text().replace('"anyio": "', '"anyio": "0.'))
-    assert [(status, "updated since (anyio)" in message) for status, message, _ in findings(data)] == [("warn", True)]
+    assert [(status, "updated since (anyio)" in message) for status, message, _ in findings(with_one)] == [
+        ("warn", True)
+    ]
 
 
 async def test_only_the_overlay_before_is_kept_and_what_a_process_uses(data: Path, wheelhouse: Wheelhouse) -> None:
@@ -174,22 +182,18 @@ async def test_files_that_are_the_same_are_stored_once(data: Path, wheelhouse: W
     assert first.samefile(second)
 
 
-async def test_a_package_with_files_outside_of_its_folder_is_refused(data: Path, wheelhouse: Wheelhouse) -> None:
-    wheelhouse.extension("one")
-    site = Overlays(data)[await install(data, wheelhouse, "acme-one")].site
+async def test_a_package_with_files_outside_of_its_folder_is_refused(with_one: Path) -> None:
+    site = Overlays(with_one)[1].site
     [record] = site.glob("acme_one*/RECORD")
     record.write_text(record.read_text() + "../../../escaped.txt,,\n")
     package = scan(site)["acme-one"]
-    for touch in (package.verify, package.sync, lambda: package.link_into(data)):
+    for touch in (package.verify, package.sync, lambda: package.link_into(with_one)):
         with pytest.raises(Damaged, match="outside of its folder"):
             touch()
 
 
-async def test_a_record_is_read_in_every_form_that_is_allowed_and_refused_in_others(
-    data: Path, wheelhouse: Wheelhouse
-) -> None:
-    wheelhouse.extension("one")
-    site = Overlays(data)[await install(data, wheelhouse, "acme-one")].site
+async def test_a_record_is_read_in_every_form_that_is_allowed_and_refused_in_others(with_one: Path) -> None:
+    site = Overlays(with_one)[1].site
     [record] = site.glob("acme_one*/RECORD")
     whole = record.read_text()
     (site / "more.py").write_text("")
@@ -203,7 +207,7 @@ async def test_a_record_is_read_in_every_form_that_is_allowed_and_refused_in_oth
         record.write_text(f"{whole}{row}\n")
         with pytest.raises(Damaged):
             scan(site)["acme-one"].verify()
-        assert [status for status, _, _ in findings(data)] == ["fail"]
+        assert [status for status, _, _ in findings(with_one)] == ["fail"]
 
 
 async def test_packages_are_files_even_where_uv_is_told_to_link(

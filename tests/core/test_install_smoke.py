@@ -101,11 +101,11 @@ async def test_output_without_end_is_no_reason_and_goes_to_the_log(
 @pytest.mark.parametrize("code", ["import time; time.sleep(600)", "while True: pass"])
 async def test_a_hang_ends_after_a_while(tmp_path: Path, wheelhouse: Wheelhouse, code: str) -> None:
     wheelhouse.extension("one", code=code)
-    installer = Installer(tmp_path / "data", smoke_limit=1.5)
+    installer = Installer(tmp_path / "data", smoke_limit=0.7)
     places = Places(find_links=(str(wheelhouse.links),))
     with anyio.fail_after(15):
         async with installer.locked(), installer.proposed("acme-one", places) as proposal:
-            with pytest.raises(Exception, match=r"did not come up and go down again within 1\.5 s"):
+            with pytest.raises(Exception, match=r"did not come up and go down again within 0\.7 s"):
                 await installer.smoke(proposal)
 
 

@@ -5,6 +5,7 @@ No network: `uv` has a cache of its own and is told to stay offline.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import textwrap
@@ -61,8 +62,8 @@ BACKEND = '''
 class Wheelhouse:
     """Makes packages `acme-<name>` with a package `acme_<name>`, and keeps their wheels in `links`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, store: Path) -> None:
+        self.folder, self.store = folder, store
         self.links = folder / "links"
         self.links.mkdir(parents=True)
 
@@ -138,15 +139,24 @@ class Wheelhouse:
         (root / "pyproject.toml").write_text(head + more + build)
 
     def _wheel(self, root: Path) -> Path:
+        """The wheel of a project: the same file as before where another test had the same project."""
         from hatchling.builders.wheel import WheelBuilder
 
-        return Path(next(iter(WheelBuilder(str(root)).build(directory=str(self.links), versions=["standard"]))))
+        files = {str(p.relative_to(root)): p.read_text() for p in sorted(root.rglob("*")) if p.is_file()}
+        built = self.store / hashlib.sha256(json.dumps(files).encode()).hexdigest()
+        if not built.exists():
+            list(WheelBuilder(str(root)).build(directory=str(built), versions=["standard"]))
+        [wheel] = built.iterdir()
+        link = self.links / wheel.name  # uv tells files apart by when their inodes changed
+        link.unlink(missing_ok=True)
+        link.symlink_to(wheel)
+        return link
 
 
 @pytest.fixture(scope="session")
 def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for all tests: what one of them builds is not built again."""
-    return tmp_path_factory.mktemp("uv cache")
+    return tmp_path_factory.mktemp("of all tests") / "uv cache"
 
 
 @pytest.fixture
@@ -155,7 +165,7 @@ def wheelhouse(tmp_path: Path, uv_cache: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(uv_cache))
     path, modules = sys.path[:], set(sys.modules)
-    yield Wheelhouse(tmp_path / "Räder & Co")
+    yield Wheelhouse(tmp_path / "Räder & Co", uv_cache.with_name("built"))
     sys.path[:] = path
     for name in [name for name in sys.modules if name.startswith("acme_") and name not in modules]:
         del sys.modules[name]
