@@ -9,6 +9,7 @@ import asyncio
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
@@ -99,10 +100,12 @@ class Lease:
     owner calls `release`. A revoked lease has cancelled its task; the call then ends with ExtensionReloaded.
     """
 
-    __slots__ = ("_generation", "_task", "revoked")
+    __slots__ = ("_generation", "_left", "_task", "revoked")
 
-    def __init__(self, generation: Generation, task: asyncio.Task[object] | None) -> None:
-        self._generation, self._task = generation, task
+    def __init__(
+        self, generation: Generation, task: asyncio.Task[object] | None, left: Callable[[], None] | None = None
+    ) -> None:
+        self._generation, self._task, self._left = generation, task, left
         self.revoked = False
         if task is not None:
             generation.leases.add(self)
@@ -118,6 +121,12 @@ class Lease:
         if not self.revoked and self._task is not None:
             self.revoked = True
             self._task.cancel()
+
+    def leave(self) -> None:
+        """Wait no longer for a revoked call that did not end: whoever asked is to be told now."""
+        self.release()
+        if self._left is not None:
+            self._left()
 
     def reason(self) -> ExtensionReloaded:
         """Why a revoked call ended."""
@@ -165,10 +174,11 @@ class Generation:
         """How this generation is called in logs and in pluggy: `id@g1`."""
         return f"{self.extension}@g{self.number}"
 
-    def lease(self, task: asyncio.Task[object] | None = None) -> Lease:
+    def lease(self, task: asyncio.Task[object] | None = None, left: Callable[[], None] | None = None) -> Lease:
         """Keep this generation alive while a call is inside it: `with generation.lease():` in the task that calls, or
-        for `task` until `release`."""
-        return Lease(self, task)
+        for `task` until `release`. `left` is called when the task was cancelled for the generation's end and goes on.
+        """
+        return Lease(self, task, left)
 
     def idle(self) -> None:
         """No call is inside any more; told by the last lease."""

@@ -230,6 +230,8 @@ async def _serve(generation: Generation, tasks: LiveTasks) -> None:
         for lease in tuple(generation.leases):
             lease.revoke()
         await generation.drained(REVOKE_LIMIT)
+        for lease in tuple(generation.leases):
+            lease.leave()
 
 
 def _give_up(generation: Generation, on_failure: Callable[[Failure], None]) -> None:

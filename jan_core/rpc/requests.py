@@ -199,18 +199,19 @@ class Request:
             self.task.cancel()
 
     def end(self, text: bytes) -> None:
-        """Give the answer, unless it was given already."""
+        """Give the answer, unless it was given already: its id may be another request's by then."""
+        if self._answered:
+            return
+        self._answered = True
         if self._call is not None:
             self._call.end()
         self._over()
-        if not self._answered:
-            self._answered = True
-            self._requests.answer(self.id, self._batch, text)
+        self._requests.answer(self.id, self._batch, text)
 
     def _hold(self, task: asyncio.Task[None], route: Route) -> None:
         generation, deadline = route.method.generation, route.method.deadline
         if generation is not None:
-            self._lease = generation.lease(task)
+            self._lease = generation.lease(task, self._left)
         if deadline is not None:
             self._requests.deadlines.add(self._expire, deadline)
 
@@ -221,6 +222,11 @@ class Request:
             self._lease.release()
         if self._route is not None and self._route.method.deadline is not None:
             self._requests.deadlines.remove(self._expire)
+
+    def _left(self) -> None:
+        """The generation's end waits no longer for a handler that ignores being cancelled; nor does whoever asked."""
+        if self._lease is not None and self.task is not None:
+            self.end(failed(self.id, self._lease.reason(), self.task.get_name()))
 
     def _expire(self) -> None:
         self._expired = True

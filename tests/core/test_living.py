@@ -13,6 +13,7 @@ from jan_core import Context, Empty, hookimpl, method, methods_of
 from jan_core.extension import State
 from jan_core.host import Host
 from jan_core.loader import folder_source
+from jan_core.rpc.peer import Peer
 from jan_core.testing import InlineSource
 
 from .project import Project
@@ -171,3 +172,44 @@ async def test_a_host_that_is_left_by_a_cancellation_ends_its_extensions(project
     assert staying.cancelled()
     assert host.lifecycle.find("sample").state is State.RETIRED
     assert not host.lifecycle.generations.lives
+
+
+async def test_a_call_that_ignores_being_revoked_is_answered_all_the_same_and_once(
+    open_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jan_core.live.REVOKE_LIMIT", 0.05)
+    monkeypatch.setattr("jan_core.generations.DRAIN_LIMIT", 0.05)
+
+    class Deaf(Stubborn):
+        @hookimpl
+        async def jan_activate(self, ctx: Context) -> None: ...
+
+        @method("stubborn.stay")
+        async def hold(self, params: Empty) -> int:
+            """Stay."""
+            await self.stay()
+            return 1
+
+    class Sink:
+        blocked = full = False
+        sent = b""
+
+        def write(self, data: bytes) -> None:
+            self.sent += data
+
+        async def drained(self) -> None: ...
+
+    deaf, sink = Deaf("call"), Sink()
+    async with open_host(sources=[InlineSource("stubborn", deaf, ["stubborn."])]) as host:
+        await host.lifecycle.activate_all()
+        peer = Peer(host, sink)
+        peer.feed(b'{"jsonrpc":"2.0","id":0,"method":"initialize"}\n')
+        peer.feed(b'{"jsonrpc":"2.0","id":1,"method":"stubborn.stay"}\n')
+        await host.client().call("extensions.disable", {"id": "stubborn"})
+        assert host.lifecycle.find("stubborn").state is State.DISABLED
+        deaf.let_go.set()
+        await asyncio.wait_for(deaf.ended.wait(), 5)
+        await peer.aclose()
+    answers = [line for line in sink.sent.splitlines() if b'"id":1' in line]
+    assert len(answers) == 1
+    assert b"-32050" in answers[0]
