@@ -13,7 +13,7 @@ import select
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["FULL", "HIGH_WATER", "READ_SIZE", "LoopTransport", "Transport"]
+__all__ = ["FULL", "HANG_UP", "HIGH_WATER", "READ_SIZE", "LoopTransport", "Transport"]
 
 READ_SIZE = 64 << 10
 """What a pipe holds. asyncio's own 256 KiB makes every read map and unmap memory (17 µs a round trip against 7)."""
@@ -24,6 +24,9 @@ HIGH_WATER = 256 << 10
 FULL = 1 << 20
 """Unsent bytes past which new requests wait too: a client that asks without reading answers must not fill the
 memory."""
+
+HANG_UP: int = getattr(select, "POLLRDHUP", 0)
+"""What to ask `poll` for beside the hang-up that it always tells: a socket of which only the other way is closed."""
 
 LOOK_EVERY = 0.5
 """Seconds between looks for the end of input that is not being read."""
@@ -107,7 +110,7 @@ class LoopTransport:
     def _look(self) -> None:
         # A client that has gone is heard of even while nothing is read: the hang-up is told beside what is unread.
         signs = select.poll()
-        signs.register(self._read, 0)
+        signs.register(self._read, HANG_UP)
         if signs.poll(0):
             self.stop_reading()
             self._closed()

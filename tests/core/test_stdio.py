@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 
 from jan_core.rpc import parent, stdio
+from jan_core.rpc.transports import LoopTransport
 
 from .speaker import INITIALIZE, PROGRAM
 
@@ -74,6 +78,22 @@ def test_a_parent_that_died_at_the_wrong_moment_is_no_strangers_life(monkeypatch
     monkeypatch.setattr(parent, "sign", lambda: (_ for _ in ()).throw(ProcessLookupError()))
     parent.watch(gone.set)
     assert gone.wait(5)
+
+
+@linux
+@pytest.mark.parametrize("how", ["close", "shutdown"])
+async def test_the_end_of_a_socket_is_noticed_while_nothing_is_read_from_it(how: str) -> None:
+    ours, theirs = socket.socketpair()
+    closed = asyncio.Event()
+    with ours, theirs:
+        transport = LoopTransport(theirs.fileno(), theirs.fileno(), closed.set)
+        transport.start(lambda data: transport.pause())
+        ours.send(b"one")
+        ours.send(b"two, never read")
+        ours.close() if how == "close" else ours.shutdown(socket.SHUT_WR)
+        with anyio.fail_after(5):
+            await closed.wait()
+        transport.close()
 
 
 class Kernel:

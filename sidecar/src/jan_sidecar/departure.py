@@ -15,6 +15,7 @@ import sys
 import threading
 
 from jan_core.rpc import parent
+from jan_core.rpc.transports import HANG_UP
 
 __all__ = ["LIMIT", "Departure"]
 
@@ -47,7 +48,7 @@ class Departure:
 
     def _watch(self, read: int) -> None:
         signs = select.poll()
-        signs.register(read, 0)  # hang-up and error are always told, and bytes are nobody's business here
+        signs.register(read, HANG_UP)  # errors are always told, and bytes are nobody's business here
         signs.poll()
         self.begin()
 
