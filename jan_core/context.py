@@ -66,7 +66,8 @@ class Caller(Protocol):
 
 
 class Tasks(Protocol):
-    """Background tasks of one generation: cancelled when it retires; one that fails is recorded and disturbs nobody."""
+    """Background tasks of one generation: cancelled when it retires. One that fails, or goes on all the same, is
+    recorded and disturbs nobody."""
 
     def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> None: ...
 

@@ -211,8 +211,7 @@ class Dispatcher:
         if generation.retiring.is_set() and not retired_too:
             # It retired while those before it ran, and must not run after its `jan_deactivate`. What took its place has
             # its say instead: a policy is not passed over for having been reloaded.
-            hook = self._hooks.get(impl.hook) or self._look_up(impl.hook)
-            for heir in hook.impls:
+            for heir in (self._hooks.get(impl.hook) or self._look_up(impl.hook)).impls:
                 if heir.generation.extension == generation.extension:
                     return await self._run(heir, arguments, limit)
             return Outcome(generation.extension, generation.number, 0.0)
