@@ -1,8 +1,13 @@
-"""Collects the answers of one JSON-RPC batch: they leave as one array, when the last request of it is answered."""
+"""Collects the answers of one JSON-RPC batch: they leave as one array, when the last request of it is answered.
+
+As several, if one would be longer than a message may be.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
+from .framing import MAX_MESSAGE
 
 __all__ = ["Batch"]
 
@@ -38,6 +43,16 @@ class Batch:
         self._finish()
 
     def _finish(self) -> None:
-        if self._sealed and not self._open and self._answers:
-            answers, self._answers = self._answers, []
-            self._send(b"[" + b",".join(answers) + b"]")
+        if not self._sealed or self._open:
+            return
+        together: list[bytes] = []
+        size = 1
+        for answer in self._answers:
+            if together and size + len(answer) + 1 > MAX_MESSAGE:
+                self._send(b"[" + b",".join(together) + b"]")
+                together, size = [], 1
+            together.append(answer)
+            size += len(answer) + 1
+        self._answers.clear()
+        if together:
+            self._send(b"[" + b",".join(together) + b"]")

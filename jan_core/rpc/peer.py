@@ -114,6 +114,8 @@ class Peer:
         self._outbox.hold()
         try:
             for message in arrived:
+                if self.closed.is_set():
+                    break
                 if (self._transport.full or self._backlog.messages) and not self._cannot_wait(message):
                     self._backlog.add(message)
                 else:
@@ -148,8 +150,6 @@ class Peer:
                 log.exception("the methods cannot be decoded in one pass")
 
     def _slowly(self, message: Message) -> None:
-        if self.closed.is_set():
-            return
         try:
             if isinstance(message, bytes):
                 self._look_at(message)
@@ -271,15 +271,8 @@ class Peer:
 
     def _cannot_wait(self, message: Message) -> bool:
         """Whether a message ends something, and so is heard also of a client that reads nothing."""
-        if not isinstance(message, bytes) or not (b"/cancelRequest" in message or b'"exit"' in message):
-            return False
-        try:
-            envelope = messages.decode_envelope(message)
-            if envelope.method == "$/cancelRequest" and envelope.params is not UNSET:
-                return messages.decode_cancel(envelope.params).id in self._requests.waiting
-            return envelope.method == "exit" and envelope.id is UNSET
-        except Exception:  # it will be looked at in its turn
-            return False
+        waiting = self._requests.waiting
+        return isinstance(message, bytes) and (reading.exits(message) or reading.cancels(message) in waiting)
 
     def _refuse(self, id: Id | None, error: JanError) -> None:
         """Answer what never became a request. Inside a batch the answer joins the batch's."""
@@ -300,8 +293,7 @@ class Peer:
         self._backlog.close()
         self.shutting_down = True  # what is in the backlog is refused, and answered
         for message in self._backlog.clear():
-            if isinstance(message, bytes):
-                self._look_at(message)
+            self._slowly(message)
         self._close()
         self._stack.close()
         await self._requests.close(CLOSE_LIMIT)

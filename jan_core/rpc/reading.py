@@ -7,9 +7,9 @@ from msgspec import UNSET, Raw
 
 from ..errors import InvalidRequest, JanError, ParseError
 from .depth import MAX_DEPTH, depth_exceeds
-from .messages import Envelope, Id, decode_envelope, decode_id
+from .messages import Envelope, Id, decode_cancel, decode_envelope, decode_id
 
-__all__ = ["Unreadable", "envelope", "members"]
+__all__ = ["Unreadable", "cancels", "envelope", "exits", "members"]
 
 BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding fails with. msgspec reports bad UTF-8 as UnicodeDecodeError, not as its own."""
@@ -54,6 +54,28 @@ def envelope(data: bytes) -> Envelope | None:
     if read.id is None:
         raise Unreadable(None, InvalidRequest("id must not be null"))
     return read
+
+
+def exits(data: bytes) -> bool:
+    """Whether a message is the notification that ends the conversation."""
+    if b'"exit"' not in data:
+        return False
+    try:
+        read = decode_envelope(data)
+    except BAD_JSON:
+        return False
+    return read.method == "exit" and read.id is UNSET
+
+
+def cancels(data: bytes) -> Id | None:
+    """The request that a message asks to be cancelled; None when it asks nothing of the kind."""
+    if b"/cancelRequest" not in data:
+        return None
+    try:
+        read = decode_envelope(data)
+        return decode_cancel(read.params).id if read.method == "$/cancelRequest" and read.params is not UNSET else None
+    except BAD_JSON:
+        return None
 
 
 def _malformed(data: bytes, error: Exception) -> Unreadable:

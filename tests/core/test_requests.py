@@ -15,7 +15,7 @@ import pytest
 from jan_core import Call, Empty, JanError, hookimpl, method, methods_of
 from jan_core.extension import Lease
 from jan_core.host import Host
-from jan_core.rpc import requests
+from jan_core.rpc import batches, requests
 from jan_core.rpc.peer import MAX_IN_FLIGHT, Peer
 from jan_core.rpc.start import starter
 
@@ -430,6 +430,26 @@ async def test_an_answer_larger_than_a_message_may_be_is_a_defect_and_answered(
     for name in ("test.plain", "test.at_once"):
         await it.say(request(1, name, {"value": "x" * 2000}))
         assert code((await it.answers(1))[0]) == -32603
+
+
+async def test_answers_of_a_batch_that_are_too_long_together_leave_as_several_arrays(
+    it: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MAX_MESSAGE", 1000)
+    await it.say([request(n, "test.plain", {"value": "x" * 300}) for n in range(5)])
+    with anyio.fail_after(5):
+        while sum(len(m) for m in it.transport.written) < 5:
+            it.transport.wrote.clear()
+            await it.transport.wrote.wait()
+    assert [[a["id"] for a in m] for m in it.transport.written] == [[0, 1], [2, 3], [4]]
+
+
+async def test_what_follows_exit_is_for_nobody(it: Conversation) -> None:
+    await it.say(
+        request(1, "test.plain", {}), {"jsonrpc": "2.0", "method": "exit"}, request(2, "test.plain", {}), b"no"
+    )
+    await it.peer.aclose()
+    assert [m["id"] for m in it.transport.written] == [1]
 
 
 # -- a client that is far behind --------------------------------------------------------------------------------------
