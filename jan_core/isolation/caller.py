@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from ..context import Progress
+from ..errors import JanError, RpcError
 from ..rpc.direct import _as
 from .exchange import Exchange
 from .link import Link
@@ -24,7 +25,7 @@ class LinkCaller:
         self, method: str, params: Any = None, *, result: Any = None, progress: Progress | None = None
     ) -> Any:
         """Call a method. Raises RpcError."""
-        exchange = self._link.ask(method, {} if params is None else params, progress=progress)
+        exchange = self._ask(method, params, False, progress)
         return _as(await exchange.whole(), result)
 
     @asynccontextmanager
@@ -32,11 +33,17 @@ class LinkCaller:
         self, method: str, params: Any = None, *, item: Any = None, result: Any = None, progress: Progress | None = None
     ) -> AsyncIterator[_LinkStream]:
         """Call a streaming method; leaving early cancels the request and waits for its end."""
-        exchange = self._link.ask(method, {} if params is None else params, items=True, progress=progress)
+        exchange = self._ask(method, params, True, progress)
         try:
             yield _LinkStream(exchange, item, result)
         finally:
             await exchange.leave()
+
+    def _ask(self, method: str, params: Any, items: bool, progress: Progress | None) -> Exchange:
+        try:
+            return self._link.ask(method, {} if params is None else params, items=items, progress=progress)
+        except JanError as error:  # what is refused here already looks as if the host had refused it
+            raise RpcError(error.to_object()) from None
 
 
 class _LinkStream:

@@ -86,7 +86,7 @@ class Connection:
 
     async def until(self, name: str, params: Any) -> bool:
         """The same while nobody watches for the end; False when that came first. Raises Elsewhere."""
-        asking = asyncio.ensure_future(self.link.ask(name, params).answer())
+        asking = asyncio.ensure_future(self.link.ask(name, params, urgent=True).answer())
         try:
             await asyncio.wait([asking, self.over], return_when=asyncio.FIRST_COMPLETED)
             if asking.done():
@@ -102,7 +102,7 @@ class Connection:
         if (values := self._values()) != self._settings:
             self._settings = values
             # Asked and not notified: requests are served in their order, so whatever is asked next sees it.
-            self.link.ask("$/settings", Values(values))
+            self.link.ask("$/settings", Values(values), urgent=True)
 
     async def close(self) -> None:
         """End the child, and what it was asking for. Any number of times."""

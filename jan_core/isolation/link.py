@@ -18,9 +18,9 @@ import msgspec
 from msgspec import Raw
 
 from ..context import Progress
-from ..errors import ErrorObject, Overloaded, RpcError
+from ..errors import ErrorObject, InvalidRequest, Overloaded, RpcError
 from ..rpc import messages
-from ..rpc.framing import Splitter
+from ..rpc.framing import MAX_MESSAGE, Splitter
 from ..rpc.outbox import Outbox
 from ..rpc.peer import MAX_IN_FLIGHT
 from ..rpc.transports import READ_SIZE, LoopTransport
@@ -41,6 +41,11 @@ NOTICES_A_SECOND = 2_000.0
 
 LONGEST_BURST = 0.1
 """Seconds' worth of notices read ahead of that rate."""
+
+
+RESERVED = 24
+"""Of the requests that the other side takes at a time, those that calls may not use up: it must always hear of its
+settings and of its end."""
 
 
 class _Incoming(msgspec.Struct):
@@ -107,8 +112,12 @@ class Link:
         caller: str = "",
         items: bool = False,
         progress: Progress | None = None,
+        urgent: bool = False,
     ) -> Exchange:
-        """Send a request; `params` are plain data, or a Struct. Raises Overloaded, or what cannot be encoded."""
+        """Send a request; `params` are plain data, or a Struct; an `urgent` one may use the reserve.
+
+        Raises Overloaded, InvalidRequest for one that is too large, or what it is when params cannot be encoded.
+        """
         id = next(self._ids)
         exchange = Exchange(self, id, items=items, progress=progress)
         if self.ended:
@@ -117,12 +126,17 @@ class Link:
             else:
                 exchange.finish(None, self._gone())
             return exchange
-        if len(self._pending) >= MAX_IN_FLIGHT:
-            raise Overloaded(f"more than {MAX_IN_FLIGHT} requests in flight", limit=MAX_IN_FLIGHT)
+        limit = MAX_IN_FLIGHT if urgent else MAX_IN_FLIGHT - RESERVED
+        if len(self._pending) >= limit:
+            raise Overloaded(f"more than {limit} requests in flight", limit=limit)
         asked: dict[str, Any] = {"key": id, "caller": caller, "items": items, "params": params}
         if progress is not None:
             asked["progressToken"] = id
-        self._outbox.send(messages.encode({"jsonrpc": "2.0", "id": id, "method": method, "params": asked}))
+        message = messages.encode({"jsonrpc": "2.0", "id": id, "method": method, "params": asked})
+        if len(message) > MAX_MESSAGE:
+            # Refused here: over there nobody could say whose it was, and that would cost everybody's calls.
+            raise InvalidRequest(f"message larger than {MAX_MESSAGE >> 20} MiB", limit=MAX_MESSAGE)
+        self._outbox.send(message)
         self._pending[id] = exchange
         if self._pulse is None and self._watched:
             self._alive, self._missed = True, 0

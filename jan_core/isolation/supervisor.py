@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Raw
 
 from ..dispatch import FAILURES_BEFORE_QUARANTINE
-from ..errors import ExtensionCrashed, ExtensionUnavailable
+from ..errors import ExtensionCrashed, ExtensionUnavailable, Overloaded
 from ..extension import Failure
 from ..hookspecs import HookSpec
 from ..loader import StageError
@@ -150,7 +150,7 @@ class Supervisor:
             return None
         try:
             return await (await self._current()).ask("$/hook", {"name": spec.name, "arguments": packed})
-        except ExtensionCrashed:
+        except (ExtensionCrashed, Overloaded):  # too many calls inside: no failure of its own either
             return None
 
     async def export_state(self) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..events import Event
 from . import messages
+from .framing import MAX_MESSAGE
 from .messages import Id, Notification, ProgressParams, ProgressValue, StreamParams, encode
 from .transports import Transport
 
@@ -98,9 +99,12 @@ class Outbox:
 
     def _send_event(self, event: Event) -> None:
         try:
-            self.send(messages.notification(event.name, event.data))
+            text = messages.notification(event.name, event.data)
+            if len(text) > MAX_MESSAGE:
+                raise ValueError(f"an event of {len(text)} bytes, more than a message may have")
+            self.send(text)
         except Exception as error:  # an event whose data is not data is its emitter's defect
-            log.error("event %s of %s cannot be encoded", event.name, event.source, exc_info=error)
+            log.error("event %s of %s cannot be sent", event.name, event.source, exc_info=error)
 
 
 class WireCall:
@@ -119,7 +123,10 @@ class WireCall:
             return
         # In one function, and not in layers: tokens come in tens of thousands.
         outbox, seq = self._outbox, self._seq
-        outbox.send(encode(Notification("$/stream", StreamParams(self._id, seq, item))))
+        text = encode(Notification("$/stream", StreamParams(self._id, seq, item)))
+        if len(text) > MAX_MESSAGE:
+            raise ValueError(f"an item of {len(text)} bytes, more than a message may have")
+        outbox.send(text)
         self._seq = seq + 1
         if outbox.transport.blocked:
             outbox.flush()

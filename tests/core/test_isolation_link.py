@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jan_core import JanError, RpcError
-from jan_core.isolation.link import Link
+from jan_core.isolation.link import RESERVED, Link
 from jan_core.isolation.windows import WINDOW
 from jan_core.rpc.peer import MAX_IN_FLIGHT
 
@@ -124,11 +124,15 @@ async def test_a_message_without_end_ends_it(ends: Ends) -> None:
 
 
 async def test_more_requests_than_a_peer_takes_are_refused_here(ends: Ends) -> None:
-    for _ in range(MAX_IN_FLIGHT):
+    for _ in range(MAX_IN_FLIGHT - RESERVED):
         ends.link.ask("a.b", {})
     with pytest.raises(JanError) as caught:
         ends.link.ask("a.b", {})
     assert caught.value.type == "overloaded"
+    for _ in range(RESERVED):
+        ends.link.ask("a.b", {}, urgent=True)
+    with pytest.raises(JanError):
+        ends.link.ask("a.b", {}, urgent=True)
 
 
 async def test_a_listener_that_raises_costs_no_message(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
