@@ -7,6 +7,7 @@ it reaches outwards through is `house.py`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import logging
 import os
@@ -14,6 +15,7 @@ import select
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -85,7 +87,7 @@ def main(*descriptors: str) -> NoReturn:
     requests, calls, lifeline, words = map(int, descriptors)
     for descriptor in (requests, calls, lifeline, words):
         os.set_inheritable(descriptor, False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda *_: None)  # not ignored: that is passed on to whatever it starts
     faulthandler.enable(words)  # the host reads there on which line a segmentation fault or a hang was
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     _die_with(lifeline)
@@ -102,15 +104,25 @@ def main(*descriptors: str) -> NoReturn:
         staged: Generation | Failure = stage(kind.from_recipe(hello.source), hello.manifest, hello.number, snapshot)
     except StageError as error:
         staged = error.failure
-    asyncio.run(_serve(requests, calls, opening, lines, staged))
+    try:
+        # Without the end of `asyncio.run`, which waits for threads and tasks that may never end.
+        asyncio.Runner().run(_serve(requests, calls, opening, lines, staged))
+    except BaseException:  # a task or a callback of the extension called sys.exit, or stopped the loop
+        _leave(1, traceback.format_exc())
     _leave(0)
 
 
 async def _serve(requests: int, calls: int, opening: bytes, lines: Lines, staged: Generation | Failure) -> None:
     def damaged(why: str) -> None:
-        print(f"the channel to the host is damaged: {why}", file=sys.stderr)
-        _leave(1)  # what was lost on it may be somebody's answer: only a new process can mend that
+        why = f"the channel to the host is damaged: {why}\n"
+        _leave(1, why)  # what was lost on it may be somebody's answer: only a new process can mend that
 
+    def failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if isinstance(context.get("exception"), MemoryError):
+            _leave(1)  # it may have been a message that there was no room for, and nobody would answer it
+        loop.default_exception_handler(context)
+
+    asyncio.get_running_loop().set_exception_handler(failed)
     house = ChildHouse(calls, damaged)
     served = Served(house, staged)
     closed = asyncio.Event()
@@ -276,8 +288,11 @@ def _watch(requests: int, parent: int) -> None:
     _leave(0)
 
 
-def _leave(code: int) -> NoReturn:
-    """End now: neither a thread nor an exit handler of the extension can hold it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+def _leave(code: int, why: str = "") -> NoReturn:
+    """End now: neither a thread nor an exit handler of the extension can hold it. `why` goes to standard error."""
+    try:
+        with contextlib.suppress(Exception):  # the extension may have closed or replaced them
+            sys.stdout.flush()
+            print(why, end="", file=sys.stderr, flush=True)
+    finally:
+        os._exit(code)

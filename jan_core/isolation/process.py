@@ -54,14 +54,18 @@ class Child:
         self._buffer = b""
         self.status: int | None = None
         """The exit status, negative for a signal's number, once it has ended."""
-        with contextlib.ExitStack() as theirs:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             self.requests, asked = socket.socketpair()
+            ours.enter_context(self.requests)
             theirs.enter_context(asked)
             self.calls, answered = socket.socketpair()
+            ours.enter_context(self.calls)
             theirs.enter_context(answered)
             reading, self._lifeline = os.pipe()
+            ours.callback(os.close, self._lifeline)
             theirs.callback(os.close, reading)
             self._words, writing = os.pipe()
+            ours.callback(os.close, self._words)
             theirs.callback(os.close, writing)
             os.set_blocking(self._words, False)
             descriptors = (asked.fileno(), answered.fileno(), reading, writing)
@@ -74,8 +78,8 @@ class Child:
                     process_group=0,
                 )
             except OSError as error:
-                self._close()
                 raise ChildFailed(f"its process could not be started: {error}") from error
+            ours.pop_all()  # else there is no process, and nothing is to be left of it
         threading.Thread(target=self._wait, name=f"child {name}", daemon=True).start()
 
     def begin(self, hello: Hello, limit: float) -> bytes:

@@ -9,12 +9,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from jan_core import Call, Context, Empty, Event, hookimpl, method
+from jan_core import Call, Context, Empty, Event, RpcError, hookimpl, method
 from jan_core.types import ChatMessage, ChatRequest, InferenceRequest
 
 from .sample import Number, Sample, Text
@@ -186,6 +187,11 @@ class Isolated(Sample):
         os.closerange(3, 4096)
         await asyncio.sleep(1000)
 
+    @method("rude.emit_large")
+    def emit_large(self, params: Number) -> None:
+        """Emit an event with so many characters."""
+        self.ctx.emit("test.flood", "x" * params.value)
+
     @method("rude.flood")
     async def flood(self, params: Number) -> int:
         """Emit events as fast as it can."""
@@ -208,6 +214,75 @@ class Isolated(Sample):
             raise LookupError("no tea left")
 
         self.ctx.tasks.start_soon(fail)
+
+    @method("rude.leave_loop")
+    async def leave_loop(self, params: Text) -> None:
+        """End the event loop by a task or a callback that is not of the context, beside threads that stay."""
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=time.sleep, args=(1000,)).start()
+        loop.run_in_executor(None, time.sleep, 1000)
+
+        async def leave() -> None:
+            sys.exit(3)
+
+        if params.text == "task":
+            self.left = asyncio.create_task(leave())
+        elif params.text == "callback":
+            loop.call_soon(sys.exit, 3)
+        else:
+            loop.call_soon(loop.stop)
+        await asyncio.sleep(1000)
+
+    @method("rude.exhaust")
+    async def exhaust(self, params: Empty) -> None:
+        """A callback on the event loop finds no memory."""
+
+        def fail() -> None:
+            raise MemoryError
+
+        asyncio.get_running_loop().call_soon(fail)
+        await asyncio.sleep(1000)
+
+    @method("rude.shut")
+    async def shut(self, params: Empty) -> None:
+        """Close what it prints to, and spoil the way on which it asks the host."""
+        sys.stdout.close()
+        sys.stderr.close()
+        os.write(int(sys.argv[2]), b"no message at all\n")
+        await asyncio.sleep(1000)
+
+    @method("rude.interrupt")
+    def interrupt(self, params: Empty) -> int:
+        """Interrupt a process that was started here; its exit status."""
+        code = "import time; print(flush=True); time.sleep(1000)"
+        command = [sys.executable, "-c", code]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            try:
+                return process.wait(5)
+            finally:
+                process.kill()
+
+    @method("rude.size")
+    def size(self, params: Text) -> int:
+        """How long a text is."""
+        return len(params.text)
+
+    @method("rude.large", item=Text)
+    async def large(self, params: Number, call: Call) -> None:
+        """Send an item of so many characters."""
+        await call.send(Text("x" * params.value))
+
+    @method("rude.ask_large")
+    async def ask_large(self, params: Number) -> str:
+        """Call a method with so many characters; the type of its error, with that error's own."""
+        try:
+            await self.ctx.call("rude.size", {"text": "x" * params.value})
+        except RpcError as error:
+            return f"{type(error).__name__} {error.type}"
+        return ""
 
     @method("rude.settings")
     def settings(self, params: Empty) -> Tea:
