@@ -294,6 +294,7 @@ async def test_a_wheel_file_is_kept_so_that_the_next_installation_needs_it_no_mo
     wheelhouse.library("lib")
     wheelhouse.extension("two", needs=["acme-lib"])
     await house.install("acme-two")
+    await house.call("extensions.repair")
     assert [await house.call(f"{name}.version") for name in ("one", "two")] == ["1.0", "1.0"]
 
 
