@@ -16,6 +16,7 @@ from jan_core import Call, Empty, JanError, hookimpl, method, methods_of
 from jan_core.extension import Lease
 from jan_core.host import Host
 from jan_core.rpc import batches, requests
+from jan_core.rpc.framing import MAX_MESSAGE
 from jan_core.rpc.peer import MAX_IN_FLIGHT, Peer
 from jan_core.rpc.start import starter
 
@@ -445,9 +446,8 @@ async def test_answers_of_a_batch_that_are_too_long_together_leave_as_several_ar
 
 
 async def test_what_follows_exit_is_for_nobody(it: Conversation) -> None:
-    await it.say(
-        request(1, "test.plain", {}), {"jsonrpc": "2.0", "method": "exit"}, request(2, "test.plain", {}), b"no"
-    )
+    exit = {"jsonrpc": "2.0", "method": "exit"}
+    await it.say(request(1, "test.plain", {}), exit, request(2, "test.plain", {}), b"no JSON\n")
     await it.peer.aclose()
     assert [m["id"] for m in it.transport.written] == [1]
 
@@ -495,6 +495,14 @@ async def test_exit_is_heard_of_a_client_that_does_not_read_and_what_waited_is_a
     assert it.peer.closed.is_set()
     await it.peer.aclose()
     assert [(a["id"], code(a)) for a in await it.answers(2)] == [(1, -32003), (2, -32003)]
+
+
+async def test_what_waits_at_the_end_and_is_no_request_is_refused_too(it: Conversation) -> None:
+    it.transport.fill()
+    long = b'{"x":"' + b"x" * MAX_MESSAGE + b'"}\n'
+    await it.say(long, b"no JSON\n", request(1, "test.plain", {}), {"jsonrpc": "2.0", "method": "exit"})
+    await it.peer.aclose()
+    assert [(a["id"], code(a)) for a in await it.answers(3)] == [(None, -32600), (None, -32700), (1, -32003)]
 
 
 # -- starting at once -----------------------------------------------------------------------------------------------
