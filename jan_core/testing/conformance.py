@@ -257,6 +257,10 @@ async def _answered(host: Host, method: Method, params: dict[str, Any]) -> str:
         return "" if done else f"{method.name} does not end when its caller cancels it"
     error = call.exception()
     if error is None:
+        try:
+            msgspec.convert(call.result(), method.result, str_keys=True)
+        except msgspec.ValidationError as wrong:
+            return f"{method.name} returns something else than its annotation says: {wrong}"
         return ""
     shown = msgspec.json.encode(params).decode()
     shown = shown if len(shown) < 80 else f"{shown[:80]}…"

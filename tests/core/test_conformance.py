@@ -463,3 +463,19 @@ def run_pytest() -> Callable[..., str]:
         return done.stdout + done.stderr
 
     return run
+
+
+class Liar:
+    @hookimpl
+    def jan_methods(self) -> list[Any]:
+        return methods_of(self)
+
+    @method("liar.count")
+    async def count(self, params: Empty) -> int:
+        """Count."""
+        return "three"  # type: ignore[return-value]
+
+
+async def test_a_result_that_is_not_what_was_annotated_is_told() -> None:
+    with pytest.raises(AssertionError, match=r"liar.count returns something else than its annotation says: .*`int`"):
+        await assert_extension_conforms(Liar)
