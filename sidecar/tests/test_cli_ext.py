@@ -333,6 +333,15 @@ def test_an_edit_is_saved_and_seen(dev: Callable[..., Dev]) -> None:
     assert work.process.wait(LIMIT) == 0
 
 
+def test_it_ends_when_nobody_reads_any_more(dev: Callable[..., Dev]) -> None:
+    work = dev("--call", "tried.greet")
+    work.edit("return Greeting", "import asyncio; await asyncio.sleep(0.2); return Greeting")
+    work.line("serves")
+    assert work.process.stdout is not None
+    work.process.stdout.close()
+    assert work.process.wait(LIMIT) == 0
+
+
 def test_what_fails_at_the_start_is_said_once(dev: Callable[..., Dev]) -> None:
     work = dev(broken=True)
     work.line("watching")

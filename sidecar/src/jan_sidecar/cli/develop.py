@@ -71,6 +71,7 @@ class Bench:
         self._methods: set[str] = set()
         self._failed = False
         self._calling: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
 
     @asynccontextmanager
     async def opened(self, app: App, activate: bool) -> AsyncIterator[Caller]:
@@ -89,7 +90,7 @@ class Bench:
         from jan_core.extension import State
         from jan_core.watch import Watcher
 
-        stop = asyncio.Event()
+        stop = self._stop
         extension = self._host.lifecycle.find(self._id)
         watcher = Watcher(lambda: [extension], self._reload)
         note(f"{self._id}: watching {self._folder}; Ctrl-C ends it")
@@ -129,6 +130,11 @@ class Bench:
             if self._calling is not None:
                 self._calling.cancel()
             self._calling = asyncio.create_task(self._call(self._method))
+            self._calling.add_done_callback(self._called)
+
+    def _called(self, call: asyncio.Task[None]) -> None:
+        if not call.cancelled() and call.exception() is not None:  # nobody reads what is printed any more
+            self._stop.set()
 
     async def _call(self, method: str) -> None:
         from jan_core import RpcError
