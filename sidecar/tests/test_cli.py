@@ -543,3 +543,18 @@ def test_cleaned_text_holds_nothing_a_terminal_obeys(text: str) -> None:
 def test_sizes_are_in_the_unit_that_reads_best() -> None:
     shown = [size(n) for n in (0, 999, 1000, 3_975_200, 2_000_000_000, 7_500_000_000_000)]
     assert shown == ["0 B", "999 B", "1.0 kB", "4.0 MB", "2.0 GB", "7.5 TB"]
+
+
+def test_an_interrupt_while_modules_are_imported_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jan_sidecar.cli import app, main
+
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "run", interrupted)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == ""

@@ -14,6 +14,10 @@ __all__ = ["main"]
 
 def main() -> None:
     """The entry point of the executable `jan`."""
-    from .app import run
+    try:
+        from .app import run
 
-    sys.exit(run(sys.argv[1:]))
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while modules are still being imported: nothing has begun that would have to end
+        status = 130
+    sys.exit(status)
