@@ -36,7 +36,7 @@ def _starter_of_3_11(loop: Any) -> Start:
 
     def hand_over(callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
         nonlocal first
-        if context is not mine or mine is None:
+        if context is None or context is not mine:
             # Finalizers may run while a task is made, and signal handlers: what they ask for is theirs.
             return call_soon(callback, *args, context=context)
         first = callback
@@ -48,14 +48,15 @@ def _starter_of_3_11(loop: Any) -> Start:
         if current_task(loop) is not None or "call_soon" in attributes:
             return new_task(work, loop=loop, name=name)
         # A new task puts its first step into `call_soon`, in the context that it is given: nobody else has that one.
-        context = mine = copy_context()
+        mine = context = copy_context()
         loop.call_soon = hand_over
         try:
             task = new_task(work, loop=loop, name=name, context=context)
         finally:
             del loop.call_soon
-            step, mine, first = first, None, None
-        if step is not None:
+            mine = None
+        if first is not None:
+            step, first = first, None
             context.run(step)
         return task
 
