@@ -18,6 +18,7 @@ from .background import in_thread, shared
 from .errors import ExtensionUnavailable, JanError, ReloadFailed, RestartRequired
 from .events import Event, ExtensionReloadFailed
 from .extension import Extension, Failure, Generation, State
+from .isolation import discard
 from .loader import DependenciesChanged, StageError, read
 from .package import NativeCode
 
@@ -138,6 +139,7 @@ class Reloads:
             state = await self._export(old)
         except BaseException:
             extension.source.release(new.number)
+            discard(new.plugin)
             raise
         then = step("export", then)
         await generations.activate(extension, new, state)

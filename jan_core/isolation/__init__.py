@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..manifest import Manifest
     from ..package import Snapshot
 
-__all__ = ["loading", "reading"]
+__all__ = ["discard", "loading", "reading"]
 
 
 def loading(source: Source, manifest: Manifest) -> Callable[[int, Snapshot | None], tuple[Any, Snapshot | None]]:
@@ -63,3 +63,12 @@ def reading(source: Source) -> Callable[[Snapshot | None], Snapshot | None]:
             return None
 
     return read
+
+
+def discard(plugin: Any) -> None:
+    """End the process of a plugin that was staged and will not be activated, if it has one: now, and not when the
+    garbage is collected."""
+    from .remote import RemotePlugin
+
+    if isinstance(plugin, RemotePlugin):
+        plugin.discard()

@@ -40,7 +40,7 @@ class RemotePlugin:
         assert description is not None
         self._description = description
         supervisor = self._supervisor = Supervisor(starter, child)
-        weakref.finalize(self, supervisor.abandon)
+        self.discard = weakref.finalize(self, supervisor.abandon)
         specs = hookspecs()
         shapes = {shape.name: shape for shape in description.hooks if shape.name not in OWN}
         if description.settings is not None:

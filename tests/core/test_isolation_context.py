@@ -8,6 +8,7 @@ import enum
 import linecache
 import shutil
 import sys
+import threading
 import uuid
 from collections.abc import AsyncIterator
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 
@@ -357,6 +359,22 @@ async def test_a_reload_that_fails_leaves_the_old_process_serving(client: Direct
     assert caught.value.data["failure"]["message"] == "spilt"
     assert caught.value.data["failure"]["file"].endswith("plugin.py")
     assert await client.call("rude.pid") == before
+
+
+async def test_a_reload_that_fails_when_the_state_is_handed_over_leaves_no_process_behind(
+    host: Host, client: DirectClient, project: Path
+) -> None:
+    sample = project / "src" / "jan_isolated" / "sample.py"
+    sample.write_text(sample.read_text().replace("params.value * 2", "params.value * 3"))
+    (host.data_dir / "test" / "die").touch()
+    with pytest.raises(RpcError) as caught:
+        await client.call("extensions.reload", {"id": "test"})
+    assert caught.value.data["failure"]["stage"] == "export"
+    (host.data_dir / "test" / "die").unlink()
+    with anyio.fail_after(5):
+        assert await client.call("test.double", {"value": 2}) == {"value": 4}
+        while len([thread for thread in threading.enumerate() if thread.name == "child test"]) > 1:
+            await anyio.lowlevel.checkpoint()  # the thread that waits for a process ends after it
 
 
 async def test_what_is_started_again_is_the_code_that_was_serving(client: DirectClient, project: Path) -> None:
