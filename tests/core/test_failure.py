@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jan_core.border import border
+from jan_core.border import Escaped, border
 from jan_core.extension import Failure
 from jan_core.loader import Source, StageError, folder_source, read, stage
 
@@ -69,3 +69,15 @@ def test_what_was_contained_is_placed_where_it_was_raised() -> None:
         leave()
     found = Failure.of("call", caught.value.with_traceback(None))  # as where the host alone is between
     assert (found.file, found.line) == (__file__, leave.__code__.co_firstlineno + 1)
+
+
+@pytest.mark.parametrize("passes", [KeyboardInterrupt, GeneratorExit, ValueError])
+def test_what_is_no_exception_is_one_outside_and_what_must_pass_passes(passes: type[BaseException]) -> None:
+    class Panic(BaseException):
+        """As extension modules written in Rust raise it."""
+
+    with pytest.raises(Escaped, match=r"a hook raised Panic: at src/lib\.rs") as caught, border("a hook"):
+        raise Panic("at src/lib.rs")
+    assert isinstance(caught.value.__cause__, Panic)
+    with pytest.raises(passes), border("a hook"):
+        raise passes
