@@ -101,7 +101,9 @@ class Snapshot:
         Its siblings come out of this snapshot too, whenever they are imported. Raises whatever the code raises, and
         leaves nothing behind then.
         """
-        sys.meta_path.insert(0, _Finder(name, self))
+        _FINDER.snapshots[name] = self
+        if _FINDER not in sys.meta_path:
+            sys.meta_path.insert(0, _FINDER)
         try:
             return importlib.import_module(f"{name}.{module}" if module else name)
         except BaseException:
@@ -112,7 +114,7 @@ class Snapshot:
 def qualified(package: str, number: int) -> str:
     """A name for the package in generation `number`: `jan_x@g3`, or `jan_x@g3+2` for a second host in this process."""
     name, others = f"{package}@g{number}", 1
-    while name in sys.modules or any(isinstance(f, _Finder) and f.name == name for f in list(sys.meta_path)):
+    while name in sys.modules or name in _FINDER.snapshots:
         others += 1
         name = f"{package}@g{number}+{others}"
     return name
@@ -125,10 +127,8 @@ def top(module: str) -> str:
 
 def drop(name: str) -> None:
     """Forget the modules of package `name`, a qualified one or a plain one, and how to find more of them."""
-    # Other threads import at the same time: both tables are copied in one step, and changed entry by entry.
-    for finder in list(sys.meta_path):
-        if isinstance(finder, _Finder) and finder.name == name:
-            sys.meta_path.remove(finder)
+    _FINDER.snapshots.pop(name, None)
+    # Other threads import at the same time: the table is copied in one step, and changed entry by entry.
     for module in list(sys.modules):
         if module == name or module.startswith(name + "."):
             sys.modules.pop(module, None)
@@ -191,21 +191,26 @@ class _Loader(SourceFileLoader):
 
 
 class _Finder:
-    """Finds the modules of one generation in its snapshot."""
+    """Finds the modules of all generations in their snapshots, by the name of their package.
 
-    def __init__(self, name: str, snapshot: Snapshot) -> None:
-        self.name, self._snapshot = name, snapshot
+    One for the process, as `sys.modules` is, and never taken out of `sys.meta_path`: an import in another thread that
+    is going through that list would miss a finder when an earlier one went.
+    """
+
+    def __init__(self) -> None:
+        self.snapshots: dict[str, Snapshot] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self.name and not fullname.startswith(self.name + "."):
+        package, _, inner = fullname.partition(".")
+        snapshot = self.snapshots.get(package)
+        if snapshot is None:
             return None
-        inner = fullname[len(self.name) + 1 :]
-        folder = self._snapshot.root.joinpath(*inner.split(".")) if inner else self._snapshot.root
-        file = self._snapshot.files.get(inner)
+        folder = snapshot.root.joinpath(*inner.split(".")) if inner else snapshot.root
+        file = snapshot.files.get(inner)
         if file is None or file.code is None:
-            if any(name.startswith(inner + ".") for name in self._snapshot.files):  # a folder without __init__.py
+            if any(name.startswith(inner + ".") for name in snapshot.files):  # a folder without __init__.py
                 there = PathFinder.find_spec(fullname, path)
                 if there is not None and there.loader is None:  # as Python itself has it: resources are found in it
                     return there
@@ -219,3 +224,6 @@ class _Finder:
             loader=_Loader(fullname, file.path, file.code),
             submodule_search_locations=[str(folder)] if file.is_package else None,
         )
+
+
+_FINDER = _Finder()
