@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from .errors import JanError
+from .params import Traits, traits_of
 
 if TYPE_CHECKING:
     from .extension import Generation
@@ -86,6 +87,12 @@ class Method:
     """Seconds one call may take; None: as long as it likes."""
     described: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)
     """The OpenRPC document that describes it, where its types are those of another process."""
+    traits: Traits = dataclasses.field(default=None, repr=False, compare=False)  # type: ignore[assignment]
+    """What `params` tells by itself; found when it is not given, or is that of another type."""
+
+    def __post_init__(self) -> None:
+        if self.traits is None or self.traits.kind is not self.params:
+            object.__setattr__(self, "traits", traits_of(self.params))
 
     @property
     def is_async(self) -> bool:

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import functools
 import operator
-import types
-import typing
 from collections.abc import Callable, Collection, Mapping
-from enum import Enum
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -24,9 +21,6 @@ from .messages import Id
 
 __all__ = ["Incoming", "Route", "Routes"]
 
-FLAT = (str, int, float, bool, bytes, type(None), msgspec.UnsetType)
-CONTAINERS = (list, dict, set, frozenset, tuple, typing.Union, types.UnionType)
-
 
 class Route:
     """A method as a request finds it: what is asked of it for each call is at hand."""
@@ -36,9 +30,10 @@ class Route:
     def __init__(self, method: Method, timings: Timings) -> None:
         self.method, self.handler, self.takes_call = method, method.handler, method.takes_call
         self.is_async = method.is_async
-        self.loose = _loose(method)
+        _, names, open, nests = method.traits
+        self.loose = names is None or "progressToken" in names or (method.takes_call and open)
         """Whether a `progressToken` among the params would not make decoding fail, and yet mean something."""
-        self.tame = not (self.loose or _nests(method.params, ()))
+        self.tame = not (self.loose or nests)
         """Whether a request that could be decoded needs no second look: it cannot be nested too deeply either."""
         self.plain = not (self.is_async or self.takes_call)
         self.timing: Timing | None = None
@@ -117,22 +112,3 @@ def _request(route: Route) -> type[msgspec.Struct]:
         tag=route.method.name,
         gc=False,
     )
-
-
-def _loose(method: Method) -> bool:
-    params = method.params
-    if not (isinstance(params, type) and issubclass(params, msgspec.Struct)):
-        return True
-    members = {field.encode_name for field in msgspec.structs.fields(params)}
-    return "progressToken" in members or (method.takes_call and not params.__struct_config__.forbid_unknown_fields)
-
-
-def _nests(kind: Any, inside: tuple[Any, ...]) -> bool:
-    """Whether values of a type may nest without end. What Structs do not know and skip is left out."""
-    if kind in FLAT or typing.get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, Enum)):
-        return False
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return kind in inside or any(_nests(f.type, (*inside, kind)) for f in msgspec.structs.fields(kind))
-    if typing.get_origin(kind) in CONTAINERS:
-        return any(_nests(argument, inside) for argument in typing.get_args(kind) if argument is not ...)
-    return True
