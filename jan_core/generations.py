@@ -19,14 +19,15 @@ import msgspec
 from .background import in_thread, keep
 from .events import Event, ExtensionChanged
 from .extension import Extension, Failure, Generation, State
+from .live import House, live
 from .loader import StageError, stage
+from .logs import logger_of
 from .manifest import Manifest
 from .package import Snapshot
 
 if TYPE_CHECKING:
     from .dispatch import Dispatcher
     from .leaks import Inquest
-    from .live import House
     from .methods import MethodTable
 
 __all__ = ["Generations"]
@@ -72,14 +73,12 @@ class Generations:
 
     async def activate(self, extension: Extension, generation: Generation, state: Any = None) -> Generation:
         """Begin a staged generation's life, with the state it takes over. Raises StageError; it is disposed of then."""
-        from .live import live  # with anyio, which takes 30 ms: nothing is brought up before `initialize` is answered
 
         def failed(failure: Failure) -> None:
             generation.failure = failure
             if extension.current in (generation, None):  # of one that was replaced the log knows enough
                 extension.failure = failure
-            log = logging.getLogger(f"jan.{extension.id}")
-            log.warning("%s failed at %s: %s", generation.name, failure.stage, failure.message)
+            logger_of(extension.id).warning("%s failed at %s: %s", generation.name, failure.stage, failure.message)
 
         started: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
         life = live(self._house, generation, failed, started, state)
@@ -229,7 +228,7 @@ class Generations:
         def report(leaks: list[str]) -> None:
             extension.leaks = [*extension.leaks, *(f"{name}: {leak}" for leak in leaks)][-MOST_LEAKS:]
             for leak in leaks:
-                logging.getLogger(f"jan.{extension.id}").warning("%s is still in memory: %s", name, leak)
+                logger_of(extension.id).warning("%s is still in memory: %s", name, leak)
 
         if self._inquest is None:
             self._inquest = Inquest()

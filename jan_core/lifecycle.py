@@ -21,6 +21,7 @@ from .errors import ExtensionNotFound, ExtensionUnavailable, MethodNotFound, Shu
 from .extension import Extension, Failure, Generation, State
 from .generations import Generations
 from .loader import Source, StageError
+from .logs import logger_of
 from .manifest import Manifest, ManifestError
 from .reload import Reloads
 
@@ -216,7 +217,7 @@ class Lifecycle:
         except Exception as error:
             failure = error.failure if isinstance(error, StageError) else Failure.of("validate", error)
             extension.fail(failure)
-            extension_log(extension.id).warning("failed at %s: %s", failure.stage, failure.message)
+            logger_of(extension.id).warning("failed at %s: %s", failure.stage, failure.message)
             self.generations.announce(extension)
             raise unavailable(extension) from error
         finally:
@@ -255,20 +256,13 @@ class Lifecycle:
             return
         extension.failure = failure
         if in_row >= FAILURES_BEFORE_QUARANTINE and extension.state is State.ACTIVE and not self._ending:
-            extension_log(extension.id).error(
-                "quarantined after %d failures in a row; enable or reload it to go on", in_row
-            )
+            logger_of(extension.id).error("quarantined after %d failures in a row; enable or reload it", in_row)
             self.start_soon(self._quarantine(extension, generation), f"quarantine {extension.id}")
 
     async def _quarantine(self, extension: Extension, generation: Generation) -> None:
         async with extension.changing:
             if extension.current is generation:  # a reload may have mended it meanwhile
                 self.generations.take_out(extension, State.QUARANTINED)
-
-
-def extension_log(id: str) -> logging.Logger:
-    """Where what concerns one extension is logged: the logger of its own context."""
-    return logging.getLogger(f"jan.{id}")
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import logging
 import typing
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -26,6 +25,7 @@ from .dispatch import Dispatcher
 from .events import Event, EventBus
 from .extension import Failure, Generation
 from .hooks import Hooks
+from .logs import logger_of
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -80,13 +80,13 @@ class LiveTasks:
                 with border(f"a task of {self._generation.extension}"):
                     await function(*args)
             except Exception as error:
-                logging.getLogger(f"jan.{self._generation.extension}").error("background task failed", exc_info=error)
+                logger_of(self._generation.extension).error("background task failed", exc_info=error)
                 self._on_failure(Failure.of("task", error))
 
         def start() -> None:
             label = name or getattr(function, "__qualname__", None)
             if self._closed:
-                log = logging.getLogger(f"jan.{self._generation.extension}")
+                log = logger_of(self._generation.extension)
                 log.warning("%s has retired and starts no more tasks: %s", self._generation.name, label)
                 return
             keep(self._running, self._loop.create_task(guarded(), name=label))
@@ -134,7 +134,7 @@ class Disposers:
             except asyncio.CancelledError as error:
                 cancelled = error
             except Exception as error:
-                logging.getLogger(f"jan.{self._id}").error("a disposer failed", exc_info=error)
+                logger_of(self._id).error("a disposer failed", exc_info=error)
         if cancelled is not None:
             raise cancelled
 
@@ -145,7 +145,7 @@ class LiveContext:
     def __init__(self, house: House, generation: Generation, tasks: LiveTasks, disposers: Disposers) -> None:
         self.id = generation.extension
         self.generation = generation.number
-        self.log = logging.getLogger(f"jan.{self.id}")
+        self.log = logger_of(self.id)
         self.data_dir = house.data_dir / self.id
         self.tasks = tasks
         self._house, self._kind = house, generation.settings_type

@@ -14,13 +14,18 @@ from pathlib import Path
 
 from .package import top
 
-__all__ = ["file_handler", "log_file", "tail"]
+__all__ = ["file_handler", "log_file", "logger_of", "tail"]
 
 FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 _HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \d+ [A-Z]+ (\S+): ")
 
 MOST_BYTES = 1 << 20
 """Of one log file; three older ones are kept."""
+
+
+def logger_of(id: str) -> logging.Logger:
+    """Where what concerns an extension is logged: by itself (`ctx.log`), and by the host about it."""
+    return logging.getLogger(f"jan.{id}")
 
 
 def log_file(data_dir: Path) -> Path:
@@ -58,7 +63,7 @@ class Concerned:
     """Picks out the lines of one extension; keeps between calls whether it is inside one."""
 
     def __init__(self, id: str, package: str) -> None:
-        self._logger, self._package = f"jan.{id}", package
+        self._logger, self._package = logger_of(id).name, package
         self._inside = False
 
     def filter(self, lines: Iterator[str]) -> Iterator[str]:

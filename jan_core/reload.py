@@ -8,7 +8,6 @@ one serving. Edits that come during a reload are taken up by exactly one more. S
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from .events import Event, ExtensionReloadFailed
 from .extension import Extension, Failure, Generation, State
 from .isolation import discard
 from .loader import DependenciesChanged, StageError, read
+from .logs import logger_of
 from .package import NativeCode
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Reloads:
         generations.commit(extension, new)
         step("commit", then)
         seconds["total"] = time.perf_counter() - began
-        logging.getLogger(f"jan.{extension.id}").info("%s serves after %.0f ms", new.name, seconds["total"] * 1000)
+        logger_of(extension.id).info("%s serves after %.0f ms", new.name, seconds["total"] * 1000)
         return Reloaded(extension.id, new.number, True, seconds)
 
     async def _export(self, old: Generation) -> Any:
@@ -172,7 +172,7 @@ class Reloads:
         self._lifecycle.generations.emit(Event("extensions.reloadFailed", data))
         where = f" ({failure.file}:{failure.line})" if failure.file else ""
         message = f"{failure.stage}: {failure.message}{where}"
-        logging.getLogger(f"jan.{extension.id}").warning("reload failed at %s", message)
+        logger_of(extension.id).warning("reload failed at %s", message)
         if failure.type in (NativeCode.__name__, DependenciesChanged.__name__):
             return RestartRequired(f"{extension.id}: {failure.message}", extension=extension.id)
         return ReloadFailed(f"{extension.id} could not be reloaded: {message}", **data)
