@@ -50,7 +50,7 @@ def slow(project: Project, seconds: float = 0.2) -> None:
 
 
 def left(id: str = "sample") -> list[str]:
-    return [name for name in sys.modules if name.startswith(f"jan_{id}@")]
+    return [name for name in list(sys.modules) if name.startswith(f"jan_{id}@")]
 
 
 async def until(condition: Callable[[], bool]) -> None:

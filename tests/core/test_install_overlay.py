@@ -96,7 +96,7 @@ async def test_an_overlay_never_stands_in_for_the_product_and_its_pth_files_are_
     code = "import sys, pathlib, jan_core.install.overlay as o; o.activate(pathlib.Path(sys.argv[1])); import msgspec"
     await anyio.run_process([sys.executable, "-W", "error", "-c", code, data])
     activate(data)
-    assert not any(name.startswith("acme_") for name in sys.modules)
+    assert not any(name.startswith("acme_") for name in list(sys.modules))
 
 
 @pytest.mark.parametrize(

@@ -403,7 +403,7 @@ async def test_an_installed_one_is_imported_in_its_process_alone_and_under_its_o
     async with open_host(sources=[source]) as host:
         client = host.client()
         assert await client.call("rude.module") == "jan_isolated.plugin"
-        assert not [name for name in sys.modules if name.startswith("jan_isolated")]
+        assert not [name for name in list(sys.modules) if name.startswith("jan_isolated")]
         with pytest.raises(RpcError):
             await client.call("rude.exit", {"value": 1})
         assert await client.call("rude.module") == "jan_isolated.plugin"

@@ -77,7 +77,7 @@ async def test_modules_of_every_kind_work_in_each_generation_and_are_forgotten(
         with anyio.fail_after(10):
             await host.lifecycle.generations.settled()
         assert host.lifecycle.find("sample").leaks == []
-        assert not [name for name in sys.modules if name.startswith("jan_sample@g1")]
+        assert not [name for name in list(sys.modules) if name.startswith("jan_sample@g1")]
 
 
 def test_forgetting_one_package_disturbs_no_import_in_another_thread(project: Project) -> None:
@@ -103,7 +103,7 @@ def test_forgetting_one_package_disturbs_no_import_in_another_thread(project: Pr
     finally:
         sys.setswitchinterval(before)
     assert errors == []
-    assert not [name for name in sys.modules if "@g" in name and name[0] == "t"]
+    assert not [name for name in list(sys.modules) if "@g" in name and name[0] == "t"]
 
 
 async def test_a_second_extension_of_an_id_stays_out_whatever_is_asked_of_it(project: Project, open_host: Any) -> None:
@@ -114,4 +114,4 @@ async def test_a_second_extension_of_an_id_stays_out_whatever_is_asked_of_it(pro
         assert (row["state"], row["failure"]["type"], row["generation"]) == ("failed", "Duplicate", 0)
         with pytest.raises(RpcError, match="is that of"):
             await client.call("extensions.reload", {"id": id})
-        assert not [name for name in sys.modules if name.startswith("jan_sample@")]
+        assert not [name for name in list(sys.modules) if name.startswith("jan_sample@")]

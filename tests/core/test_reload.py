@@ -139,7 +139,7 @@ async def test_a_stream_that_began_before_ends_on_old_code(project: Project, ope
             assert [item async for item in items] == ["v1"]
             assert await stream.result() == "late v1"
         await house.settled()
-        assert not [name for name in sys.modules if name.startswith("jan_sample@g1")]
+        assert not [name for name in list(sys.modules) if name.startswith("jan_sample@g1")]
 
 
 async def test_a_module_first_imported_after_the_edit_is_of_the_generation_that_asks(
@@ -196,7 +196,7 @@ async def test_a_broken_edit_keeps_the_old_code_serving_and_says_where_it_failed
         assert event.data["failure"]["message"] == failure["message"]
         row = await house.row()
         assert (row["state"], row["generation"], row["failure"]["stage"]) == ("active", 1, stage)
-        assert not [name for name in sys.modules if name.startswith("jan_sample@g2")]
+        assert not [name for name in list(sys.modules) if name.startswith("jan_sample@g2")]
         # Mending it is enough.
         project.write_manifest()
         project.plugin()
@@ -319,7 +319,7 @@ async def test_state_that_does_not_fit_fails_the_reload(project: Project, open_h
         assert failure["stage"] == "restore"
         assert "Expected `str`, got `int`" in failure["message"]
         assert await house.word() == "v1"
-        assert not [name for name in sys.modules if name.startswith("jan_sample@g2")]
+        assert not [name for name in list(sys.modules) if name.startswith("jan_sample@g2")]
 
 
 @pytest.mark.parametrize("export", ["return object()", "raise KeyError('lost')", "import time; time.sleep(1.3)"])
@@ -497,7 +497,7 @@ async def test_a_hundred_reloads_leave_two_generations_at_most(project: Project,
         await house.settled()
         gc.collect()
         assert sum(ref() is not None for ref in plugins) <= 2
-        modules = {name.partition(".")[0] for name in sys.modules if name.startswith("jan_sample@")}
+        modules = {name.partition(".")[0] for name in list(sys.modules) if name.startswith("jan_sample@")}
         assert modules == {"jan_sample@g101"}
         assert "leaks" not in await house.row()
         assert await house.word() == "v99"

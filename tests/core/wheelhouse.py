@@ -167,5 +167,5 @@ def wheelhouse(tmp_path: Path, uv_cache: Path, monkeypatch: pytest.MonkeyPatch) 
     path, modules = sys.path[:], set(sys.modules)
     yield Wheelhouse(tmp_path / "Räder & Co", uv_cache.with_name("built"))
     sys.path[:] = path
-    for name in [name for name in sys.modules if name.startswith("acme_") and name not in modules]:
+    for name in [name for name in list(sys.modules) if name.startswith("acme_") and name not in modules]:
         del sys.modules[name]
