@@ -3,10 +3,10 @@
 The only module both sides share. It is no public interface: both ends come from the same package, and `Hello`
 carries `PROTOCOL` so that a mix of two versions is noticed.
 
-Order: host `Load` -> worker `Hello`, `LoadProgress`…, then `Loaded` or `Failed(id=0)`. After `Loaded` any
-number of `Generate`, `Count`, `StatsRequest` (each answered by its own id) and `Cancel`; `Shutdown` or the
-end of the pipe ends the worker. A `Generate` is answered by its pieces inside `Pieces`, the last with a `finish`,
-or by one `Failed`.
+Order: host `Load` -> worker `Hello`, `LoadProgress`…, then `Loaded` or `Failed(id=0)`. After `Loaded` any number of
+`Generate`, `Count`, `Embed`, `StatsRequest` (each answered by its own id), `Cancel` and `ForgetThread`; `Shutdown` or
+the end of the pipe ends the worker. A `Generate` is answered by its pieces inside `Pieces`, the last of each of its `n`
+answers with a `finish`, or by one `Failed`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,31 @@ import msgspec
 from msgspec import Struct
 
 __all__ = [
+    "IMAGE_MARK",
     "PROTOCOL",
     "Cancel",
     "Count",
     "Counted",
+    "Embed",
+    "Embedded",
     "Failed",
     "Finish",
+    "ForgetThread",
     "FromWorker",
     "Generate",
     "GenerateParams",
+    "Grammar",
     "Hello",
     "Load",
     "LoadOptions",
     "LoadProgress",
     "Loaded",
+    "Lora",
     "ModelInfo",
+    "Overflow",
     "Pieces",
+    "Pooling",
+    "Priority",
     "Prompt",
     "Sampling",
     "Shutdown",
@@ -41,6 +50,7 @@ __all__ = [
     "StatsRequest",
     "StepPiece",
     "ToWorker",
+    "TokenLogprob",
     "Usage",
     "decode_from_worker",
     "decode_to_worker",
@@ -48,10 +58,23 @@ __all__ = [
     "request_id",
 ]
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when the messages change incompatibly."""
 
+IMAGE_MARK = "<__media__>"
+"""Where an image stands in a text (mtmd's default marker)."""
+
 Finish = Literal["stop", "length", "cancelled"]
+Pooling = Literal["none", "mean", "cls", "last", "rank"]
+Overflow = Literal["refuse", "shift"]
+Priority = Literal["interactive", "batch"]
+
+
+class Lora(Struct, frozen=True):
+    """A LoRA adapter: a GGUF file of type `adapter`, and how strongly it applies."""
+
+    path: str
+    scale: float = 1.0
 
 
 class LoadOptions(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -63,7 +86,10 @@ class LoadOptions(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     whichever is more). `n_batch`: tokens in one decode call. `threads`: CPU threads (default: physical cores,
     fewer while other processes keep them busy). `n_gpu_layers`: -1 for all. `kv_type`: element type of the
     cache. `mmap`: map the file instead of reading it. `repack`: rewrite weights for this CPU at load (twice
-    the memory, half the prompt time).
+    the memory, half the prompt time). `lora`: adapters to apply. `projector`: the file that turns images into
+    embeddings for this model. `embeddings`: load for `Embed` instead of `Generate`; `pooling` None: the model's own.
+    `speculate`: guess tokens that repeat the text before them and check several in one step. `state_dir`: a folder that
+    is this model's alone, where the KV state of threads is kept, at most `state_bytes` of it; None: nowhere.
     """
 
     n_ctx: int | None = None
@@ -76,6 +102,13 @@ class LoadOptions(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     mmap: bool = True
     repack: bool = True
     max_queue: int = 1024
+    lora: list[Lora] = []
+    projector: str | None = None
+    embeddings: bool = False
+    pooling: Pooling | None = None
+    speculate: bool = True
+    state_dir: str | None = None
+    state_bytes: int = 4 << 30
 
 
 class Sampling(Struct, frozen=True, omit_defaults=True):
@@ -102,7 +135,8 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
 class Prompt(Struct, frozen=True, omit_defaults=True):
     """A prompt in one of three forms: `messages` (rendered by the model's chat template), `text` or `tokens`.
 
-    `messages` and `tools` are plain OpenAI objects; `extra` are further variables for the template.
+    `messages` and `tools` are plain OpenAI objects; `extra` are further variables for the template. `images`: the
+    bytes of the pictures that stand at the `IMAGE_MARK`s in the messages or the text, in their order.
     """
 
     messages: list[dict[str, Any]] | None = None
@@ -110,13 +144,29 @@ class Prompt(Struct, frozen=True, omit_defaults=True):
     tokens: list[int] | None = None
     tools: list[dict[str, Any]] | None = None
     extra: dict[str, Any] = {}
+    images: list[bytes] = []
+
+
+class Grammar(Struct, frozen=True, omit_defaults=True):
+    """What an answer must look like: a grammar in llama.cpp's GBNF, or a JSON schema that one is made from.
+
+    `triggers`: the grammar holds only from the first of these texts on, which is part of it; before it, anything goes.
+    """
+
+    gbnf: str | None = None
+    json_schema: dict[str, Any] | None = None
+    triggers: list[str] = []
 
 
 class GenerateParams(Struct, frozen=True, omit_defaults=True):
     """One generation. `max_tokens` None: until the model ends or the context is full.
 
     `queue_seconds`: give up with `overloaded` when it has not started by then. `ignore_eos` is for
-    measurements.
+    measurements. `n`: answers to make; each is drawn with a seed of its own (`seed` + its index), and its pieces carry
+    its index. `priority`: `batch` waits while anything interactive does. `overflow`: what happens where prompt and
+    answer do not fit the context: refuse, or forget the oldest half after the first `keep` tokens, as often as needed.
+    `logprobs`: log-probabilities of each token and of so many alternatives. `thread`: the conversation, whose KV state
+    is kept across restarts (`LoadOptions.state_dir`). `speculate` None: as the model was loaded.
     """
 
     prompt: Prompt
@@ -125,6 +175,14 @@ class GenerateParams(Struct, frozen=True, omit_defaults=True):
     stop: list[str] = []
     queue_seconds: float | None = None
     ignore_eos: bool = False
+    n: int = 1
+    priority: Priority = "interactive"
+    overflow: Overflow = "refuse"
+    keep: int = 0
+    logprobs: int | None = None
+    grammar: Grammar | None = None
+    thread: str | None = None
+    speculate: bool | None = None
 
 
 class ModelInfo(Struct, frozen=True):
@@ -149,15 +207,32 @@ class ModelInfo(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True, array_like=True):
-    """Tokens of one generation. `cached`: prompt tokens that were in the KV cache already."""
+    """Tokens of one generation. `cached`: prompt tokens that were in the KV cache already, or on disk.
+
+    `drafted`: tokens that were guessed; `accepted`: those of them that were right.
+    """
 
     prompt: int
     completion: int
     cached: int
+    drafted: int = 0
+    accepted: int = 0
+
+
+class TokenLogprob(Struct, frozen=True, array_like=True):
+    """A token that was drawn, and how likely the model found it before any sampling option. `top`: the likeliest
+    tokens of that place with their log-probabilities, likeliest first. Tokens as bytes: one may be part of a character.
+    """
+
+    token: bytes
+    logprob: float
+    top: list[tuple[bytes, float]] = []
 
 
 class StepPiece(Struct, array_like=True):
-    """What scheduler step `step` added to generation `id`: some text, `tokens` tokens, perhaps the end."""
+    """What scheduler step `step` added to answer `index` of generation `id`: some text, `tokens` tokens, perhaps the
+    end. `logprobs` are those of its tokens, where they were asked for.
+    """
 
     id: int
     text: str
@@ -165,6 +240,8 @@ class StepPiece(Struct, array_like=True):
     step: int
     finish: Finish | None = None
     usage: Usage | None = None
+    index: int = 0
+    logprobs: list[TokenLogprob] | None = None
 
 
 class Stats(Struct):
@@ -181,6 +258,10 @@ class Stats(Struct):
     free_slots: int = 0
     cells_used: int = 0
     threads: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    step_age: float = 0.0
+    """Seconds since the step that runs now began; 0 when none runs."""
 
 
 class _Message(Struct, tag_field="op", tag=str.lower):
@@ -211,6 +292,20 @@ class Count(_Message):
 
     id: int
     prompt: Prompt
+
+
+class Embed(_Message):
+    """Vectors for each of `prompts`. `normalise`: to length 1."""
+
+    id: int
+    prompts: list[Prompt]
+    normalise: bool = True
+
+
+class ForgetThread(_Message):
+    """Delete what is kept of a conversation, in memory and on disk. Answered by nothing."""
+
+    thread: str
 
 
 class StatsRequest(_Message):
@@ -248,6 +343,17 @@ class Counted(_Message):
     n_tokens: int
 
 
+class Embedded(_Message):
+    """`vectors`: float32 in this machine's order, one of `size` numbers for each prompt (with pooling `none`: for each
+    token). `tokens`: those of each prompt.
+    """
+
+    id: int
+    vectors: bytes
+    size: int
+    tokens: list[int]
+
+
 class StatsReply(_Message):
     id: int
     stats: Stats
@@ -262,8 +368,8 @@ class Failed(_Message):
     data: dict[str, Any] = {}
 
 
-ToWorker = Load | Generate | Cancel | Count | StatsRequest | Shutdown
-FromWorker = Hello | LoadProgress | Loaded | Pieces | Counted | StatsReply | Failed
+ToWorker = Load | Generate | Cancel | Count | Embed | ForgetThread | StatsRequest | Shutdown
+FromWorker = Hello | LoadProgress | Loaded | Pieces | Counted | Embedded | StatsReply | Failed
 
 
 class _Envelope(Struct):
