@@ -15,18 +15,37 @@ __all__ = [
     "GenerationFailed",
     "InvalidGeneration",
     "ModelLoadFailed",
+    "OutOfMemory",
     "TemplateFailed",
     "WorkerDied",
+    "WorkerHung",
     "error_from_worker",
 ]
 
 
 class WorkerDied(JanError):
-    """The process that ran the model ended before it answered. `exit_code` or `signal` say how, `log` its
-    last lines.
+    """The process that ran the model ended before it answered. `exit_code` or `signal` say how, `cause` (a word of
+    `causes.Kind`) and `advice` why and what to do, where that is known, `log` its last lines.
+
+    With `retry_after` (seconds): it ended so often that it is not started again before then; `models.load` tries at
+    once.
     """
 
     code, type, retryable = -32030, "worker_died", True
+
+
+class WorkerHung(WorkerDied):
+    """The process that ran the model stood still, and was ended. The next request starts it again."""
+
+    code, type, retryable = -32037, "worker_hung", True
+
+
+class OutOfMemory(WorkerDied):
+    """There was not enough memory for the model or its context, of this machine or of a device. `advice` says what to
+    do; `cause` is `out_of_memory` or `device_out_of_memory`. Otherwise as `worker_died` or `model_load_failed`.
+    """
+
+    code, type, retryable = -32038, "out_of_memory", False
 
 
 class ModelLoadFailed(JanError):
@@ -71,6 +90,7 @@ _KINDS: dict[str, type[JanError]] = {
     kind.type: kind
     for kind in (
         ModelLoadFailed,
+        OutOfMemory,
         ContextOverflow,
         TemplateFailed,
         GenerationFailed,
