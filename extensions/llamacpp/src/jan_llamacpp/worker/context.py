@@ -17,6 +17,7 @@ from .model import Model
 from .native import KV_TYPES, Native
 from .protocol import LoadOptions
 from .refusal import Refusal
+from .speculation import MOST_DRAFTED
 
 __all__ = ["CELL_STEP", "Context"]
 
@@ -47,9 +48,10 @@ class Context:
         params = c.llama_context_default_params()
         params.n_ctx, params.n_seq_max = n_cells, options.n_seq
         params.n_batch = params.n_ubatch = options.n_batch
-        # Logits are wanted for one token of each sequence, not for every token: 187 MB less at a 128 k
-        # vocabulary.
-        params.n_outputs_max = options.n_seq
+        # Logits are wanted for one token of each sequence, and for guesses, not for every token of a prompt: some
+        # 200 MB less at a 128 k vocabulary.
+        self.n_outputs = options.n_seq + (MOST_DRAFTED if options.speculate else 0)
+        params.n_outputs_max = self.n_outputs
         params.n_threads = params.n_threads_batch = threads
         part = -(-n_ctx // CELL_STEP) * CELL_STEP
         self.split = model.cost_of_cell * n_cells > model.n_params * 2 and part * options.n_seq <= n_cells
@@ -96,10 +98,10 @@ class Context:
             logits=ctypes.cast(outputs, ctypes.POINTER(ctypes.c_int8)),
         )
 
-    def put(self, at: int, seq: int, position: int, tokens: Sequence[int], output: bool) -> int:
+    def put(self, at: int, seq: int, position: int, tokens: Sequence[int], outputs: int) -> int:
         """Write `tokens` of sequence `seq` into the batch from row `at`; returns the row after the last.
 
-        `output`: logits are wanted for the last of them, under that row's number.
+        `outputs`: logits are wanted for so many of the last of them, under those rows' numbers.
         """
         end = at + len(tokens)
         if end == at + 1:  # The common row: one token of a sequence that generates.
@@ -108,8 +110,8 @@ class Context:
             self._tokens[at:end] = tokens
             self._positions[at:end] = np.arange(position, position + len(tokens))
         self._ids[at:end] = seq
-        self._outputs[at:end] = 0
-        self._outputs[end - 1] = output
+        self._outputs[at : end - outputs] = 0
+        self._outputs[end - outputs : end] = 1
         return end
 
     def decode(self, rows: int) -> int:
@@ -159,5 +161,37 @@ class Context:
         else:
             self._native.seq_cp(self._memory, source, target, 0, length)
 
+    def shift(self, seq: int, keep: int, gap: int) -> bool:
+        """Forget `gap` tokens after the first `keep` and move those behind them up. False: this memory cannot.
+
+        The cells must not be another sequence's, too: their positions would change for it as well.
+        """
+        if not self._native.can_shift(self._memory) or not self._native.seq_rm(self._memory, seq, keep, keep + gap):
+            return False
+        self._native.seq_add(self._memory, seq, keep + gap, -1, -gap)
+        return True
+
+    def state(self, seq: int) -> bytearray:
+        """llama.cpp's copy of a sequence's cells (`llama_state_seq_get_data`); empty when there is none to be had."""
+        c = self._native.c
+        try:
+            data = bytearray(c.llama_state_seq_get_size(self.handle, seq))
+        except MemoryError:
+            return bytearray()
+        if not data:
+            return data
+        written = c.llama_state_seq_get_data(self.handle, _bytes_of(data), len(data), seq)
+        del data[written:]
+        return data
+
+    def restore(self, seq: int, data: bytearray) -> bool:
+        """Put back what `state` gave. False: it is not of this context, or there is no room; then clear it."""
+        c = self._native.c
+        return bool(data) and bool(c.llama_state_seq_set_data(self.handle, _bytes_of(data), len(data), seq))
+
     def set_threads(self, count: int) -> None:
         self._native.set_n_threads(self.handle, count, count)
+
+
+def _bytes_of(data: bytearray) -> Any:
+    return (ctypes.c_uint8 * len(data)).from_buffer(data)

@@ -14,10 +14,11 @@ from ..template import ChatTemplate, TemplateError
 from .context import CELL_STEP, Context
 from .controls import Controls, cut
 from .model import MAX_TEXT, Model
-from .native import load_native
+from .native import Native, load_native
 from .protocol import LoadOptions, ModelInfo, Prompt
 from .refusal import Refusal
 from .scheduler import Emit, Scheduler
+from .state import StateStore, identity_of
 from .threads import ThreadGovernor, physical_cores
 
 __all__ = ["Prompts", "make_engine"]
@@ -85,7 +86,8 @@ def make_engine(
     context = Context(native, model, options, n_ctx, n_cells, governor.threads)
     scheduler = Scheduler(
         native, model, context, n_seq=options.n_seq, n_ctx=n_ctx, n_cells=n_cells,
-        max_queue=options.max_queue, emit=emit, governor=governor,
+        max_queue=options.max_queue, emit=emit, governor=governor, states=_states(native, model, path, options),
+        speculate=options.speculate,
     )  # fmt: skip
     info = ModelInfo(
         n_ctx=n_ctx, n_ctx_train=model.n_ctx_train, n_cells=n_cells, n_seq=options.n_seq,
@@ -94,6 +96,19 @@ def make_engine(
         load_seconds=time.perf_counter() - began, engine=native.version, pid=os.getpid(),
     )  # fmt: skip
     return info, Prompts(model), scheduler
+
+
+def _states(native: Native, model: Model, path: str, options: LoadOptions) -> StateStore | None:
+    """Where this model's conversations are kept. Everything that changes their numbers is part of the identity."""
+    if options.state_dir is None:
+        return None
+    parts = [native.version, model.description, options.kv_type]
+    parts += [f"{adapter.path}*{adapter.scale}" for adapter in options.lora]
+    try:
+        identity = identity_of(parts, [Path(path), *(Path(adapter.path) for adapter in options.lora)])
+    except OSError:
+        return None
+    return StateStore(Path(options.state_dir), identity, options.state_bytes)
 
 
 def _sizes(model: Model, options: LoadOptions) -> tuple[int, int]:

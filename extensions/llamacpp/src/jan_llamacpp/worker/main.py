@@ -29,6 +29,7 @@ from .protocol import (
     Count,
     Counted,
     Failed,
+    ForgetThread,
     Generate,
     Hello,
     Load,
@@ -36,6 +37,7 @@ from .protocol import (
     LoadProgress,
     Prompt,
     Shutdown,
+    Stats,
     StatsReply,
     StatsRequest,
     ToWorker,
@@ -48,6 +50,8 @@ from .stdio import Pipe, claim
 __all__ = ["main"]
 
 READ_SIZE = 65_536
+RETIRE_SECONDS = 2.0
+"""To put conversations on the disk in. The host waits a little longer before it kills."""
 EXIT_PROTOCOL, EXIT_DEFECT, EXIT_LOAD = 64, 70, 69
 
 
@@ -107,6 +111,8 @@ class _Worker:
                     importlib.import_module("jinja2.sandbox")
             case Shutdown():
                 self._stopping = True
+                if hasattr(self, "_engine"):
+                    self._engine.retire(RETIRE_SECONDS)
                 _exit(0)
             case Generate(id, params):
                 try:
@@ -120,8 +126,10 @@ class _Worker:
                     self._refuse(id, refusal)
             case Cancel(id):
                 self._engine.cancel(id)
-            case StatsRequest(id):
-                self._pipe.send(StatsReply(id, self._engine.stats()))
+            case ForgetThread(thread):
+                self._engine.forget_thread(thread)
+            case StatsRequest(id):  # also before there is an engine: it asks whether anybody is there
+                self._pipe.send(StatsReply(id, self._engine.stats() if hasattr(self, "_engine") else Stats()))
 
     def _tokens(self, prompt: Prompt) -> list[int]:
         """The tokens of a prompt, or a Refusal: whatever is strange about one must not end the worker."""

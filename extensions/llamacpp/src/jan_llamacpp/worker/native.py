@@ -47,6 +47,8 @@ class Native:
         self.is_eog = self._bind("llama_vocab_is_eog", ctypes.c_bool, ptr, i32)
         self.seq_rm = self._bind("llama_memory_seq_rm", ctypes.c_bool, ptr, i32, i32, i32)
         self.seq_cp = self._bind("llama_memory_seq_cp", None, ptr, i32, i32, i32, i32)
+        self.seq_add = self._bind("llama_memory_seq_add", None, ptr, i32, i32, i32, i32)
+        self.can_shift = self._bind("llama_memory_can_shift", ctypes.c_bool, ptr)
         self.sampler_sample = self._bind("llama_sampler_sample", i32, ptr, ptr, i32)
         self.sampler_apply = self._bind("llama_sampler_apply", None, ptr, ptr)
         self.sampler_accept = self._bind("llama_sampler_accept", None, ptr, i32)

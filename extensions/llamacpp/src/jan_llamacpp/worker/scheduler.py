@@ -1,13 +1,14 @@
 """Continuous batching: sequences join and leave the running batch at any step.
 
-One thread (the one that made the context) calls `run`; `submit`, `cancel` and `close` may be called from any
-other. Each step: take new requests in, evaluate one token of each sequence that generates and a chunk of each
-prompt that is still being read, draw the next tokens, send what became text.
+One thread (the one that made the context) calls `run`; `submit`, `cancel`, `forget_thread`, `retire` and `stats` may
+be called from any other. Each step: take new requests in, evaluate one token of each sequence that generates, with
+guesses at those after it (`speculation.py`), and a chunk of each prompt that is still being read; draw the next
+tokens; send what became text.
 
-Room: the cells of the KV cache are promised before they are needed, so a decode never fails for want of room.
-Requests are admitted in the order they came. An answer with a limit is promised its whole length; an
-open-ended one grows in bits, and when the cells run out the *youngest* sequence gives its cells up and is
-taken in again later, with its tokens as the prompt. The oldest always goes on, so everything ends.
+Whose turn it is: `admission.py`. Room, slots and what is remembered: `cache.py`. An open-ended answer may grow until
+the cells run out; then the *youngest* sequence gives its cells up and is taken in again later, with its tokens as the
+prompt. The oldest always goes on, so everything ends. A batch job also gives its place up to somebody who waits for
+an answer now.
 
 Not here: templates, tokens, pipes (`main.py`).
 """
@@ -17,73 +18,97 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from typing import NamedTuple
 
+from .admission import Queue, urgent
+from .cache import Cache
 from .context import Context
 from .model import Model
 from .native import Native
-from .protocol import Failed, Finish, GenerateParams, Pieces, Stats, StepPiece, Usage
+from .outbox import Emit, Outbox
+from .protocol import Finish, GenerateParams, Stats
 from .refusal import Refusal
 from .sampling import Sampler
-from .sequence import Sequence, Slot, common_prefix
+from .sequence import Sequence, Slot
+from .speculation import MOST_DRAFTED, Costs, Lookup
+from .state import StateStore
 from .text import TextStream
 from .threads import ThreadGovernor
 
-__all__ = ["Scheduler"]
+__all__ = ["Emit", "Scheduler"]
 
-PREFILL_CHUNK = 256
-"""Prompt tokens in one step while others generate: bounds how long their next token waits."""
-SHARE_MIN = 16
-"""A shorter common prefix is not worth copying from another sequence."""
-WAIT_MIN = 64
-"""A request waits for another that is just reading the same prefix, when it is at least this long."""
-
-HOLD_SECONDS = 0.004
-"""Text may wait this long for more to share its frame, unless it begins or ends an answer. A small model makes a
-token in less time than it takes to wake the host for it; with any other this never happens."""
-
+LEAST_CHUNK, CHUNK_SECONDS = 64, 0.25
+"""While others generate, the prompt tokens of one step are as many as take this long, but not fewer than these: it
+bounds how long the others' next token waits."""
+SAVE_AFTER = 5.0
+"""Seconds of quiet before conversations are written to the disk."""
 MAX_STOP = 4096
 """Characters of all stop strings of a request: every piece of text is compared with all of them."""
+MAX_ANSWERS = 64
+ENDLESS = 16
+"""Contexts that an answer without a limit may fill, where the context is shifted."""
 
-Emit = Callable[[Pieces | Failed], None]
+
+class Part(NamedTuple):
+    """A slot's share of a step: tokens to evaluate, the last `guesses` of them not drawn yet."""
+
+    slot: Slot
+    tokens: list[int]
+    guesses: int
+    outputs: int
 
 
 class Scheduler:
     """`emit` is called from the scheduler's thread: at most once a step, and for each failure."""
 
     def __init__(
-        self, native: Native, model: Model, context: Context, *, n_seq: int, n_ctx: int, n_cells: int,
-        max_queue: int, emit: Emit, governor: ThreadGovernor,
+        self, native: Native, model: Model, context: Context, *, n_seq: int, n_ctx: int, n_cells: int, max_queue: int,
+        emit: Emit, governor: ThreadGovernor, states: StateStore | None = None, speculate: bool = True,
     ) -> None:  # fmt: skip
         self._native, self._model, self._context = native, model, context
-        self._n_ctx, self._n_cells, self._max_queue = n_ctx, n_cells, max_queue
-        self._emit, self._governor = emit, governor
-        self._slots = [Slot(i) for i in range(n_seq)]
-        self._active: list[Slot] = []  # in the order of arrival of their sequences
-        self._queue: deque[Sequence] = deque()
+        self._n_ctx, self._max_queue, self._n_seq = n_ctx, max_queue, n_seq
+        self._governor, self._states = governor, states
+        self._speculate = speculate and model.shareable
+        self._cache = Cache(context, n_seq=n_seq, n_cells=n_cells, shareable=model.shareable, states=states)
+        self._queue = Queue()
+        self._outbox = Outbox(emit)
+        self._costs = Costs()
         self._inbox: deque[Sequence] = deque()
+        self._forgotten: deque[str] = deque()
         self._lock = threading.Lock()
+        self._arrivals = 0
         self._cancelled: set[int] = set()
         self._in_decode: frozenset[int] = frozenset()
         self._wake = threading.Event()
         self._closed = False
-        self._pieces: list[StepPiece] = []
-        self._urgent = False
-        self._flushed = 0.0
+        self._retired = threading.Event()
+        self._step_began = 0.0
+        self._prompt_seconds = 0.0  # for a token of a prompt
         self._stats = Stats()
 
     # --- any thread -----------------------------------------------------------------------------------------
 
     def submit(self, id: int, tokens: list[int], params: GenerateParams) -> None:
         """Queue a generation. Raises Refusal: `context_overflow`, `overloaded`, `invalid_generation`."""
-        self._check(tokens, params)
-        open_ended = params.max_tokens is None
-        limit = self._n_ctx if params.max_tokens is None else len(tokens) + params.max_tokens
-        deadline = None if params.queue_seconds is None else time.monotonic() + params.queue_seconds
-        sequence = Sequence(
-            id, list(tokens), limit, open_ended, params, TextStream(params.stop), None, deadline, len(tokens)
-        )
-        self._inbox.append(sequence)
+        tokens = self._fitted(list(tokens), params)
+        now = time.monotonic()
+        shifting = params.overflow == "shift"
+        most = params.max_tokens
+        if most is None:
+            most = self._n_ctx * ENDLESS if shifting else self._n_ctx - len(tokens)
+        saved = None
+        if params.thread is not None and self._states is not None and not self._cache.knows(params.thread):
+            saved = self._states.read(params.thread)
+        for index in range(params.n):
+            self._arrivals += 1
+            self._inbox.append(
+                Sequence(
+                    id, index, self._arrivals, list(tokens), min(self._n_ctx, len(tokens) + most), most,
+                    params.max_tokens is None, params, TextStream(params.stop), now,
+                    None if params.queue_seconds is None else now + params.queue_seconds,
+                    len(tokens), len(tokens), saved=saved if index == 0 else None,
+                )
+            )  # fmt: skip
         self._wake.set()
 
     def cancel(self, id: int) -> None:
@@ -94,189 +119,170 @@ class Scheduler:
                 self._context.abort()
         self._wake.set()
 
+    def forget_thread(self, thread: str) -> None:
+        """Delete what is kept of a conversation; on the disk it is gone when this returns."""
+        if self._states is not None:
+            self._states.forget(thread)
+        self._forgotten.append(thread)
+        self._wake.set()
+
     def close(self) -> None:
         """Let `run` return."""
         self._closed = True
         self._context.abort()
         self._wake.set()
 
+    def retire(self, seconds: float) -> None:
+        """Close, and give it so long to keep conversations on the disk."""
+        self.close()
+        if self._states is not None:
+            began = time.monotonic()
+            if self._retired.wait(seconds):
+                self._states.flush(max(0.0, seconds - (time.monotonic() - began)))
+
     def stats(self) -> Stats:
         """A snapshot; fields of one moment, give or take a step."""
-        current = self._stats
-        current.active, current.queued = len(self._active), len(self._queue) + len(self._inbox)
-        current.free_slots = len(self._slots) - current.active
-        current.cells_used = sum(len(slot.cache) for slot in self._slots)
+        current, began = self._stats, self._step_began
+        current.active, current.queued = len(self._cache.active), len(self._queue) + len(self._inbox)
+        current.free_slots = self._n_seq - current.active
+        current.cells_used = sum(len(slot.cache) for slot in self._cache.slots)
         current.threads = self._governor.threads
+        current.step_age = time.monotonic() - began if began else 0.0
         return current
 
-    def _check(self, tokens: list[int], params: GenerateParams) -> None:
+    def _fitted(self, tokens: list[int], params: GenerateParams) -> list[int]:
+        """The prompt as it can be evaluated. Raises Refusal."""
         n_prompt, n_ctx = len(tokens), self._n_ctx
         if not tokens:
             raise Refusal("invalid_generation", "the prompt is empty")
         if min(tokens) < 0 or max(tokens) >= self._model.n_vocab:
             raise Refusal("invalid_generation", f"the prompt has a token outside 0..{self._model.n_vocab - 1}")
+        if not 1 <= params.n <= MAX_ANSWERS:
+            raise Refusal("invalid_generation", f"n is {params.n}; it must be between 1 and {MAX_ANSWERS}")
         wanted = 1 if params.max_tokens is None else params.max_tokens
         if wanted < 0:
             raise Refusal("invalid_generation", "max_tokens is negative")
         if n_prompt + wanted > n_ctx:
-            raise Refusal(
-                "context_overflow",
-                f"{n_prompt} tokens of prompt and {wanted} of answer do not fit the context of {n_ctx}",
-                n_prompt=n_prompt,
-                n_ctx=n_ctx,
-                max_tokens=params.max_tokens,
-                max_allowed=max(0, n_ctx - n_prompt),
-            )
+            if params.overflow != "shift" or not self._model.shareable:
+                raise Refusal(
+                    "context_overflow",
+                    f"{n_prompt} tokens of prompt and {wanted} of answer do not fit the context of {n_ctx}",
+                    n_prompt=n_prompt, n_ctx=n_ctx, max_tokens=params.max_tokens,
+                    max_allowed=max(0, n_ctx - n_prompt),
+                )  # fmt: skip
+            if n_prompt >= n_ctx:  # as if it had been shifted while it was read
+                keep = max(0, min(params.keep, n_ctx // 2))
+                tokens = tokens[:keep] + tokens[n_prompt - (n_ctx - keep) // 2 :]
         if sum(map(len, params.stop)) > MAX_STOP:
             raise Refusal("invalid_generation", f"the stop strings have more than {MAX_STOP} characters")
-        if len(self._queue) + len(self._inbox) >= self._max_queue:
+        if len(self._queue) + len(self._inbox) + params.n > self._max_queue:
             raise Refusal("overloaded", f"{self._max_queue} requests are waiting for this model already")
+        return tokens
 
     # --- the scheduler's thread -----------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Work until `close`."""
-        while not self._closed:
-            self._wake.clear()
-            if not self.step() and not self._inbox and not self._closed:
-                self._wake.wait()
+        """Work until `close`; then keep what is worth it."""
+        try:
+            while not self._closed:
+                self._wake.clear()
+                if not self.step() and not self._inbox and not self._closed:
+                    self._rest()
+            for slot in self._cache.unsaved():
+                self._cache.save(slot)
+        finally:
+            self._retired.set()
 
     def step(self) -> bool:
         """One round. False when there was nothing to decode."""
         self._take_in()
         if self._queue:
             self._admit()
-        self._make_room()
-        busy = bool(self._active)
+        for sequence in self._cache.make_room():
+            self._preempted(sequence)
+        busy = bool(self._cache.active)
         if busy:
             self._advance()
-        if self._urgent or not busy or time.monotonic() - self._flushed >= HOLD_SECONDS:
-            self._flush()
+        self._outbox.flush(when_due=busy)
         return busy
 
-    def _flush(self) -> None:
-        if self._pieces:
-            pieces, self._pieces, self._urgent = self._pieces, [], False
-            self._flushed = time.monotonic()
-            self._emit(Pieces(pieces))
+    def _rest(self) -> None:
+        """Nothing to do: wait for it, and after a while put conversations on the disk, one at a time."""
+        while not self._wake.wait(SAVE_AFTER if self._cache.unsaved() else None):
+            for slot in self._cache.unsaved():
+                self._cache.save(slot)
+                if self._wake.is_set():
+                    return
 
     def _take_in(self) -> None:
         while self._inbox:
-            self._queue.append(self._inbox.popleft())
+            self._queue.add(self._inbox.popleft())
+        while self._forgotten:
+            self._cache.drop_thread(self._forgotten.popleft())
         if self._cancelled:
-            # Ids whose generation is over already are dropped with the rest: there is nothing left of them to
-            # end.
+            # Ids whose generation is over already are dropped with the rest: there is nothing left to end.
             with self._lock:
                 gone, self._cancelled = self._cancelled, set()
-            for slot in [s for s in self._active if s.sequence is not None and s.sequence.id in gone]:
-                self._finish(slot, "cancelled")
-            for sequence in [s for s in self._queue if s.id in gone]:
-                self._queue.remove(sequence)
-                self._report(sequence, "", "cancelled")
+            for slot in [s for s in self._cache.active if s.sequence is not None and s.sequence.id in gone]:
+                self._end(self._cache.leave(slot), "cancelled")
+            for sequence in self._queue.take(lambda each: each.id in gone):
+                self._end(sequence, "cancelled")
         if self._queue:
             now = time.monotonic()
-            for sequence in [s for s in self._queue if s.deadline is not None and s.deadline <= now]:
-                self._queue.remove(sequence)
+            for sequence in self._queue.take(lambda each: each.deadline is not None and each.deadline <= now):
                 self._fail(sequence, Refusal("overloaded", "the request waited too long for its turn"))
 
-    # --- admission and room ---------------------------------------------------------------------------------
-
-    def _reserved(self) -> int:
-        return sum(slot.sequence.reserve() for slot in self._active if slot.sequence is not None)
+    # --- admission ------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
+        now = time.monotonic()
         while self._queue:
-            sequence = self._queue[0]
-            if sequence.n_generated == 0 and sequence.params.max_tokens == 0:
-                self._queue.popleft()
-                self._report(sequence, "", "length")
+            sequence = self._queue.first(now)
+            if sequence.most == 0:
+                self._queue.remove(sequence)
+                self._end(sequence, "length")
                 continue
-            free = [slot for slot in self._slots if slot.sequence is None]
-            if not free or self._reserved() + sequence.reserve() > self._n_cells or self._prefix_coming(sequence):
+            if not self._cache.has_room(sequence) and not self._make_way(sequence, now):
                 return
-            self._queue.popleft()
+            if self._cache.prefix_coming(sequence):
+                return
+            self._queue.remove(sequence)
             if sequence.sampler is None:
                 try:
                     sequence.sampler = Sampler(self._native, self._model.n_vocab, sequence.params.sampling)
                 except Exception as error:
                     self._fail(sequence, _refusal(error))
                     continue
-            self._place(sequence, free)
+            length = self._cache.place(sequence)
+            sequence.deadline = None  # It has begun; if it gives its cells up for a while, that is no waiting.
+            if sequence.cached is None:
+                sequence.cached = length
+            self._stats.reused += length
 
-    def _prefix_coming(self, sequence: Sequence) -> bool:
-        """Is another sequence just reading a long prefix that this one shares? Then it is better to wait for
-        it.
-        """
-        if not self._model.shareable:
+    def _make_way(self, sequence: Sequence, now: float) -> bool:
+        """Let batch jobs leave, the youngest first, for somebody who waits for an answer. True: there is room now."""
+        if not urgent(sequence, now):
             return False
-        best = max((common_prefix(slot.cache, sequence.tokens) for slot in self._slots), default=0)
-        for slot in self._active:
-            if slot.sequence is not None and len(slot.cache) < slot.sequence.n_prompt:
-                shared = min(common_prefix(slot.sequence.tokens, sequence.tokens), len(sequence.tokens) - 1)
-                if shared >= WAIT_MIN and shared > len(slot.cache) and shared > best:
-                    return True
-        return False
+        batch = [s for s in self._cache.active if s.sequence is not None and not urgent(s.sequence, now)]
+        kept = [s.sequence.reserve() for s in self._cache.active if s.sequence is not None and s not in batch]
+        if len(kept) >= self._n_seq or sum(kept) + sequence.reserve() > self._cache.n_cells:
+            return False  # it would be for nothing
+        while not self._cache.has_room(sequence):
+            self._preempted(self._cache.leave(batch.pop()))
+        return True
 
-    def _place(self, sequence: Sequence, free: list[Slot]) -> None:
-        """Give the sequence the slot that leaves the least to compute."""
-        source, length = None, 0
-        for slot in self._slots if self._model.shareable else free:
-            shared = min(common_prefix(slot.cache, sequence.tokens), len(sequence.tokens) - 1)
-            if not self._model.shareable and shared < len(slot.cache):
-                continue  # A recurrent state can be continued, not cut.
-            if shared > length:
-                source, length = slot, shared
-        others = [slot for slot in free if slot is not source]
-        if source is not None and source.sequence is None and (length * 2 >= len(source.cache) or not others):
-            slot = source
-        else:
-            slot = min(others or free, key=lambda s: (bool(s.cache), s.last_used))
-            if slot.cache:
-                self._forget(slot)
-            if source is None or source is slot or length < SHARE_MIN or not self._model.shareable:
-                length = 0
-            else:
-                self._context.share(source.index, slot.index, length)
-                slot.cache = source.cache[:length]
-        if length < len(slot.cache) and not self._context.truncate(slot.index, length):
-            self._forget(slot)
-            length = 0
-        slot.cache = slot.cache[:length]
-        slot.sequence = sequence
-        sequence.deadline = None  # It has begun; if it gives its cells up for a while, that is no waiting.
-        if sequence.cached is None:
-            sequence.cached = length
-        self._stats.reused += length
-        self._active.append(slot)
-        self._active.sort(key=_arrival)
-
-    def _make_room(self) -> None:
-        """Keep the promise: what active sequences reserve, and what idle slots remember, fits the cells."""
-        while len(self._active) > 1 and self._reserved() > self._n_cells:
-            youngest = self._active.pop()
-            sequence, youngest.sequence = youngest.sequence, None
-            youngest.last_used = time.monotonic()
-            if sequence is not None:
-                self._queue.appendleft(sequence)
-                self._stats.preempted += 1
-        room = self._n_cells - self._reserved()
-        idle = sorted((s for s in self._slots if s.sequence is None and s.cache), key=lambda s: -s.last_used)
-        for slot in idle:
-            room -= len(slot.cache)
-            if room < 0:
-                self._forget(slot)
-
-    def _forget(self, slot: Slot) -> None:
-        self._context.clear(slot.index)
-        slot.cache = []
+    def _preempted(self, sequence: Sequence) -> None:
+        self._queue.add(sequence)
+        self._stats.preempted += 1
 
     # --- one decode -----------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
         parts = self._plan()
-        if any(count > 1 for _, count in parts):
-            self._flush()  # reading a prompt takes time
-        ids = frozenset(slot.sequence.id for slot, _ in parts if slot.sequence is not None)
+        reading = any(part.guesses == 0 and len(part.tokens) > 1 for part in parts)
+        if reading:
+            self._outbox.flush()  # it takes time
+        ids = frozenset(part.slot.sequence.id for part in parts if part.slot.sequence is not None)
         with self._lock:
             if ids <= self._cancelled:
                 return  # all cancelled since they were taken in
@@ -284,136 +290,206 @@ class Scheduler:
             self._in_decode = ids
         if self._governor.look():
             self._context.set_threads(self._governor.threads)
-        began = time.perf_counter()
-        status, rows = self._decode(parts)
-        spent = time.perf_counter() - began
+        began = time.monotonic()
+        self._step_began = began
+        status, at = self._decode(parts)
+        self._step_began = 0.0
+        spent = time.monotonic() - began
         with self._lock:
             self._in_decode = frozenset()
         self._stats.steps += 1
         self._stats.decode_seconds += spent
         if status == 0:
-            self._sample_all(parts, rows)
+            self._learn(parts, spent, reading)
+            self._draw_all(parts, at)
         elif status != 2:
             self._isolate(parts, status)
-        # 2, aborted: the part of the batch that went through was taken back; the next step finds the
-        # cancellations.
+        # 2, aborted: the part of the batch that went through was taken back; the next step finds the cancellations.
 
-    def _plan(self) -> list[tuple[Slot, int]]:
-        """Which slots take part in this step, and with how many tokens. Generating sequences come first."""
-        waiting = [(slot, len(slot.sequence.tokens) - len(slot.cache)) for slot in self._active if slot.sequence]
-        parts = [(slot, 1) for slot, count in waiting if count == 1]
-        room = self._context.n_batch - len(parts)
-        if parts:
-            room = min(room, PREFILL_CHUNK)
-        for slot, count in waiting:
-            if count > 1 and room > 0:
-                parts.append((slot, min(room, count)))
-                room -= parts[-1][1]
-        return parts
+    def _learn(self, parts: list[Part], spent: float, reading: bool) -> None:
+        rows = sum(len(part.tokens) for part in parts)
+        if not reading:
+            self._costs.learn(rows, spent)
+        elif rows >= LEAST_CHUNK:
+            each = spent / rows
+            self._prompt_seconds += (each - self._prompt_seconds) * (0.3 if self._prompt_seconds else 1.0)
 
-    def _decode(self, parts: list[tuple[Slot, int]]) -> tuple[int, list[int]]:
-        """Evaluate the planned tokens. Returns llama_decode's status and, for each part, the row of its
-        logits or -1.
-
-        On anything but success the cache is as it was before.
-        """
-        at, rows = 0, []
-        for slot, count in parts:
+    def _plan(self) -> list[Part]:
+        """What each slot evaluates in this step. Generating sequences come first."""
+        parts, prompts = [], []
+        for slot in self._cache.active:
             sequence = slot.sequence
             assert sequence is not None
-            start = len(slot.cache)
-            last = start + count == len(sequence.tokens)
-            at = self._context.put(at, slot.index, start, sequence.tokens[start : start + count], last)
-            rows.append(at - 1 if last else -1)
+            if len(sequence.tokens) > self._n_ctx:
+                self._cache.shift(slot, sequence.params.keep)
+            if len(sequence.tokens) - len(slot.cache) == 1:
+                parts.append(Part(slot, sequence.tokens[-1:], 0, 1))
+            else:
+                prompts.append(slot)
+        if self._speculate and parts and not prompts:
+            self._guess(parts)
+        room = self._context.n_batch - len(parts)
+        if parts and prompts:
+            chunk = int(CHUNK_SECONDS / self._prompt_seconds) if self._prompt_seconds else LEAST_CHUNK
+            room = min(room, max(LEAST_CHUNK, chunk))
+        now = time.monotonic()
+        for slot in sorted(prompts, key=lambda s: s.sequence is not None and not urgent(s.sequence, now)):
+            sequence, start = slot.sequence, len(slot.cache)
+            if room > 0 and sequence is not None:
+                tokens = sequence.tokens[start : start + room]
+                parts.append(Part(slot, tokens, 0, int(start + len(tokens) == len(sequence.tokens))))
+                room -= len(tokens)
+        return parts
+
+    def _guess(self, parts: list[Part]) -> None:
+        """Add guesses to the parts where that is worth it, most promising ones only."""
+        rows = len(parts)
+        room = min(MOST_DRAFTED, self._context.n_batch - rows)
+        for number, (slot, tokens, _, _) in enumerate(parts):
+            sequence = slot.sequence
+            assert sequence is not None
+            lookup = sequence.lookup
+            if lookup is None or sequence.params.speculate is False:
+                continue
+            left = min(sequence.most - sequence.n_generated, sequence.reserve() - len(sequence.tokens)) - 1
+            draft = lookup.guess(min(room, left))
+            if draft and (count := self._costs.worth(rows, len(draft), lookup.rate)):
+                parts[number] = Part(slot, tokens + draft[:count], count, count + 1)
+                rows, room = rows + count, room - count
+
+    def _decode(self, parts: list[Part]) -> tuple[int, list[int]]:
+        """Evaluate the planned tokens. Returns llama_decode's status and, for each part, the row of its first logits.
+
+        On anything but success the cache is as it was before. Guesses count as cached only when they are drawn.
+        """
+        at, rows, read = 0, [], 0
+        for slot, tokens, guesses, outputs in parts:
+            at = self._context.put(at, slot.index, len(slot.cache), tokens, outputs)
+            rows.append(at - outputs)
+            if not guesses and len(tokens) > 1:
+                read += len(tokens)
         status = self._context.decode(at)
-        for slot, count in parts:
-            start = len(slot.cache)
+        for slot, tokens, guesses, _ in parts:
             if status == 0:
-                assert slot.sequence is not None
-                slot.cache += slot.sequence.tokens[start : start + count]
-            elif not self._context.truncate(slot.index, start):
-                self._forget(slot)
+                slot.cache += tokens[: len(tokens) - guesses]
+            elif not self._context.truncate(slot.index, len(slot.cache)):
+                self._cache.forget(slot)
         if status == 0:
-            self._stats.prefilled += at - sum(1 for _, count in parts if count == 1)
+            self._stats.prefilled += read
         return status, rows
 
-    def _isolate(self, parts: list[tuple[Slot, int]], status: int) -> None:
+    def _isolate(self, parts: list[Part], status: int) -> None:
         """A decode failed: find whose fault it is by evaluating each part alone, and end only that one."""
         if len(parts) == 1:
-            slot = parts[0][0]
-            sequence = self._leave(slot)
-            self._forget(slot)
+            slot = parts[0].slot
+            sequence = self._cache.leave(slot)
+            slot.thread = None  # not to be kept
+            self._cache.forget(slot)
             self._fail(sequence, Refusal("generation_failed", f"llama.cpp could not decode (status {status})"))
             return
-        for slot, count in parts:
-            part = [(slot, min(count, self._pending(slot)))]
+        for slot, _, _, _ in parts:
+            alive = slot.sequence
+            if alive is None:
+                continue  # it went with another answer of its request
+            start = len(slot.cache)
+            tokens = alive.tokens[start : start + LEAST_CHUNK]
+            part = [Part(slot, tokens, 0, int(start + len(tokens) == len(alive.tokens)))]
             alone, rows = self._decode(part)
             if alone == 0:
-                self._sample_all(part, rows)
+                self._draw_all(part, rows)
             elif alone != 2:
                 self._isolate(part, alone)
 
-    @staticmethod
-    def _pending(slot: Slot) -> int:
-        assert slot.sequence is not None
-        return min(len(slot.sequence.tokens) - len(slot.cache), PREFILL_CHUNK)
-
     # --- tokens and text ------------------------------------------------------------------------------------
 
-    def _sample_all(self, parts: list[tuple[Slot, int]], rows: list[int]) -> None:
-        for (slot, _), row in zip(parts, rows, strict=True):
-            if row < 0:
+    def _draw_all(self, parts: list[Part], rows: list[int]) -> None:
+        for part, row in zip(parts, rows, strict=True):
+            if not part.outputs or part.slot.sequence is None:
                 continue
             try:
-                self._sample(slot, row)
+                self._draw(part, row)
             except Exception as error:
-                self._fail(self._leave(slot), _refusal(error))
+                self._fail(self._cache.leave(part.slot), _refusal(error))
 
-    def _sample(self, slot: Slot, row: int) -> None:
-        sequence, context = slot.sequence, self._context
-        assert sequence is not None
-        assert sequence.sampler is not None
-        token = sequence.sampler.sample(context.logits(row), context.handle, row, sequence.tokens, sequence.n_prompt)
-        self._stats.generated += 1
-        sequence.tokens.append(token)
-        sequence.pending += 1
-        piece = self._model.piece(token)
-        if piece is None and not sequence.params.ignore_eos:
-            self._finish(slot, "stop", sequence.text.finish())
-            return
-        text = sequence.text.feed(piece or b"")
-        if sequence.text.stopped:
-            self._finish(slot, "stop", text)
-        elif len(sequence.tokens) >= sequence.limit:
-            self._finish(slot, "length", text + sequence.text.finish())
-        elif text:
-            self._report(sequence, text)
-
-    def _report(self, sequence: Sequence, text: str, finish: Finish | None = None) -> None:
-        usage = None
-        if finish is not None:
-            usage = Usage(sequence.n_prompt, sequence.n_generated, sequence.cached or 0)
-            if sequence.sampler is not None:
-                sequence.sampler.close()
-        self._pieces.append(StepPiece(sequence.id, text, sequence.pending, self._stats.steps, finish, usage))
-        self._urgent = self._urgent or finish is not None or not sequence.begun
-        sequence.pending, sequence.begun = 0, True
-
-    def _finish(self, slot: Slot, finish: Finish, text: str = "") -> None:
-        self._report(self._leave(slot), text, finish)
-
-    def _leave(self, slot: Slot) -> Sequence:
+    def _draw(self, part: Part, row: int) -> None:
+        """Draw a token from each row in turn, as long as the guesses hold."""
+        slot, context = part.slot, self._context
         sequence = slot.sequence
         assert sequence is not None
-        slot.sequence, slot.last_used = None, time.monotonic()
-        self._active.remove(slot)
-        return sequence
+        assert sequence.sampler is not None
+        sampler, guesses = sequence.sampler, part.tokens[len(part.tokens) - part.guesses :]
+        if sequence.lookup is None and self._speculate and sequence.params.speculate is not False:
+            sequence.lookup = Lookup(sequence.tokens)
+        texts: list[str] = []
+        finish: Finish | None = None
+        accepted = 0
+        for number in range(part.guesses + 1):
+            token = sampler.sample(
+                context.logits(row + number), context.handle, row + number, sequence.tokens, sequence.prompt_left
+            )
+            finish = self._take(sequence, token, texts)
+            right = number < part.guesses and token == guesses[number]
+            if right:
+                slot.cache.append(token)
+                accepted += 1
+            if finish is not None or not right:
+                break
+        if part.guesses:
+            context.truncate(slot.index, len(slot.cache))
+            self._judge(sequence, part.guesses, accepted)
+        text = "".join(texts)
+        if finish is not None:
+            self._end(self._cache.leave(slot), finish, text)
+        elif text:
+            self._outbox.piece(sequence, text, self._stats.steps)
+
+    def _take(self, sequence: Sequence, token: int, texts: list[str]) -> Finish | None:
+        """A token was drawn: what it adds to the text, and whether it ends the answer."""
+        self._stats.generated += 1
+        sequence.tokens.append(token)
+        sequence.n_generated += 1
+        sequence.unsent += 1
+        if sequence.lookup is not None:
+            sequence.lookup.seen()
+        piece = self._model.piece(token)
+        if piece is None and not sequence.params.ignore_eos:
+            texts.append(sequence.text.finish())
+            return "stop"
+        texts.append(sequence.text.feed(piece or b""))
+        if sequence.text.stopped:
+            return "stop"
+        if sequence.n_generated >= sequence.most:
+            texts.append(sequence.text.finish())
+            return "length"
+        return None
+
+    def _judge(self, sequence: Sequence, drafted: int, accepted: int) -> None:
+        if sequence.lookup is not None:
+            sequence.lookup.judged(drafted, accepted)
+        sequence.drafted += drafted
+        sequence.accepted += accepted
+        self._stats.drafted += drafted
+        self._stats.accepted += accepted
+
+    # --- ends -----------------------------------------------------------------------------------------------
+
+    def _end(self, sequence: Sequence, finish: Finish, text: str = "") -> None:
+        self._outbox.piece(sequence, text, self._stats.steps, finish)
+        _close(sequence)
 
     def _fail(self, sequence: Sequence, refusal: Refusal) -> None:
-        if sequence.sampler is not None:
-            sequence.sampler.close()
-        self._flush()
-        self._emit(Failed(sequence.id, refusal.type, refusal.message, refusal.data))
+        """A request ends with an error: with it, all of its answers."""
+        _close(sequence)
+        for slot in [s for s in self._cache.active if s.sequence is not None and s.sequence.id == sequence.id]:
+            _close(self._cache.leave(slot))
+        for other in self._queue.take(lambda each: each.id == sequence.id):
+            _close(other)
+        self._outbox.failed(sequence.id, refusal)
+
+
+def _close(sequence: Sequence) -> None:
+    if sequence.sampler is not None:
+        sequence.sampler.close()
 
 
 def _refusal(error: Exception) -> Refusal:
@@ -421,7 +497,3 @@ def _refusal(error: Exception) -> Refusal:
     if isinstance(error, Refusal):
         return error
     return Refusal("generation_failed", f"an internal error ({type(error).__name__}) ended it")
-
-
-def _arrival(slot: Slot) -> int:
-    return slot.sequence.id if slot.sequence is not None else 0

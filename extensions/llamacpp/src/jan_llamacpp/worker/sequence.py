@@ -1,6 +1,6 @@
-"""What the scheduler moves about: a generation (`Sequence`), and a place in the KV cache (`Slot`).
+"""What the scheduler moves about: one answer that is being made (`Sequence`), and a place in the KV cache (`Slot`).
 
-They are apart because a sequence can lose its slot to an older one and take up another later: its tokens, its
+They are apart because a sequence can lose its slot to another and take up a new one later: its tokens, its
 random state and its half-finished text belong to it, the cached cells to the slot.
 """
 
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
 
-from .protocol import GenerateParams
+from .protocol import GenerateParams, TokenLogprob
 from .sampling import Sampler
+from .speculation import Lookup
+from .state import SavedState
 from .text import TextStream
 
 __all__ = ["Sequence", "Slot", "common_prefix"]
@@ -21,30 +23,47 @@ GROWTH = 256
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One generation. `tokens` is the prompt and all that was generated; `limit` is how long it may become.
+    """One answer. `id` is its request's, `index` which of the request's `n` answers it is, `arrival` its place in the
+    order in which they came. `tokens` is the prompt and all that was generated, less what was shifted out.
 
-    `open_ended`: the caller set no max_tokens. Such an answer reserves its cells bit by bit (`GROWTH`); one
+    `limit` is how long `tokens` may become, and `most` how many may be generated; they differ where the context is
+    shifted. `open_ended`: the caller set no max_tokens. Such an answer reserves its cells bit by bit (`GROWTH`); one
     with a limit reserves all of them at admission.
     """
 
     id: int
+    index: int
+    arrival: int
     tokens: list[int]
     limit: int
+    most: int
     open_ended: bool
     params: GenerateParams
     text: TextStream
-    sampler: Sampler | None = None
+    since: float
+    """When it began to wait (monotonic seconds)."""
     deadline: float | None = None
     n_prompt: int = 0
+    """Tokens of the prompt as it came."""
+    prompt_left: int = 0
+    """Tokens of the prompt that are still in `tokens`."""
+    n_generated: int = 0
+    sampler: Sampler | None = None
+    lookup: Lookup | None = None
+    saved: SavedState | None = None
+    """The KV state of its conversation, read from the disk for it."""
     cached: int | None = None
-    pending: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    unsent: int = 0
     """Tokens generated since the last piece that was sent."""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     begun: bool = False
     """A piece of it was sent."""
 
     @property
-    def n_generated(self) -> int:
-        return len(self.tokens) - self.n_prompt
+    def interactive(self) -> bool:
+        return self.params.priority == "interactive"
 
     def reserve(self) -> int:
         """Cells to keep free for it, those it has included."""
@@ -55,17 +74,26 @@ class Sequence:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A sequence number of the context. `cache`: the tokens whose keys and values its cells hold."""
+    """A sequence number of the context. `cache`: the tokens whose keys and values its cells hold.
+
+    `thread`: the conversation they belong to, of which `saved` tokens are on the disk. `shared`: other sequences may
+    hold some of its cells, too.
+    """
 
     index: int
     cache: list[int] = field(default_factory=list)
     sequence: Sequence | None = None
     last_used: float = 0.0
+    thread: str | None = None
+    saved: int = 0
+    shared: bool = False
 
 
 def common_prefix(a: AnySequence[int], b: AnySequence[int]) -> int:
     """How many leading tokens two lists share; bisection over comparisons in C."""
     low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:  # A conversation's next turn.
+        return high
     while low < high:
         middle = (low + high + 1) // 2
         if a[low:middle] == b[low:middle]:

@@ -1,0 +1,243 @@
+"""The KV cache as the scheduler sees it: which sequence has which slot, what is remembered, and whether there is room.
+
+Room: the cells are promised before they are needed, so a decode never fails for want of room. An answer with a limit
+is promised its whole length; an open-ended one grows in bits. What no answer needs remembers old conversations, until
+somebody needs the cells.
+
+Prefixes: a new sequence goes where the least is left to compute: on with what a slot remembers, a copy of what
+another slot shares with it, or a state from the disk.
+
+Not here: whose turn it is (`admission.py`), and the tokens of the next step (`scheduler.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence as AnySequence
+
+from .context import Context
+from .sequence import Sequence, Slot, common_prefix
+from .state import SavedState, StateStore
+
+__all__ = ["Cache"]
+
+SHARE_MIN = 16
+"""A shorter common prefix is not worth copying from another sequence."""
+WAIT_MIN = 64
+"""A request waits for another that is just reading the same prefix, when it is at least this long."""
+SAVE_MIN = 256
+"""Shorter conversations are not kept on the disk: they are read again in no time."""
+SAVE_GROWTH = 64
+"""Tokens by which one must have grown to be kept anew; also an eighth of it."""
+
+
+class Cache:
+    """`n_cells` cells in `n_seq` slots. `shareable`: the model's state can be cut and shared (it is attention only).
+
+    `states`: where conversations are kept on the disk, if anywhere. For the scheduler's thread.
+    """
+
+    def __init__(
+        self, context: Context, *, n_seq: int, n_cells: int, shareable: bool, states: StateStore | None
+    ) -> None:
+        self._context, self.n_cells, self._shareable = context, n_cells, shareable
+        self._states = states
+        self.slots = [Slot(i) for i in range(n_seq)]
+        self.active: list[Slot] = []
+        """Those with a sequence, in the order of arrival."""
+
+    # --- room -----------------------------------------------------------------------------------------------
+
+    def reserved(self) -> int:
+        return sum(slot.sequence.reserve() for slot in self.active if slot.sequence is not None)
+
+    def has_room(self, sequence: Sequence) -> bool:
+        """Whether there is a slot, and cells, without taking anything from another sequence."""
+        return len(self.active) < len(self.slots) and self.reserved() + sequence.reserve() <= self.n_cells
+
+    def make_room(self) -> list[Sequence]:
+        """Keep the promise: what active sequences reserve, and what idle slots remember, fits the cells.
+
+        Returns the sequences that had to leave for it, the youngest first; they are to be placed again later.
+        """
+        left = []
+        while len(self.active) > 1 and self.reserved() > self.n_cells:
+            left.append(self.leave(self.active[-1]))
+        self._evict(0)
+        return left
+
+    def _evict(self, extra: int) -> None:
+        """Forget idle slots, the longest unused first, until `extra` cells are free beside what is reserved."""
+        room = self.n_cells - self.reserved() - extra
+        for slot in sorted((s for s in self.slots if s.sequence is None and s.cache), key=lambda s: -s.last_used):
+            room -= len(slot.cache)
+            if room < 0:
+                self.forget(slot)
+
+    # --- sequences come and go ------------------------------------------------------------------------------
+
+    def place(self, sequence: Sequence) -> int:
+        """Give the sequence the slot that leaves the least to compute; returns how many tokens are there already.
+
+        There must be a slot that is free.
+        """
+        free = [slot for slot in self.slots if slot.sequence is None]
+        source, length = self._nearest(sequence.tokens, free)
+        saved, sequence.saved = sequence.saved, None
+        if saved is not None and (slot := self._restore(saved, sequence, free, length)) is not None:
+            source, length = slot, self._shared(slot, sequence.tokens)
+        others = [slot for slot in free if slot is not source]
+        if source is not None and source.sequence is None and (length * 2 >= len(source.cache) or not others):
+            slot = source
+        else:
+            slot = min(others or free, key=lambda s: (bool(s.cache), s.last_used))
+            if slot.cache:
+                self.forget(slot)
+            if source is None or source is slot or length < SHARE_MIN or not self._shareable:
+                length = 0
+            else:
+                self._context.share(source.index, slot.index, length)
+                slot.cache = source.cache[:length]
+                if not self._context.split:
+                    slot.shared = source.shared = True
+        length = self.cut(slot, length)
+        slot.sequence, slot.thread = sequence, sequence.params.thread
+        slot.saved = min(slot.saved, length)
+        self.active.append(slot)
+        self.active.sort(key=_arrival)
+        return length
+
+    def leave(self, slot: Slot) -> Sequence:
+        """The slot's sequence goes; its cells stay, as long as nobody needs them."""
+        sequence = slot.sequence
+        assert sequence is not None
+        slot.sequence, slot.last_used = None, time.monotonic()
+        self.active.remove(slot)
+        return sequence
+
+    def prefix_coming(self, sequence: Sequence) -> bool:
+        """Is another sequence just reading a long prefix that this one shares? Then it is better to wait for it."""
+        if not self._shareable:
+            return False
+        tokens = sequence.tokens
+        best = max((common_prefix(slot.cache, tokens) for slot in self.slots), default=0)
+        for slot in self.active:
+            if slot.sequence is not None and len(slot.cache) < slot.sequence.prompt_left:
+                shared = min(common_prefix(slot.sequence.tokens, tokens), len(tokens) - 1)
+                if shared >= WAIT_MIN and shared > len(slot.cache) and shared > best:
+                    return True
+        return False
+
+    def _nearest(self, tokens: list[int], free: list[Slot]) -> tuple[Slot | None, int]:
+        source, length = None, 0
+        for slot in self.slots if self._shareable else free:
+            shared = self._shared(slot, tokens)
+            if shared > length:
+                source, length = slot, shared
+        return source, length
+
+    def _shared(self, slot: Slot, tokens: list[int]) -> int:
+        return self._usable(slot.cache, tokens)
+
+    def _usable(self, cache: AnySequence[int], tokens: list[int]) -> int:
+        """How much of `cache` helps with `tokens`. The last token is always computed: its logits are wanted."""
+        shared = min(common_prefix(cache, tokens), len(tokens) - 1)
+        # A recurrent state can be continued, not cut.
+        return shared if self._shareable or shared == len(cache) else 0
+
+    # --- cells ----------------------------------------------------------------------------------------------
+
+    def cut(self, slot: Slot, length: int) -> int:
+        """Keep the first `length` tokens; returns how many are left, which is none where it cannot be cut there."""
+        if length < len(slot.cache):
+            if self._context.truncate(slot.index, length):
+                del slot.cache[length:]
+            else:
+                self.forget(slot)
+        return len(slot.cache)
+
+    def forget(self, slot: Slot) -> None:
+        """Free the slot's cells. What is worth it goes to the disk first."""
+        self.save(slot)
+        self._context.clear(slot.index)
+        slot.cache, slot.thread, slot.saved, slot.shared = [], None, 0, False
+
+    def shift(self, slot: Slot, keep: int) -> None:
+        """Forget the oldest half of a sequence's tokens after the first `keep`, so that it can go on.
+
+        Where the cells are another sequence's as well, or the model's positions cannot be moved, the rest is read
+        again.
+        """
+        sequence = slot.sequence
+        assert sequence is not None
+        keep = min(keep, len(sequence.tokens) // 2)
+        gap = (len(sequence.tokens) - keep) // 2
+        cells = len(slot.cache)
+        moved = not slot.shared and cells >= keep + gap and self._context.shift(slot.index, keep, gap)
+        del sequence.tokens[keep : keep + gap]
+        sequence.prompt_left = max(min(keep, sequence.prompt_left), sequence.prompt_left - gap)
+        if sequence.lookup is not None:
+            sequence.lookup.forget()
+        # A state that was shifted is not what reading its tokens would give: it must not be kept.
+        slot.thread, slot.saved = None, 0
+        if moved:
+            del slot.cache[keep : keep + gap]
+        else:
+            self.cut(slot, min(keep, cells))
+
+    # --- the disk -------------------------------------------------------------------------------------------
+
+    def knows(self, thread: str) -> bool:
+        """Whether a slot holds this conversation. May be asked from any thread."""
+        return any(slot.thread == thread for slot in self.slots)
+
+    def save(self, slot: Slot) -> None:
+        """Keep the slot's conversation on the disk, if it has one that has grown enough to be worth it."""
+        if self._states is None or not self._unsaved(slot):
+            return
+        assert slot.thread is not None
+        data = self._context.state(slot.index)
+        if data:
+            slot.saved = len(slot.cache)
+            self._states.write(slot.thread, SavedState(list(slot.cache), data))
+
+    def unsaved(self) -> list[Slot]:
+        """Idle slots that `save` would keep."""
+        return [slot for slot in self.slots if slot.sequence is None and self._unsaved(slot)]
+
+    def drop_thread(self, thread: str) -> None:
+        """A conversation was deleted: forget its cells without keeping them. An answer that runs goes on."""
+        for slot in self.slots:
+            if slot.thread == thread:
+                slot.thread = None
+                if slot.sequence is None:
+                    self.forget(slot)
+
+    def _unsaved(self, slot: Slot) -> bool:
+        grown = len(slot.cache) - slot.saved
+        return (
+            self._states is not None
+            and slot.thread is not None
+            and len(slot.cache) >= SAVE_MIN
+            and grown >= max(SAVE_GROWTH, slot.saved // 8)
+        )
+
+    def _restore(self, saved: SavedState, sequence: Sequence, free: list[Slot], length: int) -> Slot | None:
+        """Put a state from the disk into a free slot, if that helps more than the `length` tokens at hand."""
+        if self._usable(saved.tokens, sequence.tokens) < length + SHARE_MIN:
+            return None
+        if self.reserved() + max(sequence.reserve(), len(saved.tokens)) > self.n_cells:
+            return None
+        slot = min(free, key=lambda s: (bool(s.cache), s.last_used))
+        self.forget(slot)
+        self._evict(len(saved.tokens))
+        if not self._context.restore(slot.index, saved.data):
+            self._context.clear(slot.index)
+            return None
+        slot.cache = list(saved.tokens)
+        slot.saved = len(slot.cache)
+        return slot
+
+
+def _arrival(slot: Slot) -> tuple[int, int]:
+    return (slot.sequence.arrival, slot.sequence.index) if slot.sequence is not None else (0, 0)

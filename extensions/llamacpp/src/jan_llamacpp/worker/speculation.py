@@ -1,0 +1,134 @@
+"""Guessing tokens that repeat earlier ones: prompt-lookup (n-gram) speculative decoding.
+
+Editing, quoting and summarising repeat what stands in the prompt. Where the last tokens were seen before, those that
+followed them then are a guess at what follows now, and one decode can check many. What is kept is only what would
+have been drawn anyway: each row is sampled in turn, and the first token that differs from the guess ends the checking.
+So the answer is the one without guesses, token for token, as far as the model's numbers do not depend on how many
+rows a decode has (they can, in the last digits, as with any batching).
+
+`Lookup` makes the guesses for one sequence, and for nothing: before it proposes any it follows in silence whether it
+would have been right. `Costs` knows what a decode of so many rows takes on this machine, so that guesses are checked
+only where that pays.
+
+Source: Saxena, "Prompt Lookup Decoding" (2023); the draft length after Leviathan et al. (arXiv:2211.17192), with
+measured costs in place of a constant ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["MOST_DRAFTED", "Costs", "Lookup"]
+
+GRAM = 3
+"""Tokens that must have been seen together."""
+TRUST = 2
+"""Silent guesses that must have been right, one after the other, before one is proposed."""
+MOST_DRAFTED = 48
+"""Tokens guessed at a time, for all sequences together."""
+FIRST = 6
+LONGEST_TEXT = 65_536
+"""Only the last so many tokens of a longer text are remembered."""
+
+
+class Lookup:
+    """Guesses for one sequence. It reads `tokens`, the sequence's own list, and keeps up with it by `seen`."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._tokens = tokens
+        self._where: dict[tuple[int, ...], int] = {}
+        self._next = 0  # where in tokens the guess for the coming token stands; 0: no guess
+        self._right = 0  # silent or spoken guesses right in a row
+        self._length = FIRST
+        self._rate = 0.7  # of spoken guesses that were right
+        self._noted = max(0, len(tokens) - LONGEST_TEXT)
+        self._note()
+
+    def seen(self) -> None:
+        """A token was appended to the text."""
+        tokens, at = self._tokens, self._next
+        if at and tokens[at] == tokens[-1]:
+            self._next, self._right = at + 1, self._right + 1
+        else:
+            self._right = 0
+            self._next = self._where.get(tuple(tokens[-GRAM:]), 0)
+        self._note()
+
+    def forget(self) -> None:
+        """The text was cut: positions mean other tokens now."""
+        self._where.clear()
+        self._next = self._right = self._noted = 0
+        self._note()
+
+    def guess(self, most: int) -> list[int]:
+        """What may follow, at most `most` tokens; empty where nothing is trusted."""
+        if self._right < TRUST or most <= 0:
+            return []
+        tokens, at = self._tokens, self._next
+        draft = list(tokens[at : at + min(most, self._length)])
+        period = len(tokens) - at
+        while len(draft) < min(most, self._length) and period > 0:  # the repetition runs into itself
+            draft.append(draft[len(draft) - period])
+        return draft
+
+    def judged(self, drafted: int, accepted: int) -> None:
+        """So many of the tokens that `guess` gave were checked, and so many were right."""
+        # The first wrong one ends the checking: those after it say nothing.
+        checked = min(drafted, accepted + 1)
+        self._rate += (accepted / checked - self._rate) * min(1.0, 0.1 * checked)
+        self._length = min(MOST_DRAFTED, self._length * 2) if accepted == drafted else max(FIRST, accepted)
+
+    @property
+    def rate(self) -> float:
+        """How likely the next guess is right."""
+        return self._rate
+
+    def _note(self) -> None:
+        """Remember where each n-gram was last seen, but for the one at the end, which is what is looked up."""
+        tokens = self._tokens
+        for end in range(max(self._noted, GRAM), len(tokens)):
+            self._where[tuple(tokens[end - GRAM : end])] = end
+        self._noted = max(self._noted, len(tokens))
+
+
+class Costs:
+    """Seconds that a decode of so many rows takes, learned from those that ran."""
+
+    _PRIOR = 0.5
+    """Of a row's own cost, before anything was measured, against what a decode costs by itself."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """A decode of `rows` rows, all with logits, took `seconds`."""
+        bucket = _bucket(rows)
+        known = self._seconds.get(bucket)
+        per = seconds * bucket / rows if bucket > 4 else seconds
+        # A stalled step says nothing of the next: what is far above the usual counts as little.
+        self._seconds[bucket] = per if known is None else known + 0.2 * (min(per, 2 * known) - known)
+
+    def of(self, rows: int) -> float:
+        """Expected seconds of a decode of `rows` rows, by the nearest that was measured."""
+        if not self._seconds:
+            return 1.0 + self._PRIOR * (rows - 1)
+        bucket = _bucket(rows)
+        near = min(self._seconds, key=lambda known: abs(known.bit_length() - bucket.bit_length()))
+        return self._seconds[near] * (1 + self._PRIOR * (rows - 1)) / (1 + self._PRIOR * (near - 1))
+
+    def worth(self, rows: int, draft: int, rate: float) -> int:
+        """How many of `draft` guesses, each right with probability `rate`, to add to a decode of `rows` rows."""
+        best, gain = 0, rows / self.of(rows)
+        length = draft
+        while length >= 2:
+            expected = rows + (rate * (1 - rate**length) / (1 - rate) if rate < 1 else length)
+            speed = expected / self.of(rows + length)
+            if speed > gain * 1.05:  # not for nothing: the costs are guesses, too
+                best, gain = length, speed
+            length //= 2
+        return best
+
+
+def _bucket(rows: int) -> int:
+    """1, 2, 4, 8, 16, …: the nearest power of two that is not below."""
+    return 1 << (rows - 1).bit_length()
