@@ -20,13 +20,24 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from jan_core.errors import JanError
 
-from .failures import EngineBroken, InvalidGeneration, ModelLoadFailed, WorkerDied, error_from_worker
+from .causes import LOG_LINES, Cause, Kind, memory_cause
+from .failures import (
+    EngineBroken,
+    InvalidGeneration,
+    ModelLoadFailed,
+    OutOfMemory,
+    WorkerDied,
+    WorkerHung,
+    error_from_worker,
+)
 from .supervise import Child, ExitReason
+from .watchdog import Watchdog
 from .worker.frames import FrameError
 from .worker.protocol import (
     PROTOCOL,
@@ -70,7 +81,14 @@ __all__ = [
 
 HELLO_SECONDS = 60.0
 CLOSE_SECONDS = 3.0
-LOG_LINES = 40
+HANG_SECONDS = 300.0
+_DEATHS: dict[Kind, type[WorkerDied]] = {
+    "hung": WorkerHung,
+    "out_of_memory": OutOfMemory,
+    "device_out_of_memory": OutOfMemory,
+}
+_WATCH = 0
+"""The id of the watchdog's questions."""
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -126,6 +144,7 @@ class WorkerProcess:
         self._replies: dict[int, asyncio.Future[int] | asyncio.Future[Stats]] = {}
         self._loading: asyncio.Queue[Hello | LoadProgress | Loaded | Failed | ExitReason] = asyncio.Queue()
         self._reason: ExitReason | None = None
+        self._watchdog: Watchdog | None = None
 
     @classmethod
     async def start(
@@ -134,13 +153,18 @@ class WorkerProcess:
         model: Path,
         options: LoadOptions | None = None,
         on_progress: Callable[[float], None] | None = None,
+        *,
+        hang_seconds: float = HANG_SECONDS,
     ) -> WorkerProcess:
         """Start a process and load `model` into it. `on_progress` gets fractions between 0 and 1.
 
-        Cancelling this await kills the process. Raises ModelLoadFailed (also when the engine aborts on the
-        file) and EngineBroken.
+        `hang_seconds`: how long one step of decoding, or the load without any progress, may take before the process is
+        ended (0: for ever). Cancelling this await kills the process. Raises ModelLoadFailed (also when the engine
+        aborts on the file), OutOfMemory, WorkerHung and EngineBroken.
         """
         self = cls()
+        if hang_seconds:
+            self._watchdog = Watchdog(hang_seconds, waiting=self._waiting, ask=self._ask, hung=self._end_hung)
         try:
             self._child = await Child.spawn(_absolute(engine_dir), self._on_message, self._on_exit)
         except OSError as error:
@@ -157,7 +181,8 @@ class WorkerProcess:
         """The pieces of one answer, from an async generator; the last has `finish`. Closing or cancelling it ends it in
         the worker, too.
 
-        Raises ContextOverflow, TemplateFailed, InvalidGeneration, Overloaded, GenerationFailed, WorkerDied.
+        Raises ContextOverflow, TemplateFailed, InvalidGeneration, Overloaded, GenerationFailed, WorkerDied and its
+        kinds WorkerHung and OutOfMemory.
         """
         id, stream = self._new_id(), _Stream()
         self._streams[id] = stream
@@ -235,7 +260,18 @@ class WorkerProcess:
         if self._reason is not None:
             raise self._died(self._reason)
         self._next_id += 1
+        if self._watchdog is not None:
+            self._watchdog.start()
         return self._next_id
+
+    def _waiting(self) -> bool:
+        return bool(self._streams or self._replies or not hasattr(self, "info"))
+
+    def _ask(self) -> None:
+        self._child.send(StatsRequest(_WATCH))
+
+    def _end_hung(self, how: str) -> None:
+        self._child.end_hung(how)
 
     def _send(self, message: ToWorker) -> None:
         try:
@@ -257,6 +293,8 @@ class WorkerProcess:
             raise EngineBroken(f"the worker process could not start: {first}", log=_tail(first.log))
         if not isinstance(first, Hello) or first.key != key or first.protocol != PROTOCOL:
             raise EngineBroken("the worker process is not of this version")
+        if self._watchdog is not None:
+            self._watchdog.start()
         while True:
             match await self._loading.get():
                 case LoadProgress(done):
@@ -269,6 +307,8 @@ class WorkerProcess:
                     await asyncio.wait({self._child.exited}, timeout=CLOSE_SECONDS)
                     raise self._load_error(failed)
                 case ExitReason() as reason:
+                    if reason.cause.kind in _DEATHS:
+                        raise self._died(reason, f"{model.name} could not be loaded")
                     why = _reason_in(reason.log)
                     raise ModelLoadFailed(
                         f"the engine gave up on {model.name}: {why or reason}",
@@ -280,6 +320,9 @@ class WorkerProcess:
 
     def _load_error(self, failed: Failed) -> JanError:
         log = self._child.log
+        memory = memory_cause(log) if failed.type == ModelLoadFailed.type else None
+        if memory is not None:
+            return _of_cause(memory, failed.message, log=_tail(log))
         why = failed.data.get("reason") or _reason_in(log)
         message = f"{failed.message}: {why}" if why else failed.message
         return error_from_worker(failed.type, message, {**failed.data, "reason": why, "log": _tail(log)})
@@ -287,6 +330,8 @@ class WorkerProcess:
     def _on_message(self, message: FromWorker) -> None:
         match message:
             case Pieces(pieces):
+                if self._watchdog is not None:
+                    self._watchdog.worked()
                 for item in pieces:
                     stream = self._streams.get(item.id)
                     if stream is not None:
@@ -295,6 +340,9 @@ class WorkerProcess:
                         stream.put(Piece(item.text, item.tokens, item.step, item.finish, item.usage))
             case Counted(id, n_tokens):
                 self._answer(id, n_tokens)
+            case StatsReply(id, stats) if id == _WATCH:
+                if self._watchdog is not None:
+                    self._watchdog.heard(stats, loading=not hasattr(self, "info"))
             case StatsReply(id, stats):
                 self._answer(id, stats)
             case Failed(id) if id != 0:
@@ -305,6 +353,8 @@ class WorkerProcess:
                 else:
                     self._refuse(id, error)
             case Hello() | LoadProgress() | Loaded() | Failed():
+                if self._watchdog is not None:
+                    self._watchdog.worked()
                 self._loading.put_nowait(message)
 
     def _answer(self, id: int, value: int | Stats) -> None:
@@ -319,6 +369,8 @@ class WorkerProcess:
 
     def _on_exit(self, reason: ExitReason) -> None:
         self._reason = reason
+        if self._watchdog is not None:
+            self._watchdog.stop()
         self._loading.put_nowait(reason)
         streams, self._streams = self._streams, {}
         for stream in streams.values():
@@ -327,9 +379,17 @@ class WorkerProcess:
             self._refuse(id, self._died(reason))
 
     @staticmethod
-    def _died(reason: ExitReason) -> WorkerDied:
-        message = "the model was unloaded" if reason.expected else f"the model's process is gone: {reason}"
-        return WorkerDied(message, exit_code=reason.code, signal=reason.signal, log=_tail(reason.log))
+    def _died(reason: ExitReason, what: str = "the model's process is gone") -> WorkerDied:
+        how = {"exit_code": reason.code, "signal": reason.signal, "log": _tail(reason.log)}
+        if reason.expected:
+            return WorkerDied("the model was unloaded", cause="unloaded", advice="", **how)
+        return _of_cause(reason.cause, what, **how)
+
+
+def _of_cause(cause: Cause, what: str, **data: Any) -> WorkerDied:
+    """The error for a death of this cause; `what` could not be done because of it."""
+    message = f"{what}: {cause.message}" + (f". {cause.advice}" if cause.advice else "")
+    return _DEATHS.get(cause.kind, WorkerDied)(message, cause=cause.kind, advice=cause.advice, **data)
 
 
 _REASONS = (

@@ -2,6 +2,10 @@
 
 Knows the frames but nothing of models or requests: those are `client.py`'s. asyncio only.
 Untested on Windows (nothing here needs POSIX; the proactor loop carries subprocess pipes).
+
+The child ends with us, however we end: it reads the end of the pipe (`worker/main.py`), and should all its threads be
+stuck, the system ends it (`worker/boot.py` on Linux, `winjob.py` on Windows; nothing of the kind on macOS). It starts
+no process of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +15,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from .causes import Cause, cause_of
+from .oom import oom_kills
+from .winjob import tie
 from .worker.frames import FrameDecoder, FrameError, frame
 from .worker.protocol import FromWorker, ToWorker, decode_from_worker, encode
 
@@ -23,6 +31,8 @@ __all__ = ["Child", "ExitReason"]
 PACKAGE = Path(__file__).resolve().parent
 LOG_SIZE = 64 * 1024
 GRACE_SECONDS = 0.5
+KILL_SECONDS = 5.0
+"""A process that was killed and is still there waits for a device; nobody waits for it any longer."""
 KEPT = (
     "PATH",
     "HOME",
@@ -55,18 +65,17 @@ KEPT_PREFIXES = (
 class ExitReason(msgspec.Struct, frozen=True):
     """How the child ended. `code` is the exit status, or None when `signal` (its name) ended it.
 
-    `expected`: the host asked for it. `log`: the last lines it wrote, at most 64 KiB.
+    `expected`: the host asked for it. `log`: the last lines it wrote, at most 64 KiB. `cause`: why, when nobody asked.
     """
 
     code: int | None
     signal: str | None
     expected: bool
     log: str
+    cause: Cause
 
     def __str__(self) -> str:
-        if self.signal == "SIGKILL" and not self.expected:
-            return "it was killed (SIGKILL), perhaps for lack of memory"
-        return f"it was ended by {self.signal}" if self.signal else f"it ended with status {self.code}"
+        return self.cause.message
 
 
 class Child(asyncio.SubprocessProtocol):
@@ -81,6 +90,9 @@ class Child(asyncio.SubprocessProtocol):
         self._decoder = FrameDecoder()
         self._log = bytearray()
         self._expected = False
+        self._hung: str | None = None
+        self._tie: object = None
+        self._oom_kills = oom_kills()
         self._transport: asyncio.SubprocessTransport
         self.exited: asyncio.Future[ExitReason] = asyncio.get_running_loop().create_future()
 
@@ -100,6 +112,8 @@ class Child(asyncio.SubprocessProtocol):
         _, child = await loop.subprocess_exec(
             lambda: cls(on_message, on_exit), *arguments, env=_environment(), cwd=engine_dir, close_fds=True
         )
+        with suppress(OSError):
+            child._tie = tie(child.pid)
         return child
 
     @property
@@ -123,6 +137,11 @@ class Child(asyncio.SubprocessProtocol):
         self._expected = True
         self._kill()
 
+    def end_hung(self, how: str) -> None:
+        """End a child that stands still. `how` becomes the cause of its end."""
+        self._hung = how
+        self._kill()
+
     def expect_exit(self) -> None:
         """From here on the end of the child is no surprise."""
         self._expected = True
@@ -130,6 +149,7 @@ class Child(asyncio.SubprocessProtocol):
     def _kill(self) -> None:
         if self._transport.get_returncode() is None:
             self._transport.kill()
+            asyncio.get_running_loop().call_later(KILL_SECONDS, self._ended)
 
     def _status(self) -> int | None:
         # Popen.kill looks for the status, too; when it is the one to find it, asyncio reports 255 instead.
@@ -159,17 +179,29 @@ class Child(asyncio.SubprocessProtocol):
         if fd == 1:  # It cannot answer any more, whatever else it may be doing. Mostly it is just ending.
             asyncio.get_running_loop().call_later(GRACE_SECONDS, self._kill)
 
+    def process_exited(self) -> None:
+        # Whoever inherited its pipes must not keep us waiting for their end.
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._transport.close)
+
     def connection_lost(self, exc: Exception | None) -> None:
         # asyncio calls this last: the process has ended and its pipes are read to their end.
+        self._ended()
+
+    def _ended(self) -> None:
+        if self.exited.done():
+            return
         status = self._status()
         name = None
         if status is not None and status < 0:
             name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        reason = ExitReason(None if name else status, name, self._expected, self.log)
+        code, log = None if name else status, self.log
+        oom_killed = name == "SIGKILL" and not self._expected and oom_kills() > self._oom_kills
+        cause = cause_of(code=code, signal=name, log=log, oom_killed=oom_killed, hung=self._hung)
+        reason = ExitReason(code, name, self._expected, log, cause)
         self._transport.close()
+        self._tie = None
         self._on_exit(reason)
-        if not self.exited.done():
-            self.exited.set_result(reason)
+        self.exited.set_result(reason)
 
 
 def _environment() -> dict[str, str]:
