@@ -83,7 +83,8 @@ class InferenceEngine(Struct):
     kind: Literal["local", "remote"]
     method: str
     models: list[str] = field(default_factory=list)
-    """Ids it serves now; empty: whatever `models.list` says is installed."""
+    """Ids it serves now. Empty: a local one serves whatever `models.list` says is installed, a remote one whatever a
+    request calls `ID/MODEL` with its id. An id `ID/MODEL` is also found by MODEL alone."""
 
 
 class InferenceRequest(Struct):
@@ -113,3 +114,5 @@ class InferenceOutcome(Struct, omit_defaults=True):
     usage: Usage | None = None
     error: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
+    where: Literal["local", "remote"] = "local"
+    """Whether the request stayed on this machine or was sent to another one."""

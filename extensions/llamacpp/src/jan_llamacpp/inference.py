@@ -30,15 +30,15 @@ from jan_core.types import (
 from .errors import RequestRefused
 from .failures import ContextOverflow, GenerationFailed, InvalidGeneration, TemplateFailed
 from .model_methods import LOAD_ERRORS
+from .routing import ENGINE_ID
 from .services import Services, report_to
 from .shapes import Counted, CountTokens
 
 if TYPE_CHECKING:
     from .client import GenerateParams, Piece, WorkerProcess
 
-__all__ = ["ENGINE_ID", "InferenceMethods"]
+__all__ = ["InferenceMethods"]
 
-ENGINE_ID = "llamacpp"
 _ERRORS = [
     *LOAD_ERRORS,
     ContextOverflow,
@@ -63,15 +63,23 @@ class InferenceMethods:
         progress. With `stream` the chunks are stream items, and the result is the whole answer all the same.
         Cancelling ends the generation at its next step.
         """
-        hooks = self.services.ctx.hooks
+        hooks, router = self.services.ctx.hooks, self.services.router
+        sensitivity = params.sensitivity  # before any hook can change it
         request = await hooks.before_inference(InferenceRequest(params))
         if request.refused:
             raise RequestRefused(request.refused)
-        engine = await self._route(request)
-        outcome = InferenceOutcome(engine.id, request.chat.model or self.services.settings.default_model, 0.0)
+        routed = await router.route(request, sensitivity)
+        outcome = InferenceOutcome(routed.engine.id, routed.model, 0.0, where=routed.engine.kind)
         started = time.monotonic()
         try:
-            answer = await self._answer(request.chat, engine, call, outcome, started)
+            try:
+                answer = await self._answer(routed.chat(request), routed.engine, call, outcome, started)
+            except JanError as failure:
+                other = await router.instead(request, routed, failure)
+                if other is None:
+                    raise
+                outcome.engine, outcome.model, outcome.where = other.engine.id, other.model, other.engine.kind
+                answer = await self._answer(other.chat(request), other.engine, call, outcome, started)
             outcome.usage = answer.usage
             outcome.finish_reason = answer.choices[0].finish_reason if answer.choices else None
             return answer
@@ -134,18 +142,6 @@ class InferenceMethods:
             own = [next(found) if _text(message) else 0 for message in params.messages]
             share = max(0, -(-(total - sum(own)) // len(own)))
             return Counted(total, [count + share for count in own], worker.info.n_ctx)
-
-    async def _route(self, request: InferenceRequest) -> InferenceEngine:
-        """The engine that answers. Remote engines are never candidates: routing to them is not there yet."""
-        hooks = self.services.ctx.hooks
-        proposed = (await hooks.inference_engines()).values
-        candidates = [engine for engines in proposed for engine in engines if engine.kind == "local"]
-        outcome = await hooks.route_inference(request, candidates)
-        route = outcome.value if outcome else None
-        for engine in candidates:
-            if route and engine.id == route.engine:
-                return engine
-        raise RequestRefused("no engine on this machine may answer this request")
 
     async def _answer(
         self, chat: ChatRequest, engine: InferenceEngine, call: Call, outcome: InferenceOutcome, started: float

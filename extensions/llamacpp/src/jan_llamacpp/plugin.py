@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jan_core import Context, Method, hookimpl, methods_of
 from jan_core.types import BuildChoice, EngineBuild, Hardware, InferenceEngine, InferenceRequest, Route
 
+from .remote.remote import engine_of
 from .settings import LlamaCppSettings
 
 if TYPE_CHECKING:
@@ -61,13 +62,11 @@ class LlamaCppExtension:
 
     @hookimpl
     async def jan_inference_engines(self) -> list[InferenceEngine]:
-        from .inference import ENGINE_ID
+        from .routing import ENGINE_ID
 
-        return [InferenceEngine(ENGINE_ID, "local", "chat.complete")]
+        remotes = [engine_of(remote) for remote in self._services.settings.remotes]
+        return [InferenceEngine(ENGINE_ID, "local", "chat.complete"), *remotes]
 
     @hookimpl(trylast=True)
     async def jan_route_inference(self, request: InferenceRequest, candidates: list[InferenceEngine]) -> Route | None:
-        from .inference import ENGINE_ID
-
-        here = any(engine.id == ENGINE_ID for engine in candidates)
-        return Route(ENGINE_ID, "it runs on this machine") if here else None
+        return await self._services.router.prefer(request, candidates)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .engines.progress import OnProgress
     from .engines.progress import Progress as InstallProgress
     from .pool import ModelPool
+    from .routing import Router
     from .selection import EngineSelection
     from .store import ModelStore
 
@@ -69,6 +70,12 @@ class Services:
         self.ctx.on_dispose(pool.close)
         return pool
 
+    @cached_property
+    def router(self) -> Router:
+        from .routing import Router
+
+        return Router(self)
+
     def installer(self) -> EngineInstaller:
         """An installer as the settings want it now."""
         from .engines.installer import EngineInstaller
@@ -77,7 +84,7 @@ class Services:
         return EngineInstaller(
             self.engines,
             check_model=EMBEDDED_MODEL if EMBEDDED_MODEL.is_file() else None,
-            offline=settings.offline,
+            offline=settings.policy == "offline",
             wheels=settings.prebuilt_wheels,
         )
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from .embedded import EMBEDDED_ID
+from .remote.remote import Remote
 
-__all__ = ["LlamaCppSettings"]
+__all__ = ["LlamaCppSettings", "Policy"]
 
 Positive = Annotated[int, Meta(ge=1)]
+Policy = Literal["offline", "local-only", "prefer-local", "remote-allowed"]
 
 
 class LlamaCppSettings(Struct, frozen=True):
@@ -21,7 +23,11 @@ class LlamaCppSettings(Struct, frozen=True):
     refused. `n_ctx` (tokens), `threads`: None: chosen from the model and the machine. `parallel`: requests a
     model decodes at the same time. `offline`: an engine is only installed from what is on this machine.
     `prebuilt_wheels`: whether an engine may come from a prebuilt wheel, which is not pinned by hash; else it
-    is compiled here.
+    is compiled here. `routing`: where requests may be answered. `offline`: on this machine, and no engine is
+    fetched either (as the setting `offline`); `local-only`: on this machine; `prefer-local`: elsewhere when
+    the model is not installed or cannot be loaded here, or the request asks for a remote one;
+    `remote-allowed`: wherever the request or an extension chooses. A sensitive request is always answered
+    here. `remotes`: the remote engines, as `remotes.add` keeps them.
     """
 
     default_model: str = EMBEDDED_ID
@@ -32,3 +38,10 @@ class LlamaCppSettings(Struct, frozen=True):
     parallel: Annotated[int, Meta(ge=1, le=256)] = 8
     offline: bool = False
     prebuilt_wheels: bool = True
+    routing: Policy = "local-only"
+    remotes: tuple[Remote, ...] = ()
+
+    @property
+    def policy(self) -> Policy:
+        """The routing policy in force."""
+        return "offline" if self.offline else self.routing
