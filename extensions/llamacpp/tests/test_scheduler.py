@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from jan_llamacpp.worker import outbox, scheduler
+from jan_llamacpp.worker import outbox, scheduler, stepping
 from jan_llamacpp.worker.protocol import (
     Failed,
     GenerateParams,
@@ -163,7 +163,7 @@ def test_a_request_joins_while_another_generates(bench: MakeBench, endless: Path
 def test_a_long_prompt_is_read_in_chunks_between_the_tokens_of_others(
     bench: MakeBench, endless: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "CHUNK_SECONDS", 0)
+    monkeypatch.setattr(stepping, "CHUNK_SECONDS", 0)
     b = bench(endless, n_ctx=4096, n_batch=512, speculate=False)
     b.ask(1, max_tokens=40)
     b.run(until=lambda: len(b.pieces(1)) >= 3)

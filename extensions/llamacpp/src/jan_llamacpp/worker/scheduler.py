@@ -18,28 +18,25 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import NamedTuple
 
 from .admission import Queue, urgent
 from .cache import Cache
 from .context import Context
+from .drawing import Drawer
 from .model import Model
 from .native import Native
 from .outbox import Emit, Outbox
 from .protocol import Finish, GenerateParams, Stats
 from .refusal import Refusal
 from .sampling import Sampler
-from .sequence import Sequence, Slot
-from .speculation import MOST_DRAFTED, Costs, Lookup
+from .sequence import Sequence
 from .state import StateStore
+from .stepping import Part, Stepper
 from .text import TextStream
 from .threads import ThreadGovernor
 
 __all__ = ["Emit", "Scheduler"]
 
-LEAST_CHUNK, CHUNK_SECONDS = 64, 0.25
-"""While others generate, the prompt tokens of one step are as many as take this long, but not fewer than these: it
-bounds how long the others' next token waits."""
 SAVE_AFTER = 5.0
 """Seconds of quiet before conversations are written to the disk."""
 MAX_STOP = 4096
@@ -47,15 +44,6 @@ MAX_STOP = 4096
 MAX_ANSWERS = 64
 ENDLESS = 16
 """Contexts that an answer without a limit may fill, where the context is shifted."""
-
-
-class Part(NamedTuple):
-    """A slot's share of a step: tokens to evaluate, the last `guesses` of them not drawn yet."""
-
-    slot: Slot
-    tokens: list[int]
-    guesses: int
-    outputs: int
 
 
 class Scheduler:
@@ -68,11 +56,13 @@ class Scheduler:
         self._native, self._model, self._context = native, model, context
         self._n_ctx, self._max_queue, self._n_seq = n_ctx, max_queue, n_seq
         self._governor, self._states = governor, states
-        self._speculate = speculate and model.shareable
+        speculate = speculate and model.shareable  # else a wrong guess could not be taken back
         self._cache = Cache(context, n_seq=n_seq, n_cells=n_cells, shareable=model.shareable, states=states)
         self._queue = Queue()
         self._outbox = Outbox(emit)
-        self._costs = Costs()
+        self._stats = Stats()
+        self._stepper = Stepper(context, self._cache, self._stats, n_ctx=n_ctx, speculate=speculate)
+        self._drawer = Drawer(model, context, self._stats, speculate=speculate)
         self._inbox: deque[Sequence] = deque()
         self._forgotten: deque[str] = deque()
         self._lock = threading.Lock()
@@ -82,9 +72,6 @@ class Scheduler:
         self._wake = threading.Event()
         self._closed = False
         self._retired = threading.Event()
-        self._step_began = 0.0
-        self._prompt_seconds = 0.0  # for a token of a prompt
-        self._stats = Stats()
 
     # --- any thread -----------------------------------------------------------------------------------------
 
@@ -142,7 +129,7 @@ class Scheduler:
 
     def stats(self) -> Stats:
         """A snapshot; fields of one moment, give or take a step."""
-        current, began = self._stats, self._step_began
+        current, began = self._stats, self._stepper.began
         current.active, current.queued = len(self._cache.active), len(self._queue) + len(self._inbox)
         current.free_slots = self._n_seq - current.active
         current.cells_used = sum(len(slot.cache) for slot in self._cache.slots)
@@ -278,10 +265,9 @@ class Scheduler:
     # --- one decode -----------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        parts = self._plan()
-        reading = any(part.guesses == 0 and len(part.tokens) > 1 for part in parts)
-        if reading:
-            self._outbox.flush()  # it takes time
+        parts = self._stepper.plan()
+        if any(part.guesses == 0 and len(part.tokens) > 1 for part in parts):
+            self._outbox.flush()  # reading a prompt takes time
         ids = frozenset(part.slot.sequence.id for part in parts if part.slot.sequence is not None)
         with self._lock:
             if ids <= self._cancelled:
@@ -290,93 +276,14 @@ class Scheduler:
             self._in_decode = ids
         if self._governor.look():
             self._context.set_threads(self._governor.threads)
-        began = time.monotonic()
-        self._step_began = began
-        status, at = self._decode(parts)
-        self._step_began = 0.0
-        spent = time.monotonic() - began
+        status, rows = self._stepper.decode(parts)
         with self._lock:
             self._in_decode = frozenset()
-        self._stats.steps += 1
-        self._stats.decode_seconds += spent
         if status == 0:
-            self._learn(parts, spent, reading)
-            self._draw_all(parts, at)
+            self._draw_all(parts, rows)
         elif status != 2:
             self._isolate(parts, status)
         # 2, aborted: the part of the batch that went through was taken back; the next step finds the cancellations.
-
-    def _learn(self, parts: list[Part], spent: float, reading: bool) -> None:
-        rows = sum(len(part.tokens) for part in parts)
-        if not reading:
-            self._costs.learn(rows, spent)
-        elif rows >= LEAST_CHUNK:
-            each = spent / rows
-            self._prompt_seconds += (each - self._prompt_seconds) * (0.3 if self._prompt_seconds else 1.0)
-
-    def _plan(self) -> list[Part]:
-        """What each slot evaluates in this step. Generating sequences come first."""
-        parts, prompts = [], []
-        for slot in self._cache.active:
-            sequence = slot.sequence
-            assert sequence is not None
-            if len(sequence.tokens) > self._n_ctx:
-                self._cache.shift(slot, sequence.params.keep)
-            if len(sequence.tokens) - len(slot.cache) == 1:
-                parts.append(Part(slot, sequence.tokens[-1:], 0, 1))
-            else:
-                prompts.append(slot)
-        if self._speculate and parts and not prompts:
-            self._guess(parts)
-        room = self._context.n_batch - len(parts)
-        if parts and prompts:
-            chunk = int(CHUNK_SECONDS / self._prompt_seconds) if self._prompt_seconds else LEAST_CHUNK
-            room = min(room, max(LEAST_CHUNK, chunk))
-        now = time.monotonic()
-        for slot in sorted(prompts, key=lambda s: s.sequence is not None and not urgent(s.sequence, now)):
-            sequence, start = slot.sequence, len(slot.cache)
-            if room > 0 and sequence is not None:
-                tokens = sequence.tokens[start : start + room]
-                parts.append(Part(slot, tokens, 0, int(start + len(tokens) == len(sequence.tokens))))
-                room -= len(tokens)
-        return parts
-
-    def _guess(self, parts: list[Part]) -> None:
-        """Add guesses to the parts where that is worth it, most promising ones only."""
-        rows = len(parts)
-        room = min(MOST_DRAFTED, self._context.n_batch - rows)
-        for number, (slot, tokens, _, _) in enumerate(parts):
-            sequence = slot.sequence
-            assert sequence is not None
-            lookup = sequence.lookup
-            if lookup is None or sequence.params.speculate is False:
-                continue
-            left = min(sequence.most - sequence.n_generated, sequence.reserve() - len(sequence.tokens)) - 1
-            draft = lookup.guess(min(room, left))
-            if draft and (count := self._costs.worth(rows, len(draft), lookup.rate)):
-                parts[number] = Part(slot, tokens + draft[:count], count, count + 1)
-                rows, room = rows + count, room - count
-
-    def _decode(self, parts: list[Part]) -> tuple[int, list[int]]:
-        """Evaluate the planned tokens. Returns llama_decode's status and, for each part, the row of its first logits.
-
-        On anything but success the cache is as it was before. Guesses count as cached only when they are drawn.
-        """
-        at, rows, read = 0, [], 0
-        for slot, tokens, guesses, outputs in parts:
-            at = self._context.put(at, slot.index, len(slot.cache), tokens, outputs)
-            rows.append(at - outputs)
-            if not guesses and len(tokens) > 1:
-                read += len(tokens)
-        status = self._context.decode(at)
-        for slot, tokens, guesses, _ in parts:
-            if status == 0:
-                slot.cache += tokens[: len(tokens) - guesses]
-            elif not self._context.truncate(slot.index, len(slot.cache)):
-                self._cache.forget(slot)
-        if status == 0:
-            self._stats.prefilled += read
-        return status, rows
 
     def _isolate(self, parts: list[Part], status: int) -> None:
         """A decode failed: find whose fault it is by evaluating each part alone, and end only that one."""
@@ -388,88 +295,29 @@ class Scheduler:
             self._fail(sequence, Refusal("generation_failed", f"llama.cpp could not decode (status {status})"))
             return
         for slot, _, _, _ in parts:
-            alive = slot.sequence
-            if alive is None:
+            if slot.sequence is None:
                 continue  # it went with another answer of its request
-            start = len(slot.cache)
-            tokens = alive.tokens[start : start + LEAST_CHUNK]
-            part = [Part(slot, tokens, 0, int(start + len(tokens) == len(alive.tokens)))]
-            alone, rows = self._decode(part)
+            part = self._stepper.alone(slot)
+            alone, rows = self._stepper.decode([part])
             if alone == 0:
-                self._draw_all(part, rows)
+                self._draw_all([part], rows)
             elif alone != 2:
-                self._isolate(part, alone)
-
-    # --- tokens and text ------------------------------------------------------------------------------------
+                self._isolate([part], alone)
 
     def _draw_all(self, parts: list[Part], rows: list[int]) -> None:
         for part, row in zip(parts, rows, strict=True):
-            if not part.outputs or part.slot.sequence is None:
+            sequence = part.slot.sequence
+            if not part.outputs or sequence is None:
                 continue
             try:
-                self._draw(part, row)
+                text, finish = self._drawer.draw(part, row)
             except Exception as error:
                 self._fail(self._cache.leave(part.slot), _refusal(error))
-
-    def _draw(self, part: Part, row: int) -> None:
-        """Draw a token from each row in turn, as long as the guesses hold."""
-        slot, context = part.slot, self._context
-        sequence = slot.sequence
-        assert sequence is not None
-        assert sequence.sampler is not None
-        sampler, guesses = sequence.sampler, part.tokens[len(part.tokens) - part.guesses :]
-        if sequence.lookup is None and self._speculate and sequence.params.speculate is not False:
-            sequence.lookup = Lookup(sequence.tokens)
-        texts: list[str] = []
-        finish: Finish | None = None
-        accepted = 0
-        for number in range(part.guesses + 1):
-            token = sampler.sample(
-                context.logits(row + number), context.handle, row + number, sequence.tokens, sequence.prompt_left
-            )
-            finish = self._take(sequence, token, texts)
-            right = number < part.guesses and token == guesses[number]
-            if right:
-                slot.cache.append(token)
-                accepted += 1
-            if finish is not None or not right:
-                break
-        if part.guesses:
-            context.truncate(slot.index, len(slot.cache))
-            self._judge(sequence, part.guesses, accepted)
-        text = "".join(texts)
-        if finish is not None:
-            self._end(self._cache.leave(slot), finish, text)
-        elif text:
-            self._outbox.piece(sequence, text, self._stats.steps)
-
-    def _take(self, sequence: Sequence, token: int, texts: list[str]) -> Finish | None:
-        """A token was drawn: what it adds to the text, and whether it ends the answer."""
-        self._stats.generated += 1
-        sequence.tokens.append(token)
-        sequence.n_generated += 1
-        sequence.unsent += 1
-        if sequence.lookup is not None:
-            sequence.lookup.seen()
-        piece = self._model.piece(token)
-        if piece is None and not sequence.params.ignore_eos:
-            texts.append(sequence.text.finish())
-            return "stop"
-        texts.append(sequence.text.feed(piece or b""))
-        if sequence.text.stopped:
-            return "stop"
-        if sequence.n_generated >= sequence.most:
-            texts.append(sequence.text.finish())
-            return "length"
-        return None
-
-    def _judge(self, sequence: Sequence, drafted: int, accepted: int) -> None:
-        if sequence.lookup is not None:
-            sequence.lookup.judged(drafted, accepted)
-        sequence.drafted += drafted
-        sequence.accepted += accepted
-        self._stats.drafted += drafted
-        self._stats.accepted += accepted
+                continue
+            if finish is not None:
+                self._end(self._cache.leave(part.slot), finish, text)
+            elif text:
+                self._outbox.piece(sequence, text, self._stats.steps)
 
     # --- ends -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,131 @@
+"""One decode: what each slot evaluates in it, and the call itself.
+
+Generating sequences come first, with guesses at the tokens after their last where those pay (`speculation.py`); then
+prompts, in chunks that bound how long the others' next token waits.
+
+Not here: who has a slot (`cache.py`), and what is made of the logits (`drawing.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from .admission import urgent
+from .cache import Cache
+from .context import Context
+from .protocol import Stats
+from .sequence import Slot
+from .speculation import MOST_DRAFTED, Costs
+
+__all__ = ["LEAST_CHUNK", "Part", "Stepper"]
+
+LEAST_CHUNK, CHUNK_SECONDS = 64, 0.25
+"""While others generate, the prompt tokens of one step are as many as take this long, but not fewer than these."""
+
+
+class Part(NamedTuple):
+    """A slot's share of a step: tokens to evaluate, the last `guesses` of them not drawn yet, and for how many of the
+    last logits are wanted.
+    """
+
+    slot: Slot
+    tokens: list[int]
+    guesses: int
+    outputs: int
+
+
+class Stepper:
+    """For the scheduler's thread. `stats` counts along."""
+
+    def __init__(self, context: Context, cache: Cache, stats: Stats, *, n_ctx: int, speculate: bool) -> None:
+        self._context, self._cache, self._stats = context, cache, stats
+        self._n_ctx, self._speculate = n_ctx, speculate
+        self._costs = Costs()
+        self._prompt_seconds = 0.0  # for a token of a prompt
+        self.began = 0.0
+        """When the decode that runs now began (monotonic seconds); 0 when none runs."""
+
+    def plan(self) -> list[Part]:
+        """What each slot evaluates in this step. Generating sequences come first."""
+        parts, prompts = [], []
+        for slot in self._cache.active:
+            sequence = slot.sequence
+            assert sequence is not None
+            if len(sequence.tokens) > self._n_ctx:
+                self._cache.shift(slot, sequence.params.keep)
+            if len(sequence.tokens) - len(slot.cache) == 1:
+                parts.append(Part(slot, sequence.tokens[-1:], 0, 1))
+            else:
+                prompts.append(slot)
+        if self._speculate and parts and not prompts:
+            self._guess(parts)
+        room = self._context.n_batch - len(parts)
+        if parts and prompts:
+            chunk = int(CHUNK_SECONDS / self._prompt_seconds) if self._prompt_seconds else LEAST_CHUNK
+            room = min(room, max(LEAST_CHUNK, chunk))
+        now = time.monotonic()
+        for slot in sorted(prompts, key=lambda s: s.sequence is not None and not urgent(s.sequence, now)):
+            sequence, start = slot.sequence, len(slot.cache)
+            if room > 0 and sequence is not None:
+                tokens = sequence.tokens[start : start + room]
+                parts.append(Part(slot, tokens, 0, int(start + len(tokens) == len(sequence.tokens))))
+                room -= len(tokens)
+        return parts
+
+    def _guess(self, parts: list[Part]) -> None:
+        """Add guesses to the parts where that is worth it, most promising ones only."""
+        rows = len(parts)
+        room = min(MOST_DRAFTED, self._context.n_batch - rows)
+        for number, (slot, tokens, _, _) in enumerate(parts):
+            sequence = slot.sequence
+            assert sequence is not None
+            lookup = sequence.lookup
+            if lookup is None or sequence.params.speculate is False:
+                continue
+            left = min(sequence.most - sequence.n_generated, sequence.reserve() - len(sequence.tokens)) - 1
+            draft = lookup.guess(min(room, left))
+            if draft and (count := self._costs.worth(rows, len(draft), lookup.rate)):
+                parts[number] = Part(slot, tokens + draft[:count], count, count + 1)
+                rows, room = rows + count, room - count
+
+    def decode(self, parts: list[Part]) -> tuple[int, list[int]]:
+        """Evaluate the planned tokens. Returns llama_decode's status and, for each part, the row of its first logits.
+
+        On anything but success the cache is as it was before. Guesses count as cached only when they are drawn.
+        """
+        at, rows, read = 0, [], 0
+        for slot, tokens, guesses, outputs in parts:
+            at = self._context.put(at, slot.index, len(slot.cache), tokens, outputs)
+            rows.append(at - outputs)
+            if not guesses and len(tokens) > 1:
+                read += len(tokens)
+        began = self.began = time.monotonic()
+        status = self._context.decode(at)
+        self.began = 0.0
+        spent = time.monotonic() - began
+        self._stats.steps += 1
+        self._stats.decode_seconds += spent
+        for slot, tokens, guesses, _ in parts:
+            if status == 0:
+                slot.cache += tokens[: len(tokens) - guesses]
+            elif not self._context.truncate(slot.index, len(slot.cache)):
+                self._cache.forget(slot)
+        if status == 0:
+            self._stats.prefilled += read
+            self._learn(at, read, spent)
+        return status, rows
+
+    def _learn(self, rows: int, read: int, spent: float) -> None:
+        if not read:
+            self._costs.learn(rows, spent)
+        elif rows >= LEAST_CHUNK:
+            each = spent / rows
+            self._prompt_seconds += (each - self._prompt_seconds) * (0.3 if self._prompt_seconds else 1.0)
+
+    def alone(self, slot: Slot) -> Part:
+        """A small part of the slot's own, without guesses."""
+        sequence, start = slot.sequence, len(slot.cache)
+        assert sequence is not None
+        tokens = sequence.tokens[start : start + LEAST_CHUNK]
+        return Part(slot, tokens, 0, int(start + len(tokens) == len(sequence.tokens)))
