@@ -13,11 +13,12 @@ from typing import Any
 from ..template import ChatTemplate, TemplateError
 from .context import CELL_STEP, Context
 from .controls import Controls, cut
-from .model import MAX_TEXT, Model
+from .embedder import Embedder, make_embedder
+from .model import EMBEDS_ONLY, MAX_TEXT, Model
 from .native import Native, load_native
-from .protocol import LoadOptions, ModelInfo, Prompt
+from .protocol import Embedded, Failed, LoadOptions, ModelInfo, Pieces, Prompt
 from .refusal import Refusal
-from .scheduler import Emit, Scheduler
+from .scheduler import Scheduler
 from .state import StateStore, identity_of
 from .threads import ThreadGovernor, physical_cores
 
@@ -27,6 +28,8 @@ DEFAULT_CTX = 8192
 FIRST_LOOK = 0.03
 MOST_CELLS = 2**31 - CELL_STEP
 """llama.cpp numbers the cells with 32 bits; more would wrap around."""
+
+Emit = Callable[[Pieces | Embedded | Failed], None]
 
 
 class Prompts:
@@ -68,11 +71,20 @@ class Prompts:
             tokens += self._model.tokenize(part, bos=at == 0, special=own)
         return tokens
 
+    def whole(self, prompt: Prompt) -> list[int]:
+        """The tokens of a text to embed. Raises Refusal: `invalid_generation`, `context_overflow`."""
+        if prompt.text is not None:
+            return self._model.tokenize_whole(prompt.text)
+        if prompt.tokens is None:
+            raise Refusal("invalid_generation", "what is embedded is text or tokens")
+        return prompt.tokens
+
 
 def make_engine(
     engine_dir: Path, path: str, options: LoadOptions, emit: Emit, progress: Callable[[float], bool]
-) -> tuple[ModelInfo, Prompts, Scheduler]:
-    """Load the model and make its context, in the calling thread; this thread must also run the scheduler.
+) -> tuple[ModelInfo, Prompts, Scheduler | Embedder]:
+    """Load the model and make its context, in the calling thread; this thread must also run what comes back: a
+    scheduler, or with `options.embeddings` an embedder.
 
     Raises Refusal: `model_load_failed`, `engine_broken`.
     """
@@ -83,19 +95,31 @@ def make_engine(
     model = Model(native, path, options, progress)
     n_ctx, n_cells = _sizes(model, options)
     governor.look(FIRST_LOOK)  # what others did during the load is what they will do now
+    if options.embeddings:
+        embedder = make_embedder(native, model, options, emit, governor)
+        info = _info(native, model, governor, began, embedder.n_ctx, embedder.n_cells, embedder.n_seq)
+        return info, Prompts(model), embedder
     context = Context(native, model, options, n_ctx, n_cells, governor.threads)
+    if not native.c.llama_get_memory(context.handle):
+        raise Refusal("model_load_failed", EMBEDS_ONLY, reason="no KV cache")
     scheduler = Scheduler(
         native, model, context, n_seq=options.n_seq, n_ctx=n_ctx, n_cells=n_cells,
         max_queue=options.max_queue, emit=emit, governor=governor, states=_states(native, model, path, options),
         speculate=options.speculate,
     )  # fmt: skip
-    info = ModelInfo(
-        n_ctx=n_ctx, n_ctx_train=model.n_ctx_train, n_cells=n_cells, n_seq=options.n_seq,
+    info = _info(native, model, governor, began, n_ctx, n_cells, options.n_seq)
+    return info, Prompts(model), scheduler
+
+
+def _info(
+    native: Native, model: Model, governor: ThreadGovernor, began: float, n_ctx: int, n_cells: int, n_seq: int
+) -> ModelInfo:
+    return ModelInfo(
+        n_ctx=n_ctx, n_ctx_train=model.n_ctx_train, n_cells=n_cells, n_seq=n_seq,
         n_vocab=model.n_vocab, n_params=model.n_params, size=model.size, description=model.description,
         eos=model.eos, has_template=model.chat_template is not None, threads=governor.most,
         load_seconds=time.perf_counter() - began, engine=native.version, pid=os.getpid(),
     )  # fmt: skip
-    return info, Prompts(model), scheduler
 
 
 def _states(native: Native, model: Model, path: str, options: LoadOptions) -> StateStore | None:

@@ -28,6 +28,7 @@ from .protocol import (
     Cancel,
     Count,
     Counted,
+    Embed,
     Failed,
     ForgetThread,
     Generate,
@@ -119,6 +120,8 @@ class _Worker:
                     self._engine.submit(id, self._tokens(params.prompt), params)
                 except Refusal as refusal:
                     self._refuse(id, refusal)
+            case Embed(id, prompts, normalise):
+                self._embed(id, prompts, normalise)
             case Count(id, prompt):
                 try:
                     self._pipe.send(Counted(id, len(self._tokens(prompt))))
@@ -130,6 +133,16 @@ class _Worker:
                 self._engine.forget_thread(thread)
             case StatsRequest(id):  # also before there is an engine: it asks whether anybody is there
                 self._pipe.send(StatsReply(id, self._engine.stats() if hasattr(self, "_engine") else Stats()))
+
+    def _embed(self, id: int, prompts: list[Prompt], normalise: bool) -> None:
+        from .embedder import Embedder  # not above: numpy is in the engine's directory
+
+        try:
+            if not isinstance(self._engine, Embedder):
+                raise Refusal("invalid_generation", "this model is loaded to generate and makes no embeddings")
+            self._engine.embed(id, [self._prompts.whole(prompt) for prompt in prompts], normalise)
+        except Refusal as refusal:
+            self._refuse(id, refusal)
 
     def _tokens(self, prompt: Prompt) -> list[int]:
         """The tokens of a prompt, or a Refusal: whatever is strange about one must not end the worker."""

@@ -16,11 +16,12 @@ from .native import Native
 from .protocol import LoadOptions
 from .refusal import Refusal
 
-__all__ = ["Model"]
+__all__ = ["EMBEDS_ONLY", "Model"]
 
 
 MAX_TEXT = 1 << 20
 """Bytes of one text that are tokenised."""
+EMBEDS_ONLY = "this model makes embeddings and does not generate text; use embeddings.create"
 DEEP_TEXT = 16 * 1024
 """Longer texts are tokenised on a larger stack: for some vocabularies llama.cpp splits them with std::wregex, which
 recurses for each character of a run, and 60,000 of them are more than 8 MiB of stack."""
@@ -49,8 +50,12 @@ class Model:
         if not self.handle:
             # The reason is known to the log only; the host reads it from there.
             raise Refusal("model_load_failed", "llama.cpp could not load the model")
-        if c.llama_model_has_encoder(self.handle) or not c.llama_model_has_decoder(self.handle):
-            raise Refusal("model_load_failed", "this model does not generate text", reason="not a decoder model")
+        encodes, decodes = c.llama_model_has_encoder(self.handle), c.llama_model_has_decoder(self.handle)
+        if encodes and decodes:
+            message = "a model with an encoder and a decoder is not supported"
+            raise Refusal("model_load_failed", message, reason="encoder-decoder model")
+        if encodes and not options.embeddings:
+            raise Refusal("model_load_failed", EMBEDS_ONLY, reason="no decoder model")
         self.vocab: Any = c.llama_model_get_vocab(self.handle)
         self.n_vocab = int(c.llama_vocab_n_tokens(self.vocab))
         if self.n_vocab <= 0:
@@ -97,11 +102,20 @@ class Model:
 
         `bos`: put the begin token in front where the model wants one, unless the text already begins with it.
         """
+        begin = bos and self._add_bos and not (special and self.bos and text.startswith(self.bos))
+        return self._tokenize(text, begin, special)
+
+    def tokenize_whole(self, text: str) -> list[int]:
+        """Tokens of a text to embed: between the begin and end tokens that this model wants around one, and with no
+        control token where one is written out. Raises what `tokenize` does.
+        """
+        return self._tokenize(text, True, False)
+
+    def _tokenize(self, text: str, begin: bool, special: bool) -> list[int]:
         raw = text.encode("utf-8", "replace")  # JSON may hold half a surrogate pair
         if len(raw) > MAX_TEXT:
             message = f"a prompt of {len(raw)} bytes does not fit any context; {MAX_TEXT} are allowed"
             raise Refusal("context_overflow", message)
-        begin = bos and self._add_bos and not (special and self.bos and text.startswith(self.bos))
         if len(raw) > DEEP_TEXT:
             return _on_a_deep_stack(lambda: self._tokens(raw, begin, special))
         return self._tokens(raw, begin, special)
