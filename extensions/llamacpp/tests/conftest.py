@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jan_llamacpp.embedded import EMBEDDED_MODEL
 from jan_llamacpp.engines.installed import list_installed
 
 CHATML = (
@@ -59,6 +60,12 @@ def make_parrot(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
 @pytest.fixture(scope="session")
 def babble(make_model: MakeModel) -> Path:
     return make_model()
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Path:
+    """The model that comes with the package."""
+    return EMBEDDED_MODEL
 
 
 @pytest.fixture(scope="session")

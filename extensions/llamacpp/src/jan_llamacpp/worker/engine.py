@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..template import ChatTemplate, TemplateError
+from .adapters import apply_adapters
 from .context import CELL_STEP, Context
 from .controls import Controls, cut
 from .embedder import Embedder, make_embedder
@@ -100,6 +101,7 @@ def make_engine(
         info = _info(native, model, governor, began, embedder.n_ctx, embedder.n_cells, embedder.n_seq)
         return info, Prompts(model), embedder
     context = Context(native, model, options, n_ctx, n_cells, governor.threads)
+    apply_adapters(native, model, context, options.lora)
     if not native.c.llama_get_memory(context.handle):
         raise Refusal("model_load_failed", EMBEDS_ONLY, reason="no KV cache")
     scheduler = Scheduler(

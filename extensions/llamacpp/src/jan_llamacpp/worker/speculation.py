@@ -27,6 +27,12 @@ TRUST = 2
 MOST_DRAFTED = 48
 """Tokens guessed at a time, for all sequences together."""
 FIRST = 6
+HOPE = 0.1
+"""What each row adds to the cost of a decode, in decodes of one row, before that was measured."""
+GAIN = 1.05
+"""By how much guesses must promise to pay: the costs are guesses, too."""
+AGAIN = 64
+"""Times that guesses were not worth it, after which larger decodes are tried again."""
 LONGEST_TEXT = 65_536
 """Only the last so many tokens of a longer text are remembered."""
 
@@ -40,14 +46,17 @@ class Lookup:
         self._next = 0  # where in tokens the guess for the coming token stands; 0: no guess
         self._right = 0  # silent or spoken guesses right in a row
         self._length = FIRST
-        self._rate = 0.7  # of spoken guesses that were right
+        self._rate = 0.8  # of the guesses that were trusted, spoken or not
         self._noted = max(0, len(tokens) - LONGEST_TEXT)
         self._note()
 
     def seen(self) -> None:
         """A token was appended to the text."""
         tokens, at = self._tokens, self._next
-        if at and tokens[at] == tokens[-1]:
+        right = at > 0 and tokens[at] == tokens[-1]
+        if self._right >= TRUST:
+            self._rate += 0.05 * (right - self._rate)
+        if right:
             self._next, self._right = at + 1, self._right + 1
         else:
             self._right = 0
@@ -73,9 +82,6 @@ class Lookup:
 
     def judged(self, drafted: int, accepted: int) -> None:
         """So many of the tokens that `guess` gave were checked, and so many were right."""
-        # The first wrong one ends the checking: those after it say nothing.
-        checked = min(drafted, accepted + 1)
-        self._rate += (accepted / checked - self._rate) * min(1.0, 0.1 * checked)
         self._length = min(MOST_DRAFTED, self._length * 2) if accepted == drafted else max(FIRST, accepted)
 
     @property
@@ -92,40 +98,51 @@ class Lookup:
 
 
 class Costs:
-    """Seconds that a decode of so many rows takes, learned from those that ran."""
+    """Seconds that a decode of so many rows takes, learned from those that ran.
 
-    _PRIOR = 0.5
-    """Of a row's own cost, before anything was measured, against what a decode costs by itself."""
+    A size that was never tried is hoped to be cheap, so that it is tried; one that was found dear is tried again after
+    a while, because the machine, or the text's length, may have changed.
+    """
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
+        self._tried: dict[int, int] = {}
+        self._declined = 0
 
     def learn(self, rows: int, seconds: float) -> None:
         """A decode of `rows` rows, all with logits, took `seconds`."""
         bucket = _bucket(rows)
+        self._tried[bucket] = tried = self._tried.get(bucket, 0) + 1
+        if tried == 1 and bucket > 1:
+            return  # the first of its size is slow: llama.cpp lays out its graph
+        scaled = seconds * (1 + HOPE * (bucket - 1)) / (1 + HOPE * (rows - 1))
         known = self._seconds.get(bucket)
-        per = seconds * bucket / rows if bucket > 4 else seconds
         # A stalled step says nothing of the next: what is far above the usual counts as little.
-        self._seconds[bucket] = per if known is None else known + 0.2 * (min(per, 2 * known) - known)
+        self._seconds[bucket] = scaled if known is None else known + 0.2 * (min(scaled, 2 * known) - known)
 
     def of(self, rows: int) -> float:
-        """Expected seconds of a decode of `rows` rows, by the nearest that was measured."""
+        """Expected seconds of a decode of `rows` rows, after the nearest size that was measured."""
         if not self._seconds:
-            return 1.0 + self._PRIOR * (rows - 1)
+            return 1.0 + HOPE * (rows - 1)
         bucket = _bucket(rows)
         near = min(self._seconds, key=lambda known: abs(known.bit_length() - bucket.bit_length()))
-        return self._seconds[near] * (1 + self._PRIOR * (rows - 1)) / (1 + self._PRIOR * (near - 1))
+        return self._seconds[near] * (1 + HOPE * (rows - 1)) / (1 + HOPE * (near - 1))
 
     def worth(self, rows: int, draft: int, rate: float) -> int:
         """How many of `draft` guesses, each right with probability `rate`, to add to a decode of `rows` rows."""
-        best, gain = 0, rows / self.of(rows)
-        length = draft
+        best, most, length = 0, rows / self.of(rows) * GAIN, draft
         while length >= 2:
             expected = rows + (rate * (1 - rate**length) / (1 - rate) if rate < 1 else length)
             speed = expected / self.of(rows + length)
-            if speed > gain * 1.05:  # not for nothing: the costs are guesses, too
-                best, gain = length, speed
+            if speed > most:
+                best, most = length, speed
             length //= 2
+        if not best and draft >= 2:
+            self._declined += 1
+            if self._declined >= AGAIN:
+                self._declined = 0
+                for bucket in [known for known in self._seconds if known > _bucket(rows)]:
+                    del self._seconds[bucket]
         return best
 
 
