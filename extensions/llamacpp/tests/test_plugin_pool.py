@@ -12,10 +12,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-from jan_llamacpp import pool as pool_module
+from jan_llamacpp import history as history_module
 from jan_llamacpp.client import GenerateParams, LoadOptions, Prompt, Sampling, WorkerProcess
 from jan_llamacpp.errors import ModelBusy
 from jan_llamacpp.failures import ModelLoadFailed, WorkerDied
+from jan_llamacpp.history import History
 from jan_llamacpp.pool import ModelPool
 from jan_llamacpp.worker.protocol import FromWorker, Hello
 
@@ -264,7 +265,7 @@ async def test_an_explicit_load_tries_again_at_once(pool: ModelPool, starter: St
 async def test_after_a_pause_a_failed_model_is_tried_again(
     pool: ModelPool, starter: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(history_module, "FIRST_PAUSE", 0.0)
     starter.error = ModelLoadFailed("no memory", reason="x", log="")
     with pytest.raises(ModelLoadFailed):
         async with pool.use("a"):
@@ -275,14 +276,10 @@ async def test_after_a_pause_a_failed_model_is_tried_again(
     assert starter.starts == ["a", "a"]
 
 
-def test_pauses_double_and_end_at_a_minute() -> None:
-    assert [pool_module._pause(count) for count in (1, 2, 3, 6, 7, 1000)] == [1, 2, 4, 32, 60, 60]
-
-
 async def test_a_dead_worker_is_replaced_at_once_and_then_after_a_pause(
     pool: ModelPool, starter: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "_FIRST_PAUSE", 0.2)
+    monkeypatch.setattr(history_module, "FIRST_PAUSE", 0.2)
     seen: list[str] = []
     for death in range(3):
         with anyio.fail_after(120):
@@ -299,8 +296,8 @@ async def test_a_dead_worker_is_replaced_at_once_and_then_after_a_pause(
 
 async def test_the_pause_of_a_crashing_model_takes_no_place_and_a_load_by_hand_ends_it(starter: Starter) -> None:
     pool = ModelPool(starter, max_loaded=lambda: 1, queue_seconds=lambda: 30)
-    history = pool._histories["a"] = pool_module._History()
-    history.deaths, history.not_before = 9, time.monotonic() + 3600
+    history = pool._histories["a"] = History()
+    history.lives, history.not_before = 9, time.monotonic() + 3600
     waiting, answered = anyio.Event(), anyio.Event()
 
     async def request() -> None:

@@ -77,6 +77,7 @@ __all__ = [
     "Stats",
     "Usage",
     "WorkerProcess",
+    "death",
 ]
 
 HELLO_SECONDS = 60.0
@@ -258,7 +259,7 @@ class WorkerProcess:
 
     def _new_id(self) -> int:
         if self._reason is not None:
-            raise self._died(self._reason)
+            raise death(self._reason)
         self._next_id += 1
         if self._watchdog is not None:
             self._watchdog.start()
@@ -308,7 +309,7 @@ class WorkerProcess:
                     raise self._load_error(failed)
                 case ExitReason() as reason:
                     if reason.cause.kind in _DEATHS:
-                        raise self._died(reason, f"{model.name} could not be loaded")
+                        raise death(reason, f"{model.name} could not be loaded")
                     why = _reason_in(reason.log)
                     raise ModelLoadFailed(
                         f"the engine gave up on {model.name}: {why or reason}",
@@ -374,20 +375,20 @@ class WorkerProcess:
         self._loading.put_nowait(reason)
         streams, self._streams = self._streams, {}
         for stream in streams.values():
-            stream.fail(self._died(reason))
+            stream.fail(death(reason))
         for id in list(self._replies):
-            self._refuse(id, self._died(reason))
+            self._refuse(id, death(reason))
 
-    @staticmethod
-    def _died(reason: ExitReason, what: str = "the model's process is gone") -> WorkerDied:
-        how = {"exit_code": reason.code, "signal": reason.signal, "log": _tail(reason.log)}
-        if reason.expected:
-            return WorkerDied("the model was unloaded", cause="unloaded", advice="", **how)
-        return _of_cause(reason.cause, what, **how)
+
+def death(reason: ExitReason, what: str = "the model's process is gone") -> WorkerDied:
+    """The error for those who needed a worker that ended so; `what` could not be done because of it."""
+    how = {"exit_code": reason.code, "signal": reason.signal, "log": _tail(reason.log)}
+    if reason.expected:
+        return WorkerDied("the model was unloaded", cause="unloaded", advice="", **how)
+    return _of_cause(reason.cause, what, **how)
 
 
 def _of_cause(cause: Cause, what: str, **data: Any) -> WorkerDied:
-    """The error for a death of this cause; `what` could not be done because of it."""
     message = f"{what}: {cause.message}" + (f". {cause.advice}" if cause.advice else "")
     return _DEATHS.get(cause.kind, WorkerDied)(message, cause=cause.kind, advice=cause.advice, **data)
 

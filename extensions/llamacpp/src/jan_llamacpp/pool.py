@@ -4,34 +4,38 @@ another.
 The pool decides when a worker starts and ends. What a worker is made of (engine, file, options) is its
 starter's business, and what is asked of it its user's. For one event loop; not thread-safe.
 
-* Requests for the same model share one load; when the last of them is cancelled, so is the load. * A model in
-use is never unloaded for another: the request waits for room, up to a deadline. * A failed load is
-remembered, and answered with again without trying, for a time that doubles with each failure. * A worker that
-died is started again by the next request: at once the first time, then after growing pauses.
+* Requests for the same model share one load; when the last of them is cancelled, so is the load.
+* A model in use is never unloaded for another: the request waits for room, up to a deadline. Models get room in the
+  order in which they were asked for. Where those that are loaded never have a pause, the one that was loaded first
+  takes no new requests after a while, ends those it has, and goes; what is asked of it meanwhile stands in line.
+* A model that nobody used for some time is unloaded. A pinned one never is, but by name.
+* What follows from failed loads and deaths is `history.py`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Literal
 
 from jan_core import JanError, Overloaded, Progress
 
-from .client import ExitReason, WorkerProcess
+from .client import ExitReason, WorkerProcess, death
 from .errors import ModelBusy
 from .failures import ModelLoadFailed
+from .history import History
 
 __all__ = ["ModelPool", "Starter"]
 
 Starter = Callable[[str, Progress], Awaitable[WorkerProcess]]
 """Starts a worker for a model's id, reporting as it goes. Cancelling it must leave no process."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds
-_STEADY = 60.0  # a worker that lived this long is not in a crash loop
+TURN_SECONDS = 10.0
+"""A model that is never idle keeps its place so long when another waits for it."""
 
 
 def ignore(message: str, done: float | None, total: float | None) -> None:
@@ -49,6 +53,9 @@ class _Slot:
         self.load: asyncio.Task[WorkerProcess]
         self.listeners: list[Progress] = []
         self.leaving = False
+        self.draining = False
+        """It takes no new requests, so that another model gets its place."""
+        self.idle: asyncio.TimerHandle | None = None
 
     def report(self, message: str, done: float | None, total: float | None) -> None:
         for listener in tuple(self.listeners):
@@ -58,31 +65,20 @@ class _Slot:
                 self.listeners.remove(listener)
 
 
-class _History:
-    """What went wrong with a model lately. Times are `time.monotonic`'s."""
+class _Place:
+    """A model's place in the line for room."""
 
     def __init__(self) -> None:
-        self.error: JanError | None = None
-        self.failures = 0
-        self.not_before = 0.0
-        self.deaths = 0
-
-    def failed(self, error: JanError) -> None:
-        self.error, self.failures = error, self.failures + 1
-        self.not_before = time.monotonic() + _pause(self.failures)
-
-    def died(self, lived: float) -> None:
-        self.deaths = 1 if lived >= _STEADY else self.deaths + 1
-        self.not_before = time.monotonic() + (_pause(self.deaths - 1) if self.deaths > 1 else 0.0)
-
-    def loaded(self) -> None:
-        self.error, self.failures = None, 0
+        self.since = time.monotonic()
+        self.waiters = 0
 
 
 class ModelPool:
     """At most `max_loaded()` models at a time. `queue_seconds()`: how long a request waits for room.
 
-    `on_change` is called with a model's id whenever its state changed.
+    `idle_seconds()`: an unused model is unloaded after so long (0: never). `pinned()`: the ids of models that are not
+    unloaded for idleness or for another. `turn_seconds`: how long a model that is never idle keeps its place when
+    another waits. `on_change` is called with a model's id whenever its state changed.
     """
 
     def __init__(
@@ -91,15 +87,21 @@ class ModelPool:
         *,
         max_loaded: Callable[[], int],
         queue_seconds: Callable[[], float],
+        idle_seconds: Callable[[], float] = lambda: 0.0,
+        pinned: Callable[[], Collection[str]] = tuple,
+        turn_seconds: float = TURN_SECONDS,
         on_change: Callable[[str], None] = lambda id: None,
     ) -> None:
         self._start = start
-        self._max_loaded = max_loaded
-        self._queue_seconds = queue_seconds
+        self._max_loaded, self._queue_seconds, self._idle_seconds = max_loaded, queue_seconds, idle_seconds
+        self._pinned, self._turn_seconds = pinned, turn_seconds
         self._on_change = on_change
         self._slots: dict[str, _Slot] = {}
-        self._histories: dict[str, _History] = {}
+        self._line: dict[str, _Place] = {}  # models that wait for room, in the order they were asked for
+        self._pins: set[str] = set()
+        self._histories: dict[str, History] = {}
         self._turn = asyncio.Event()  # set and replaced whenever room may have come up
+        self._ending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def use(self, id: str, report: Progress = ignore) -> AsyncIterator[WorkerProcess]:
@@ -115,10 +117,15 @@ class ModelPool:
         finally:
             self._release(slot)
 
-    async def load(self, id: str, report: Progress = ignore) -> WorkerProcess:
-        """Load a model now, also when it failed a short time ago. It may be given up for another one later."""
+    async def load(self, id: str, report: Progress = ignore, *, pin: bool = False) -> WorkerProcess:
+        """Load a model now, also when it failed a short time ago, or too often.
+
+        It may be given up for another one later, unless it is pinned: then it stays until it is unloaded by name.
+        """
         self.forget(id)
         async with self.use(id, report) as worker:
+            if pin:
+                self._pins.add(id)
             return worker
 
     async def unload(self, id: str, *, force: bool = False) -> bool:
@@ -128,6 +135,7 @@ class ModelPool:
             return False
         if slot.users and slot.worker is not None and not force:
             raise ModelBusy(f"{id} is answering {slot.users} requests", model=id, requests=slot.users)
+        self._pins.discard(id)
         await self._give_up(slot)
         return True
 
@@ -135,8 +143,18 @@ class ModelPool:
         """Unload everything; requests inside end with WorkerDied."""
         await asyncio.gather(*(self._give_up(slot) for slot in list(self._slots.values())))
 
+    def is_pinned(self, id: str) -> bool:
+        """Is this model kept when it is idle, and when another needs room?"""
+        return id in self._pins or id in self._pinned()
+
+    def reconsider(self) -> None:
+        """The settings are others now: so may be the room, and how long a model may be idle."""
+        for slot in self._slots.values():
+            self._watch_idle(slot)
+        self._wake()
+
     def state(self, id: str) -> tuple[Literal["available", "loading", "loaded", "failed"], str]:
-        """A model's state, and why its last load failed."""
+        """A model's state, and why it cannot be loaded, or could not the last time."""
         if slot := self._slots.get(id):
             return ("loading" if slot.worker is None else "loaded"), ""
         history = self._histories.get(id)
@@ -159,8 +177,7 @@ class ModelPool:
         slots = sorted(self._slots.values(), key=lambda slot: slot.used_at)
         return {slot.id: slot.worker for slot in slots if slot.worker is not None}
 
-    # -- inside
-    # ------------------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------------------
 
     async def _acquire(self, id: str, report: Progress) -> _Slot:
         slot = await self._slot(id, report)
@@ -187,32 +204,83 @@ class ModelPool:
         it.
         """
         deadline = time.monotonic() + self._queue_seconds()
-        while True:
-            slot = self._slots.get(id)
-            if slot is None:
-                history = self._histories.get(id)
-                if history and history.error and time.monotonic() < history.not_before:
-                    raise history.error.with_traceback(None)
-                if history and time.monotonic() < history.not_before:
+        place: _Place | None = None
+        try:
+            while True:
+                slot, history = self._slots.get(id), self._histories.get(id)
+                if slot is not None and not slot.leaving and not (slot.draining and self._first() not in (id, None)):
+                    slot.draining = False
+                    return slot
+                if slot is None and history is not None and (refusal := history.refusal()):
+                    raise refusal.with_traceback(None)
+                if slot is None and history is not None and history.waits:
                     # Waited for out here: a model that is not started takes nobody's place.
-                    died = f"{id} ended {history.deaths} times"
+                    self._step_out(id, place)
+                    place = None
+                    died = f"{id} ended {history.lives} times"
                     report(f"{died}; waiting before the next start", None, None)
                     await self._turn_before(min(history.not_before, deadline))
                     if time.monotonic() >= deadline:
                         raise Overloaded(f"{died} and is not started again yet", models=list(self._slots))
                     continue
-                if len(self._slots) < self._max_loaded():
-                    return self._open(id)
-                idle = [each for each in self._slots.values() if not each.users and not each.leaving]
-                if idle:
-                    await self._give_up(min(idle, key=lambda each: each.used_at))
-                    continue
-            elif not slot.leaving:
-                return slot
-            busy = ", ".join(self._slots)
-            report(f"waiting for room: {busy} in use", None, None)
-            if not await self._turn_before(deadline):
-                raise Overloaded(f"{id} cannot be loaded: {busy} did not become free", models=list(self._slots))
+                if place is None or self._line.get(id) is not place:
+                    place = self._line.setdefault(id, _Place())
+                    place.waiters += 1
+                until = deadline
+                if slot is None and self._first() == id:
+                    if len(self._slots) < self._max_loaded():
+                        return self._open(id)
+                    idle = [each for each in self._slots.values() if not each.users and self._may_go(each)]
+                    if idle:
+                        await self._give_up(min(idle, key=lambda each: each.used_at))
+                        continue
+                    until = min(deadline, self._make_turn(place))
+                busy = ", ".join(self._slots)
+                report(f"waiting for room: {busy} in use", None, None)
+                if not await self._turn_before(until) and time.monotonic() >= deadline:
+                    raise Overloaded(f"{id} cannot be loaded: {busy} did not become free", models=list(self._slots))
+        finally:
+            self._step_out(id, place)
+
+    def _first(self) -> str | None:
+        """The model whose turn it is to get room."""
+        return next(iter(self._line), None)
+
+    def _step_out(self, id: str, place: _Place | None) -> None:
+        """One request less that stands in a place."""
+        if place is None:
+            return
+        place.waiters -= 1
+        if not place.waiters and self._line.get(id) is place:
+            del self._line[id]
+            self._line_moved()
+
+    def _line_moved(self) -> None:
+        if not self._line:  # nobody needs the room that was being made
+            for slot in self._slots.values():
+                slot.draining = False
+        self._wake()
+
+    def _may_go(self, slot: _Slot) -> bool:
+        return not slot.leaving and not self.is_pinned(slot.id)
+
+    def _make_turn(self, place: _Place) -> float:
+        """Nobody is idle: let the model that was loaded first end its requests, if it had its turn.
+
+        Returns when to look again. Raises Overloaded when all that is loaded is pinned.
+        """
+        slots = self._slots.values()
+        if all(self.is_pinned(slot.id) for slot in slots):
+            raise Overloaded(f"all models that are loaded are pinned: {', '.join(self._slots)}", models=[*self._slots])
+        loaded = [slot for slot in slots if slot.worker is not None and self._may_go(slot)]
+        if not loaded or any(slot.draining or slot.leaving for slot in slots):
+            return math.inf
+        victim = min(loaded, key=lambda slot: slot.started_at)
+        when = max(place.since, victim.started_at) + self._turn_seconds
+        if time.monotonic() < when:
+            return when
+        victim.draining = True
+        return math.inf
 
     async def _turn_before(self, when: float) -> bool:
         """Wait until something has changed; False when nothing did until `when` (`time.monotonic`'s)."""
@@ -227,6 +295,8 @@ class ModelPool:
         slot = self._slots[id] = _Slot(id)
         slot.load = asyncio.create_task(self._load(slot), name=f"load {id}")
         slot.load.add_done_callback(_retrieve)
+        if self._line.pop(id, None):
+            self._line_moved()
         return slot
 
     async def _load(self, slot: _Slot) -> WorkerProcess:
@@ -235,7 +305,7 @@ class ModelPool:
             worker = await self._start(slot.id, slot.report)
         except BaseException as failure:
             if isinstance(failure, JanError):
-                self._histories.setdefault(slot.id, _History()).failed(failure)
+                self._histories.setdefault(slot.id, History()).failed(failure)
             self._drop(slot)
             raise
         if slot.leaving:  # the cancellation came too late to be seen in there
@@ -248,18 +318,37 @@ class ModelPool:
         slot.used_at = slot.started_at = time.monotonic()
         worker.exited.add_done_callback(partial(self._exited, slot))
         self._on_change(slot.id)
+        self._wake()
         return worker
 
     def _exited(self, slot: _Slot, future: asyncio.Future[ExitReason]) -> None:
         if not future.cancelled() and not future.result().expected:
-            self._histories.setdefault(slot.id, _History()).died(time.monotonic() - slot.started_at)
+            history = self._histories.setdefault(slot.id, History())
+            history.died(slot.id, time.monotonic() - slot.started_at, death(future.result()))
         self._drop(slot)
 
     def _release(self, slot: _Slot) -> None:
         slot.users -= 1
         slot.used_at = time.monotonic()
         if not slot.users:
+            self._watch_idle(slot)
             self._wake()
+
+    def _watch_idle(self, slot: _Slot) -> None:
+        """Unload it when it is idle for too long, counted from its last use."""
+        if slot.idle is not None:
+            slot.idle.cancel()
+            slot.idle = None
+        seconds = self._idle_seconds()
+        if seconds and not slot.users and slot.worker is not None and self._may_go(slot):
+            left = max(0.0, slot.used_at + seconds - time.monotonic())
+            slot.idle = asyncio.get_running_loop().call_later(left, self._idle_too_long, slot)
+
+    def _idle_too_long(self, slot: _Slot) -> None:
+        if not slot.users and self._may_go(slot):
+            task = asyncio.create_task(self._give_up(slot), name=f"unload {slot.id}")
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     async def _give_up(self, slot: _Slot) -> None:
         """End a slot's load or worker; its place is free when this returns, also when it is cancelled."""
@@ -276,6 +365,8 @@ class ModelPool:
             self._drop(slot)
 
     def _drop(self, slot: _Slot) -> None:
+        if slot.idle is not None:
+            slot.idle.cancel()
         if self._slots.get(slot.id) is slot:
             del self._slots[slot.id]
             self._wake()
@@ -284,11 +375,6 @@ class ModelPool:
     def _wake(self) -> None:
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()
-
-
-def _pause(count: int) -> float:
-    """Seconds to wait after the `count`th time in a row something went wrong."""
-    return float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(count - 1, 10)))
 
 
 def _retrieve(task: asyncio.Task[WorkerProcess]) -> None:
