@@ -44,6 +44,8 @@ from .worker.protocol import (
     Cancel,
     Count,
     Counted,
+    Embed,
+    Embedded,
     Failed,
     Finish,
     FromWorker,
@@ -67,6 +69,7 @@ from .worker.protocol import (
 )
 
 __all__ = [
+    "Embedded",
     "ExitReason",
     "GenerateParams",
     "LoadOptions",
@@ -142,7 +145,8 @@ class WorkerProcess:
         self._child: Child
         self._next_id = 0
         self._streams: dict[int, _Stream] = {}
-        self._replies: dict[int, asyncio.Future[int] | asyncio.Future[Stats]] = {}
+        self._embeds: set[int] = set()
+        self._replies: dict[int, asyncio.Future[int] | asyncio.Future[Stats] | asyncio.Future[Embedded]] = {}
         self._loading: asyncio.Queue[Hello | LoadProgress | Loaded | Failed | ExitReason] = asyncio.Queue()
         self._reason: ExitReason | None = None
         self._watchdog: Watchdog | None = None
@@ -212,6 +216,27 @@ class WorkerProcess:
         finally:
             self._replies.pop(id, None)
 
+    async def embed(self, prompts: list[Prompt], normalise: bool = True) -> Embedded:
+        """Vectors of texts or tokens, from a model that was loaded for embeddings. For more than some dozen texts there
+        is `embedding.vectors`. Cancelling ends the work at the next step.
+
+        Raises ContextOverflow, InvalidGeneration, EmbeddingFailed, Overloaded, GenerationFailed, WorkerDied.
+        """
+        reply: asyncio.Future[Embedded] = asyncio.get_running_loop().create_future()
+        id = self._new_id()
+        self._replies[id] = reply
+        self._embeds.add(id)
+        try:
+            self._send(Embed(id, prompts, normalise))
+            return await reply
+        except asyncio.CancelledError:
+            if self._reason is None:
+                self._child.send(Cancel(id))
+            raise
+        finally:
+            self._embeds.discard(id)
+            self._replies.pop(id, None)
+
     async def stats(self) -> Stats:
         """The scheduler's counters. Raises WorkerDied."""
         reply: asyncio.Future[Stats] = asyncio.get_running_loop().create_future()
@@ -248,8 +273,8 @@ class WorkerProcess:
 
     @property
     def busy(self) -> int:
-        """Generations that have not ended."""
-        return len(self._streams)
+        """Generations and embeddings that have not ended."""
+        return len(self._streams) + len(self._embeds)
 
     @property
     def pid(self) -> int:
@@ -341,6 +366,10 @@ class WorkerProcess:
                         stream.put(Piece(item.text, item.tokens, item.step, item.finish, item.usage))
             case Counted(id, n_tokens):
                 self._answer(id, n_tokens)
+            case Embedded(id):
+                if self._watchdog is not None:
+                    self._watchdog.worked()
+                self._answer(id, message)
             case StatsReply(id, stats) if id == _WATCH:
                 if self._watchdog is not None:
                     self._watchdog.heard(stats, loading=not hasattr(self, "info"))
@@ -358,7 +387,7 @@ class WorkerProcess:
                     self._watchdog.worked()
                 self._loading.put_nowait(message)
 
-    def _answer(self, id: int, value: int | Stats) -> None:
+    def _answer(self, id: int, value: int | Stats | Embedded) -> None:
         reply = self._replies.get(id)
         if reply is not None and not reply.done():
             reply.set_result(value)  # type: ignore[arg-type]

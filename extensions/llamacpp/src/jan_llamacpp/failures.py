@@ -11,6 +11,7 @@ from jan_core.errors import JanError, Overloaded
 
 __all__ = [
     "ContextOverflow",
+    "EmbeddingFailed",
     "EngineBroken",
     "GenerationFailed",
     "InvalidGeneration",
@@ -80,6 +81,12 @@ class InvalidGeneration(JanError):
     code, type = -32035, "invalid_generation"
 
 
+class EmbeddingFailed(JanError):
+    """The model makes no usable vector of a text: not a number, or all zeros. `index` says of which."""
+
+    code, type = -32051, "embedding_failed"
+
+
 class EngineBroken(JanError):
     """The engine's libraries cannot be loaded, or the worker cannot be started. `log` has its last lines."""
 
@@ -95,6 +102,7 @@ _KINDS: dict[str, type[JanError]] = {
         TemplateFailed,
         GenerationFailed,
         InvalidGeneration,
+        EmbeddingFailed,
         EngineBroken,
         Overloaded,
     )
