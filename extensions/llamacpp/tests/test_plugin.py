@@ -13,7 +13,9 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from jan_llamacpp.client import LoadOptions, WorkerProcess
 from jan_llamacpp.engines.builds import ENGINE_VERSION
+from jan_llamacpp.failures import ModelLoadFailed
 from jan_llamacpp.plugin import LlamaCppExtension
 
 from jan_core import Call, Event, Method, RpcError, hookimpl, method, methods_of
@@ -68,6 +70,23 @@ def ask(text: str = "Hello", **more: Any) -> dict[str, Any]:
 async def state_of(client: Any, id: str) -> str:
     models = (await client.call("models.list"))["models"]
     return next(str(model.get("state", "available")) for model in models if model["id"] == id)
+
+
+async def test_the_settings_say_how_a_model_is_loaded(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[LoadOptions] = []
+
+    async def start(engine: Path, model: Path, options: LoadOptions, on_progress: Any) -> WorkerProcess:
+        seen.append(options)
+        raise ModelLoadFailed("not here", reason="a test", log="")
+
+    monkeypatch.setattr(WorkerProcess, "start", start)
+    for speculate in (True, False):
+        values = {"n_ctx": 256, "parallel": 3, "threads": 1, "speculate": speculate}
+        await client.call("settings.set", {"extension": "llamacpp", "values": values})
+        with pytest.raises(RpcError, match="not here"):
+            await client.call("models.load", {"id": "babble"})
+    wanted = [(256, 3, 1, True), (256, 3, 1, False)]
+    assert [(each.n_ctx, each.n_seq, each.threads, each.speculate) for each in seen] == wanted
 
 
 async def test_a_chat_is_answered_and_the_model_stays_loaded(client: Any) -> None:

@@ -106,7 +106,9 @@ class Services:
         selected = await self.selection.select()
         engine = await self.installer().ensure(selected.build, install_report(report))
         settings = self.settings
-        options = LoadOptions(n_ctx=settings.n_ctx, n_seq=settings.parallel, threads=settings.threads)
+        options = LoadOptions(
+            n_ctx=settings.n_ctx, n_seq=settings.parallel, threads=settings.threads, speculate=settings.speculate
+        )
         message = f"loading {id}"
         report(message, 0.0, 1.0)
         worker = await WorkerProcess.start(

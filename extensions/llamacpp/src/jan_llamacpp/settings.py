@@ -27,7 +27,8 @@ class LlamaCppSettings(Struct, frozen=True):
     fetched either (as the setting `offline`); `local-only`: on this machine; `prefer-local`: elsewhere when
     the model is not installed or cannot be loaded here, or the request asks for a remote one;
     `remote-allowed`: wherever the request or an extension chooses. A sensitive request is always answered
-    here. `remotes`: the remote engines, as `remotes.add` keeps them.
+    here. `remotes`: the remote engines, as `remotes.add` keeps them. `speculate`: guess tokens that repeat the text
+    before them and check several in one step.
     """
 
     default_model: str = EMBEDDED_ID
@@ -40,6 +41,7 @@ class LlamaCppSettings(Struct, frozen=True):
     prebuilt_wheels: bool = True
     routing: Policy = "local-only"
     remotes: tuple[Remote, ...] = ()
+    speculate: bool = True
 
     @property
     def policy(self) -> Policy:
