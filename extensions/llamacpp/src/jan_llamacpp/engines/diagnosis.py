@@ -12,7 +12,25 @@ from typing import Literal
 
 __all__ = ["AttemptFailed", "Reason", "compiler_advice", "diagnose"]
 
-Reason = Literal["compiler_missing", "network", "disk_full", "build_failed", "check_failed", "permission", "refused"]
+Reason = Literal[
+    "build_failed",
+    "check_failed",
+    "compiler_missing",
+    "disk_full",
+    "network",
+    "not_a_wheel",
+    "not_found",
+    "permission",
+    "refused",
+    "server",
+    "slow",
+    "truncated",
+    "web_page",
+    "wrong_hash",
+    "wrong_package",
+    "wrong_platform",
+    "wrong_version",
+]
 
 _NETWORK = (
     "error sending request",

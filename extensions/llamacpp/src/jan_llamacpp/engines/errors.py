@@ -8,16 +8,23 @@ __all__ = ["EngineInUse", "EngineInstallFailed", "EngineNotFound"]
 
 
 class EngineInstallFailed(JanError):
-    """A build could not be installed. Nothing half-made is left.
+    """A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the
+    next attempt.
 
-    `data.reason` is one of `compiler_missing`, `network`, `disk_full`, `build_failed`, `check_failed`,
-    `permission` and `refused`; `data.log` is the file that holds the full output, empty when nothing was run.
+    `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server`
+    (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`,
+    `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of
+    compiling, `compiler_missing` and `build_failed`; `check_failed`: it does not run here; `refused`: not tried.
+    `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output,
+    empty when nothing was run.
     """
 
     code, type = -32040, "engine_install_failed"
 
-    def __init__(self, message: str, /, *, build: str, reason: str, log: str = "") -> None:
-        super().__init__(message, build=build, reason=reason, log=log)
+    def __init__(
+        self, message: str, /, *, build: str, reason: str, log: str = "", tried: list[dict[str, str]] | None = None
+    ) -> None:
+        super().__init__(message, build=build, reason=reason, log=log, tried=tried or [])
         self.reason = reason
 
 

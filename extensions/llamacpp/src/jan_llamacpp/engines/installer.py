@@ -3,78 +3,83 @@
 Where a build comes from, in this order: a wheel file the person gave; a prebuilt wheel of the variant's
 index; the source distribution, compiled here (from uv's cache without the network when everything is there).
 The source and every dependency are pinned by SHA-256. A prebuilt wheel cannot be: its hash is not known when
-this software is released, so it is trusted as far as TLS to its index goes, its libraries' hashes are
-recorded as they arrived, and `pinned` is false in `engine.json`. `wheels=False` takes pinned sources only.
+this software is released, so it is trusted as far as TLS to its index and the hash the index tells go, its
+libraries' hashes are recorded as they arrived, and `pinned` is false in `engine.json`. `wheels=False` takes pinned
+sources only.
+
+Interrupted anywhere, also by SIGKILL, it leaves nothing that counts, and `.kept-<build>` with what the next attempt
+goes on with; that folder goes when the build is in place.
 
 It does not choose a build (`builds.py`, hooks) and never imports an engine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
-import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Literal
-
-import msgspec
-from msgspec import Struct
+from typing import Literal, NamedTuple
 
 from jan_core.types import EngineBuild
 
-from . import installed
+from . import choice, installed
+from .check import check
 from .diagnosis import AttemptFailed, Reason
+from .durable import sync_directory
 from .errors import EngineInstallFailed
 from .lock import held
-from .process import run
 from .progress import OnProgress, Progress, Tracker
 from .record import EngineRecord, InstalledEngine, Library
-from .sources import LOG, Sources, environment
+from .sources import Obtained, Sources
+from .workshop import LOG, Workshop
 
 __all__ = ["EngineInstaller"]
 
-_HERE = Path(__file__).parent
-_LEFTOVERS = ("bin", "include", "lib")  # CMake's second copy of the libraries; the package loads its own
+
+_CHECK_SECONDS = 600.0  # the first start of a GPU build may compile its kernels
 
 Origin = Literal["source", "wheel", "wheel-file"]
-
-
-class _Checked(Struct):
-    """What `smoke.py` prints."""
-
-    devices: list[str] = []
-    error: str = ""
 
 
 class EngineInstaller:
     """Installs into `engines` (the folder `<data>/engines`).
 
     `check_model`: a GGUF file that a fresh build must be able to run. `offline`: open no socket. `wheels`:
-    whether prebuilt wheels, which are not pinned, may be used.
+    whether prebuilt wheels, which are not pinned, may be used. `check_seconds`: how long the check may take.
     """
 
     def __init__(
-        self, engines: Path, *, check_model: Path | None = None, offline: bool = False, wheels: bool = True
+        self,
+        engines: Path,
+        *,
+        check_model: Path | None = None,
+        offline: bool = False,
+        wheels: bool = True,
+        check_seconds: float = _CHECK_SECONDS,
     ) -> None:
         self._engines = engines.absolute()
         self._check_model = check_model
         self._offline = offline
         self._wheels = wheels
+        self._check_seconds = check_seconds
 
     async def ensure(
-        self, build: EngineBuild, on_progress: OnProgress, *, wheel: Path | None = None
+        self, build: EngineBuild, on_progress: OnProgress, *, wheel: Path | None = None, sha256: str = ""
     ) -> InstalledEngine:
-        """The build, installed if it is not yet; `wheel`: anew, from this file (absolute path).
+        """The build, installed if it is not yet; `wheel`: anew, from this file (absolute path), which must have the
+        hash `sha256` (hex) if one is given.
 
         Processes that want the same build wait for the first one.
 
         Raises EngineInstallFailed; its `log` then names a file with the full output. Cancelling ends every
-        child process and leaves nothing that counts.
+        child process and leaves nothing that counts. The generation before stays where it is.
         """
         if build.refused:
             raise EngineInstallFailed(f"{build.id}: {build.refused}", build=build.id, reason="refused")
@@ -82,26 +87,30 @@ class EngineInstaller:
             raise EngineInstallFailed(f"{build.id!r} is no id of a build", build=build.id, reason="refused")
         if wheel is None and (engine := installed.find(self._engines, build.id)):
             return engine
+        given = _Given(wheel, sha256) if wheel else None
         tracker = Tracker(on_progress)
         waiting = Progress("waiting", f"another process is installing {build.id}; waiting for it")
         try:
             self._engines.mkdir(parents=True, exist_ok=True)
-            async with held(self._engines / f".lock-{build.id}", lambda: tracker.show(waiting)):
+            async with held(self._engines / f".lock-{build.id}", lambda: tracker.show(waiting)) as lock:
                 if wheel is None and (engine := installed.find(self._engines, build.id)):
                     return engine
-                return await self._install(build, tracker, wheel)
+                return await self._install(build, tracker, lock, given)
         except OSError as failure:
             raise self._failed(build, *_os_failure(failure)) from failure
 
-    async def _install(self, build: EngineBuild, tracker: Tracker, wheel: Path | None) -> InstalledEngine:
+    async def _install(self, build: EngineBuild, tracker: Tracker, lock: int, given: _Given | None) -> InstalledEngine:
         import anyio
 
         async with self._staging(build.id) as stage:
-            target = stage / "target"
+            shop = Workshop(stage, installed.kept(self._engines, build.id), tracker, lock)
+            tried: list[_Tried] = []
             try:
-                origin, devices = await self._obtain(build, stage, tracker, wheel)
+                origin, obtained, devices = await self._obtain(build, shop, given, tried)
+                number, final = installed.next_generation(self._engines, build.id)
                 record = EngineRecord(
                     id=build.id,
+                    generation=number,
                     variant=build.variant,
                     version=build.version,
                     origin=origin,
@@ -109,61 +118,44 @@ class EngineInstaller:
                     installed_at=datetime.now(UTC).isoformat(timespec="seconds"),
                     devices=devices,
                     libraries=await anyio.to_thread.run_sync(_settle, stage),
+                    wheel=obtained.wheel,
+                    sha256=obtained.sha256,
+                    verified=_verifier(origin, obtained),
                 )
             except (AttemptFailed, OSError) as failure:
                 log = self._keep_log(build.id, stage)
                 reason, message = (
                     (failure.reason, str(failure)) if isinstance(failure, AttemptFailed) else _os_failure(failure)
                 )
-                raise self._failed(build, reason, message, log) from None
-            final = self._engines / build.id
-            await anyio.to_thread.run_sync(_switch, target, final, record)
+                raise self._failed(build, reason, message, log, tried) from None
+            await anyio.to_thread.run_sync(_switch, shop.target, final, record)
+            await anyio.to_thread.run_sync(_clear, shop.kept)
         return InstalledEngine(final, record)
 
     async def _obtain(
-        self, build: EngineBuild, stage: Path, tracker: Tracker, wheel: Path | None
-    ) -> tuple[Origin, list[str]]:
-        """Fill `stage/target` by the first way that works; returns which, and the devices the check found."""
+        self, build: EngineBuild, shop: Workshop, given: _Given | None, tried: list[_Tried]
+    ) -> tuple[Origin, Obtained, list[str]]:
+        """Fill the workshop's `target` by the first way that works; returns which, what was taken, and the devices."""
         ways: list[Origin] = ["wheel", "source"] if self._may_fetch(build) else ["source"]
-        if wheel:
+        if given:
             ways = ["wheel-file"]
-        sources = Sources(stage, tracker, offline=self._offline)
-        failures: list[AttemptFailed] = []
+        sources = Sources(shop, offline=self._offline)
         for way in ways:
-            shutil.rmtree(stage / "target", ignore_errors=True)
+            shutil.rmtree(shop.target, ignore_errors=True)
             try:
-                if wheel:
-                    await sources.from_file(wheel)
+                if given:
+                    obtained = await sources.from_file(given.wheel, build.version, given.sha256)
                 elif way == "wheel":
-                    await sources.from_index(build)
+                    obtained = await sources.from_index(build)
                 else:
-                    await sources.from_source(build)
-                return way, await self._check(build, stage, tracker)
+                    obtained = await sources.from_source(build)
+                return way, obtained, await check(shop, build, self._check_model, self._check_seconds)
             except AttemptFailed as failure:
-                failures.append(failure)
-        raise _explained(failures)
+                tried.append(_Tried(way, failure))
+        raise _explained(tried)
 
     def _may_fetch(self, build: EngineBuild) -> bool:
         return self._wheels and not self._offline and bool(build.index)
-
-    async def _check(self, build: EngineBuild, stage: Path, tracker: Tracker) -> list[str]:
-        """Import the staged engine, list devices and run the model in a child; returns the devices."""
-        target = stage / "target"
-        for name in _LEFTOVERS:
-            shutil.rmtree(target / name, ignore_errors=True)
-        tracker.show(Progress("checking", "checking that the engine runs here"))
-        command = [sys.executable, "-I", str(_HERE / "smoke.py"), str(target), build.variant, build.version]
-        if self._check_model:
-            command.append(str(self._check_model))
-        status, output = await run(command, log=stage / LOG, env=environment(stage), cwd=stage)
-        last = next((line for line in reversed(output.splitlines()) if line.startswith("{")), "{}")
-        try:
-            checked = msgspec.json.decode(last, type=_Checked)
-        except msgspec.DecodeError:
-            checked = _Checked()
-        if status or checked.error:
-            raise AttemptFailed("check_failed", f"the engine does not run here: {checked.error or _ending(status)}")
-        return checked.devices
 
     @asynccontextmanager
     async def _staging(self, build: str) -> AsyncIterator[Path]:
@@ -192,28 +184,62 @@ class EngineInstaller:
             return ""
         return str(kept)
 
-    def _failed(self, build: EngineBuild, reason: Reason, message: str, log: str = "") -> EngineInstallFailed:
-        return EngineInstallFailed(f"{build.id}: {message}", build=build.id, reason=reason, log=log)
+    def _failed(
+        self, build: EngineBuild, reason: Reason, message: str, log: str = "", tried: Sequence[_Tried] = ()
+    ) -> EngineInstallFailed:
+        ways = [{"way": way, "reason": failure.reason, "message": str(failure)} for way, failure in tried]
+        return EngineInstallFailed(f"{build.id}: {message}", build=build.id, reason=reason, log=log, tried=ways)
 
 
-def _explained(failures: list[AttemptFailed]) -> AttemptFailed:
-    """The failure to report: the last one, with why there was no prebuilt wheel where that would have helped."""
-    *earlier, last = failures
-    if last.reason == "compiler_missing" and earlier:
-        return AttemptFailed(last.reason, f"{last}; a prebuilt one could not be had either: {earlier[0]}")
-    return last
+class _Given(NamedTuple):
+    """A wheel file of the person's, and what it must hash to, if that is known."""
+
+    wheel: Path
+    sha256: str
+
+
+class _Tried(NamedTuple):
+    way: Origin
+    failure: AttemptFailed
+
+
+def _verifier(origin: Origin, obtained: Obtained) -> Literal["index", "person", "nobody"]:
+    if not obtained.verified:
+        return "nobody"
+    return "index" if origin == "wheel" else "person"
+
+
+def _explained(tried: Sequence[_Tried]) -> AttemptFailed:
+    """The failure to report: the last one, with why there was no prebuilt wheel."""
+    last = tried[-1].failure
+    if len(tried) == 1:
+        return last
+    return AttemptFailed(last.reason, f"{last}; a prebuilt one could not be had either: {tried[0].failure}")
 
 
 def _delete(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def _clear(kept: Path) -> None:
+    with contextlib.suppress(OSError):  # it is only in the way
+        installed.discard(kept)
+
+
 def _switch(target: Path, final: Path, record: EngineRecord) -> None:
-    """Put a checked build in place. The rename is the moment from which it counts."""
+    """Put a checked build in place. The rename is the moment from which it counts, and from which it is in use."""
+    engines = final.parent
     installed.write_record(target, record)
-    installed.discard(final)  # an older or damaged directory of that name
+    installed.discard(final)  # what lies there does not count
+    known = choice.read(engines)
+    if final.name in known.aside or final.name in known.proven:
+        choice.change(engines, partial(choice.Choice.forget, name=final.name))
     target.rename(final)
-    installed.sync_directory(final.parent)
+    sync_directory(engines)
+    installed.prune(engines, record.id)
+    for name, entry in known.aside.items():
+        if entry.id == record.id and not (engines / name).exists():
+            choice.change(engines, partial(choice.Choice.forget, name=name))
 
 
 def _settle(stage: Path) -> list[Library]:
@@ -235,13 +261,3 @@ def _os_failure(failure: OSError) -> tuple[Reason, str]:
     if isinstance(failure, PermissionError):
         return "permission", f"the engine's folder cannot be written: {failure.filename or failure}"
     return "build_failed", f"the engine could not be installed: {failure}"
-
-
-def _ending(status: int) -> str:
-    import signal
-
-    if status == 128 + 4:  # SIGILL
-        return "it uses instructions this processor does not have"
-    if status > 128 and status - 128 in list(signal.Signals):
-        return f"it was ended by {signal.Signals(status - 128).name}"
-    return f"its check ended with status {status}"

@@ -31,13 +31,14 @@ async def run(
     env: Mapping[str, str],
     on_line: Callable[[str], None] = lambda line: None,
     background: bool = True,
+    holding: Sequence[int] = (),
 ) -> tuple[int, str]:
     """Run `command`; returns its exit status (128 + n: ended by signal n) and its output, stdout and stderr
     together.
 
     The output is appended to `log` as it comes and given to `on_line` line by line. `background` lowers the
-    command's priority, because the person is using the machine while an engine builds. Raises OSError when
-    the command cannot be started.
+    command's priority, because the person is using the machine while an engine builds. `holding`: descriptors that the
+    leash keeps open until all of the command is gone (POSIX). Raises OSError when the command cannot be started.
     """
     import anyio
 
@@ -48,6 +49,7 @@ async def run(
         stderr=STDOUT,
         env=dict(env),
         cwd=cwd,
+        pass_fds=tuple(holding) if os.name == "posix" else (),
     )
     if background and hasattr(os, "setpriority"):
         niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0))  # only root may go below one's own

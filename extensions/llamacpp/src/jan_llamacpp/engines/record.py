@@ -26,11 +26,15 @@ class EngineRecord(Struct, frozen=True, kw_only=True):
     `origin`: compiled here from source, a prebuilt wheel of the variant's index, or a wheel file given by the person.
     `pinned`: the engine's own package was checked against a SHA-256 shipped with this software; a wheel never is, and
     its libraries' hashes below are then what arrived, not what was expected. `devices`: what the engine listed when it
-    was checked. `installed_at`: RFC 3339, UTC.
+    was checked. `installed_at`: RFC 3339, UTC. `generation` counts the installations of this build, from 1.
+
+    Of a wheel: `wheel` is its file's name, `sha256` what it hashed to, and `verified` who told that hash beforehand:
+    the index, the person, or nobody.
     """
 
     format: Literal[1] = 1
     id: str
+    generation: int = 1
     variant: Variant
     version: str
     origin: Literal["source", "wheel", "wheel-file"]
@@ -38,10 +42,14 @@ class EngineRecord(Struct, frozen=True, kw_only=True):
     installed_at: str
     devices: list[str]
     libraries: list[Library]
+    wheel: str = ""
+    sha256: str = ""
+    verified: Literal["index", "person", "nobody"] = "nobody"
 
 
 class InstalledEngine(Struct, frozen=True):
-    """A usable build: `path` goes first on a worker's `sys.path`."""
+    """A usable build: `path` goes first on a worker's `sys.path`; the name of that folder tells it from the build's
+    other generations."""
 
     path: Path
     record: EngineRecord
@@ -49,3 +57,8 @@ class InstalledEngine(Struct, frozen=True):
     @property
     def id(self) -> str:
         return self.record.id
+
+    @property
+    def name(self) -> str:
+        """Of the folder: the build's id, from its second generation on with `~<generation>`."""
+        return self.path.name

@@ -33,7 +33,8 @@ def main(engine: str, variant: str, version: str, model: str = "") -> dict[str, 
     if variant != "cpu" and not any(kind in _GPU for _, kind in devices):
         return {"error": f"this is a {variant} build, but it finds no GPU here"}
     if model:
-        llm = llama_cpp.Llama(model, n_ctx=128, n_batch=64, n_threads=1, verbose=False)
+        layers = 0 if variant == "cpu" else -1  # -1: all, or the GPU would list its name and never be used
+        llm = llama_cpp.Llama(model, n_ctx=128, n_batch=64, n_threads=1, n_gpu_layers=layers, verbose=False)
         answer: Any = llm("Hello", max_tokens=4, temperature=0.0)
         if not answer["usage"]["completion_tokens"]:
             return {"error": "the embedded model generated nothing"}
