@@ -55,7 +55,8 @@ def test_guesses_grow_while_they_are_right_and_shrink_when_they_are_not() -> Non
 
 
 def test_how_often_guesses_are_right_is_known_before_any_is_spoken() -> None:
-    right, wrong = told([7, 8] * 4, [7, 8] * 20), told([7, 8] * 4, [7, 8, 7, 8, 7, 8, 1, 2] * 20)
+    odd = [token for number in range(1000, 1040) for token in (7, 8, 7, 8, 7, 8, number)]
+    right, wrong = told([7, 8] * 4, [7, 8] * 20), told([7, 8] * 4, odd)
     assert wrong.rate < 0.8 < right.rate
 
 
@@ -110,7 +111,7 @@ def test_what_was_dear_is_tried_again_after_a_while() -> None:
         costs.learn(rows, float(rows))
     answers = [costs.worth(1, 12, 0.9) for _ in range(200)]
     assert answers[0] == 0
-    assert 0 < sum(count > 0 for count in answers)
+    assert sum(count > 0 for count in answers) > 0
 
 
 PROMPTS = ["What is an extension?", "Tell me about hot reload.", "hello", "Repeat: one two three one two three one two"]

@@ -6,6 +6,7 @@ import ctypes
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from .context import Context
 from .model import Model
@@ -30,7 +31,7 @@ def apply_adapters(native: Native, model: Model, context: Context, adapters: Seq
             raise Refusal("model_load_failed", f"the adapter's scale is {adapter.scale}", reason="adapter")
         handle = c.llama_adapter_lora_init(model.handle, os.fsencode(adapter.path))
         if not handle:
-            name = os.path.basename(adapter.path)
+            name = Path(adapter.path).name
             raise Refusal("model_load_failed", f"llama.cpp could not use the adapter {name} with this model")
         handles.append(handle)
     count = len(handles)

@@ -19,6 +19,8 @@ import threading
 import time
 from collections import deque
 
+import msgspec
+
 from .admission import Queue, urgent
 from .cache import Cache
 from .context import Context
@@ -236,7 +238,7 @@ class Scheduler:
             self._queue.remove(sequence)
             if sequence.sampler is None:
                 try:
-                    sequence.sampler = Sampler(self._native, self._model.n_vocab, sequence.params.sampling)
+                    sequence.sampler = self._sampler(sequence)
                 except Exception as error:
                     self._fail(sequence, _refusal(error))
                     continue
@@ -245,6 +247,12 @@ class Scheduler:
             if sequence.cached is None:
                 sequence.cached = length
             self._stats.reused += length
+
+    def _sampler(self, sequence: Sequence) -> Sampler:
+        sampling = sequence.params.sampling
+        if sampling.seed is not None and sequence.index:
+            sampling = msgspec.structs.replace(sampling, seed=sampling.seed + sequence.index)
+        return Sampler(self._native, self._model.n_vocab, sampling)
 
     def _make_way(self, sequence: Sequence, now: float) -> bool:
         """Let batch jobs leave, the youngest first, for somebody who waits for an answer. True: there is room now."""

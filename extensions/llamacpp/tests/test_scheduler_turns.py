@@ -1,0 +1,184 @@
+"""Whose turn it is, several answers to one prompt, and contexts that are shifted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from jan_llamacpp.worker.admission import PATIENCE, Queue
+from jan_llamacpp.worker.protocol import GenerateParams, Pieces, Prompt, Sampling
+from jan_llamacpp.worker.refusal import Refusal
+from jan_llamacpp.worker.sequence import Sequence
+from jan_llamacpp.worker.text import TextStream
+
+from .test_scheduler import Bench, MakeBench, bench  # noqa: F401  (a fixture)
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+
+
+def waiting(arrival: int, priority: Any = "interactive", since: float = 0.0) -> Sequence:
+    params = GenerateParams(Prompt(tokens=[1]), priority=priority)
+    return Sequence(arrival, 0, arrival, [1], 9, 8, False, params, TextStream(), since)
+
+
+def test_a_person_comes_before_a_batch_job_and_each_in_the_order_they_came() -> None:
+    queue = Queue()
+    for sequence in (waiting(1, "batch"), waiting(2), waiting(3, "batch"), waiting(4)):
+        queue.add(sequence)
+    order = []
+    while queue:
+        order.append(queue.first(1.0).arrival)
+        queue.remove(queue.first(1.0))
+    assert order == [2, 4, 1, 3]
+
+
+def test_a_batch_job_that_waited_long_enough_is_not_passed_any_more() -> None:
+    queue = Queue()
+    queue.add(waiting(1, "batch", since=0.0))
+    queue.add(waiting(2, since=PATIENCE))
+    assert queue.first(PATIENCE - 1).arrival == 2
+    assert queue.first(PATIENCE).arrival == 1
+
+
+def test_somebody_who_waits_is_let_in_before_batch_jobs_that_came_first(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+    b = bench(endless, n_seq=1)
+    b.ask(1, max_tokens=30, priority="batch")
+    b.ask(2, max_tokens=30, priority="batch")
+    b.ask(3, max_tokens=5)
+    b.run()
+    ends = [p.id for sent in b.sent if isinstance(sent, Pieces) for p in sent.pieces if p.finish]
+    assert ends == [3, 1, 2]
+
+
+def test_a_batch_job_gives_its_place_up_and_ends_with_the_same_text(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+    b = bench(endless, n_seq=1, speculate=False)
+    b.ask(1, max_tokens=60, priority="batch")
+    b.run(until=lambda: len(b.pieces(1)) >= 10)
+    b.ask(2, "x", max_tokens=3)
+    b.run()
+    assert b.scheduler.stats().preempted == 1
+    assert b.pieces(2)[-1][0] < b.pieces(1)[-1][0], "the person's answer was over first"
+    assert b.text(1) == (ALPHABET * 3)[:60]
+    assert b.usage(1).completion == 60
+
+
+def test_batch_jobs_are_not_put_out_for_a_request_that_would_not_fit_anyway(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+    b = bench(endless, n_seq=2, n_ctx=512, n_cells=768, speculate=False)
+    b.ask(1, max_tokens=450)
+    b.ask(2, max_tokens=200, priority="batch")
+    b.run(until=lambda: len(b.pieces(2)) >= 3)
+    b.ask(3, max_tokens=450)
+    b.run()
+    assert b.scheduler.stats().preempted == 0
+    assert [b.end(id).finish for id in (1, 2, 3)] == ["length"] * 3
+
+
+# --- several answers ------------------------------------------------------------------------------------
+
+
+def by_index(b: Bench, id: int) -> dict[int, str]:
+    texts: dict[int, str] = {}
+    for _, piece in b.pieces(id):
+        texts[piece.index] = texts.get(piece.index, "") + piece.text
+    return texts
+
+
+def test_n_answers_share_the_prompt_and_each_has_its_own_seed(bench: MakeBench, babble: Path) -> None:  # noqa: F811
+    b = bench(babble)
+    prompt = "a prompt that is long enough to be worth sharing, which takes sixty-four tokens or more"
+    b.ask(1, prompt, n=3, max_tokens=20, sampling=Sampling(temperature=1.0, seed=5), speculate=False)
+    b.run()
+    texts = by_index(b, 1)
+    assert sorted(texts) == [0, 1, 2]
+    assert len(set(texts.values())) == 3
+    ends = {piece.index: piece for _, piece in b.pieces(1) if piece.finish}
+    assert [ends[index].usage.cached for index in (1, 2)] == [len(prompt) - prompt.count("he") - 1] * 2  # type: ignore[union-attr]
+    for index in range(3):
+        alone = bench(babble)
+        alone.ask(1, prompt, max_tokens=20, sampling=Sampling(temperature=1.0, seed=5 + index))
+        alone.run()
+        assert alone.text(1) == texts[index]
+
+
+def test_all_answers_of_a_request_are_cancelled_together(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+    b = bench(endless, n_seq=2)
+    b.ask(1, n=3, max_tokens=400)
+    b.run(until=lambda: len(b.pieces(1)) >= 4)
+    b.scheduler.cancel(1)
+    b.run()
+    assert sorted(p.index for _, p in b.pieces(1) if p.finish == "cancelled") == [0, 1, 2]
+
+
+def test_answers_without_number_are_refused(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+    b = bench(endless)
+    for n in (0, -1, 1000):
+        with pytest.raises(Refusal, match="n is"):
+            b.ask(1, n=n)
+
+
+# --- shifting -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_shifted_context_lets_an_answer_go_on_past_its_end(
+    bench: MakeBench,  # noqa: F811
+    endless: Path,
+    shared: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    b = bench(endless, n_ctx=256, n_cells=1024)
+    if shared:  # as if another sequence held some of the cells, too
+        monkeypatch.setattr(b.scheduler._context, "shift", lambda *_: False)
+    b.ask(1, max_tokens=1000, overflow="shift", keep=1)
+    b.run()
+    assert (b.text(1), b.end(1).finish) == ((ALPHABET * 39)[:1000], "length")
+    assert b.usage(1).completion == 1000
+
+
+def test_without_shifting_the_same_answer_is_refused_with_what_would_fit(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+    b = bench(endless, n_ctx=256, n_cells=1024)
+    with pytest.raises(Refusal) as refused:
+        b.ask(1, max_tokens=1000)
+    assert refused.value.data["max_allowed"] == 255
+
+
+def test_a_prompt_that_is_too_long_loses_its_middle_where_shifting_is_allowed(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+    b = bench(endless, n_ctx=256, n_cells=1024)
+    b.ask(1, ALPHABET * 20, max_tokens=10, overflow="shift", keep=4)
+    b.run()
+    assert b.text(1) == ALPHABET[:10]
+    assert b.usage(1).prompt < 256
+
+
+def test_an_endless_answer_without_a_limit_ends_even_where_the_context_is_shifted(
+    bench: MakeBench,  # noqa: F811
+    endless: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jan_llamacpp.worker.scheduler.ENDLESS", 3)
+    b = bench(endless, n_ctx=256, n_cells=512)
+    b.ask(1, overflow="shift")
+    b.ask(2, overflow="shift")
+    b.run()
+    assert [b.usage(id).completion for id in (1, 2)] == [768, 768]
+
+
+def test_step_age_is_the_age_of_the_step_that_runs(bench: MakeBench, endless: Path, monkeypatch: Any) -> None:  # noqa: F811
+    b = bench(endless)
+    ages: list[float] = []
+    real = b.scheduler._context.decode
+
+    def decode(rows: int) -> int:
+        later = SimpleNamespace(monotonic=lambda: b.scheduler._stepper.began + 7)
+        with monkeypatch.context() as patch:
+            patch.setattr("jan_llamacpp.worker.scheduler.time", later)
+            ages.append(b.scheduler.stats().step_age)
+        return real(rows)
+
+    monkeypatch.setattr(b.scheduler._context, "decode", decode)
+    b.ask(1, max_tokens=2)
+    b.run()
+    assert ages == [pytest.approx(7)] * len(ages)
+    assert b.scheduler.stats().step_age == 0
