@@ -24,7 +24,12 @@ Variant = Literal["cpu", "cuda", "metal", "rocm", "vulkan"]
 
 
 class Device(Struct, omit_defaults=True):
-    """One accelerator. Memory in bytes; 0 where the driver does not tell."""
+    """One accelerator, as one kind of engine build sees it: a card that CUDA and Vulkan can use is listed twice.
+
+    Memory in bytes; 0 where the driver does not tell. `integrated`: it shares the computer's memory. `runtime`: the
+    version of CUDA, ROCm, Vulkan or Metal that the driver offers. `compute_capability`: as in `8.9` for NVIDIA,
+    `gfx1100` for AMD. `id`: what the driver calls it.
+    """
 
     kind: Variant
     name: str
@@ -33,10 +38,17 @@ class Device(Struct, omit_defaults=True):
     driver: str = ""
     runtime: str = ""
     compute_capability: str = ""
+    integrated: bool = False
+    id: str = ""
 
 
 class Hardware(Struct):
-    """This machine, as far as it can be told without loading native engine code. Memory in bytes."""
+    """This machine, as far as it can be told without loading native engine code. Memory in bytes.
+
+    `absent`: by kind of device, why none is listed. `warnings`: what keeps hardware that is there from being used, and
+    what to do. `container`: `docker`, `wsl` and the like; empty on a plain machine. `libraries`: runtime libraries for
+    GPUs that were found, as in `libcudart.so.12`.
+    """
 
     os: str
     arch: str
@@ -47,13 +59,18 @@ class Hardware(Struct):
     memory_total: int
     memory_free: int
     devices: list[Device] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    container: str = ""
+    libraries: list[str] = field(default_factory=list)
 
 
 class EngineBuild(Struct, omit_defaults=True):
     """One build of the engine that could run here.
 
     `id` names its directory and is unique. `index` is where prebuilt wheels are offered, `cmake_args` how to make it
-    from source. `refused` says why it cannot run on this machine, where that is known.
+    from source. `refused` says why it cannot run on this machine, where that is known; `note` what it would run on, or
+    what keeps it from being chosen by itself, which `optional` says.
     """
 
     id: str
@@ -63,6 +80,8 @@ class EngineBuild(Struct, omit_defaults=True):
     cmake_args: list[str] = field(default_factory=list)
     installed: bool = False
     refused: str = ""
+    note: str = ""
+    optional: bool = False
 
 
 class BuildChoice(Struct):

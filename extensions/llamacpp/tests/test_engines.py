@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jan_llamacpp.engines import hardware
 from jan_llamacpp.engines.builds import ENGINE_VERSION, choose, known_builds, version_key
 from jan_llamacpp.engines.diagnosis import compiler_advice, diagnose
 from jan_llamacpp.engines.progress import Progress, Tracker
 
 from jan_core.types import BuildChoice, EngineBuild, Hardware
 
-CPUINFO = """\
-processor\t: 0
-model name\t: Imaginary CPU @ 3.00GHz
-physical id\t: 0
-core id\t\t: 0
-flags\t\t: fpu sse4_2 avx2
-
-processor\t: 1
-model name\t: Imaginary CPU @ 3.00GHz
-physical id\t: 0
-core id\t\t: 0
-flags\t\t: fpu sse4_2 avx2
-
-processor\t: 2
-model name\t: Imaginary CPU @ 3.00GHz
-physical id\t: 0
-core id\t\t: 1
-flags\t\t: fpu sse4_2 avx2
-"""
-
 
 def machine(os: str = "linux", arch: str = "x86_64") -> Hardware:
     return Hardware(os, arch, "cpu", 2, 4, [], 8 << 30, 4 << 30)
-
-
-def test_this_machine_is_described() -> None:
-    found = hardware.detect()
-    assert 1 <= found.cores <= found.threads <= (os.cpu_count() or 1)
-    assert 0 < found.memory_free <= found.memory_total
-    assert found.os in ("linux", "macos", "windows")
-    assert found.cpu
-    assert found.devices == []
-
-
-def test_hyper_threads_are_not_counted_as_cores() -> None:
-    assert hardware.parse_cpuinfo(CPUINFO) == ("Imaginary CPU @ 3.00GHz", ["avx2", "fpu", "sse4_2"], 2)
-
-
-@pytest.mark.parametrize("text", ["", "MemTotal:\n", "MemTotal: x kB\nMemAvailable: -1 kB\n", "\x00:::"])
-def test_an_odd_proc_file_gives_zeros(text: str) -> None:
-    assert hardware.parse_meminfo(text) == (0, 0)
-    assert hardware.parse_cpuinfo(text) == ("", [], 0)
-
-
-def test_meminfo_is_in_bytes() -> None:
-    assert hardware.parse_meminfo("MemTotal:  16 kB\nMemFree: 1 kB\nMemAvailable:   8 kB\n") == (16384, 8192)
 
 
 def test_every_variant_is_known_and_only_the_cpu_is_usable_until_gpus_are_detected() -> None:
