@@ -908,7 +908,11 @@ pub mod core {
         }
     }
 
-    /// One accelerator. Memory in bytes; 0 where the driver does not tell.
+    /// One accelerator, as one kind of engine build sees it: a card that CUDA and Vulkan can use is listed twice.
+    ///
+    /// Memory in bytes; 0 where the driver does not tell. `integrated`: it shares the computer's memory. `runtime`: the
+    /// version of CUDA, ROCm, Vulkan or Metal that the driver offers. `compute_capability`: as in `8.9` for NVIDIA,
+    /// `gfx1100` for AMD. `id`: what the driver calls it.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Device {
         pub kind: DeviceKind,
@@ -925,6 +929,11 @@ pub mod core {
         pub runtime: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub compute_capability: Option<String>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub integrated: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub id: Option<String>,
     }
 
     /// One of `cpu`, `cuda`, `metal`, `rocm`, `vulkan`.
@@ -979,7 +988,8 @@ pub mod core {
     /// One build of the engine that could run here.
     ///
     /// `id` names its directory and is unique. `index` is where prebuilt wheels are offered, `cmake_args` how to make it
-    /// from source. `refused` says why it cannot run on this machine, where that is known.
+    /// from source. `refused` says why it cannot run on this machine, where that is known; `note` what it would run on, or
+    /// what keeps it from being chosen by itself, which `optional` says.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct EngineBuild {
         pub id: String,
@@ -994,6 +1004,11 @@ pub mod core {
         pub installed: Option<bool>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub refused: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub note: Option<String>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub optional: Option<bool>,
     }
 
     /// One of `cpu`, `cuda`, `metal`, `rocm`, `vulkan`.
@@ -1160,6 +1175,10 @@ pub mod core {
     }
 
     /// This machine, as far as it can be told without loading native engine code. Memory in bytes.
+    ///
+    /// `absent`: by kind of device, why none is listed. `warnings`: what keeps hardware that is there from being used, and
+    /// what to do. `container`: `docker`, `wsl` and the like; empty on a plain machine. `libraries`: runtime libraries for
+    /// GPUs that were found, as in `libcudart.so.12`.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Hardware {
         pub os: String,
@@ -1172,6 +1191,14 @@ pub mod core {
         pub memory_free: i64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub devices: Option<Vec<Device>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub absent: Option<std::collections::BTreeMap<String, String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub warnings: Option<Vec<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub container: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub libraries: Option<Vec<String>>,
     }
 
     /// The first request of a session. Unknown members are ignored: a newer client may know more.
@@ -2044,6 +2071,31 @@ pub mod download {
 
 /// Types of the extension `llamacpp`.
 pub mod llamacpp {
+    /// `remote.key` is not looked at: where the key is kept shows when it is. `key` is never given out again.
+    ///
+    /// `replace`: change the engine of that id; without a `key` it keeps the one it has, if its address stays the same.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct AddRemote {
+        pub remote: Remote,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub key: Option<String>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub replace: Option<bool>,
+    }
+
+    impl AddRemote {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(remote: Remote) -> Self {
+            Self {
+                remote,
+                key: None,
+                replace: None,
+            }
+        }
+    }
+
     /// How many tokens a chat prompt takes in a model (empty: the default one), its template included.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct CountTokens {
@@ -2103,13 +2155,19 @@ pub mod llamacpp {
     /// `origin`: compiled here from source, a prebuilt wheel of the variant's index, or a wheel file given by the person.
     /// `pinned`: the engine's own package was checked against a SHA-256 shipped with this software; a wheel never is, and
     /// its libraries' hashes below are then what arrived, not what was expected. `devices`: what the engine listed when it
-    /// was checked. `installed_at`: RFC 3339, UTC.
+    /// was checked. `installed_at`: RFC 3339, UTC. `generation` counts the installations of this build, from 1.
+    ///
+    /// Of a wheel: `wheel` is its file's name, `sha256` what it hashed to, and `verified` who told that hash beforehand:
+    /// the index, the person, or nobody.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct EngineRecord {
         /// Default: `1`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub format: Option<i64>,
         pub id: String,
+        /// Default: `1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub generation: Option<i64>,
         pub variant: EngineRecordVariant,
         pub version: String,
         pub origin: EngineRecordOrigin,
@@ -2117,6 +2175,13 @@ pub mod llamacpp {
         pub installed_at: String,
         pub devices: Vec<String>,
         pub libraries: Vec<Library>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub wheel: Option<String>,
+        #[serde(rename = "sha256", default, skip_serializing_if = "Option::is_none")]
+        pub sha_256: Option<String>,
+        /// Default: `"nobody"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub verified: Option<EngineRecordVerified>,
     }
 
     /// One of `source`, `wheel`, `wheel-file`.
@@ -2148,6 +2213,21 @@ pub mod llamacpp {
         Rocm,
         #[serde(rename = "vulkan")]
         Vulkan,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// One of `index`, `nobody`, `person`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum EngineRecordVerified {
+        #[serde(rename = "index")]
+        Index,
+        #[serde(rename = "nobody")]
+        Nobody,
+        #[serde(rename = "person")]
+        Person,
         /// One that a newer host sends.
         #[serde(untagged)]
         Other(String),
@@ -2224,12 +2304,37 @@ pub mod llamacpp {
         pub sha_256: String,
     }
 
+    /// `pin`: keep it until it is unloaded by name, however idle it is and whatever else needs room.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct LoadModel {
+        pub id: String,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub pin: Option<bool>,
+    }
+
+    impl LoadModel {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String) -> Self {
+            Self {
+                id,
+                pin: None,
+            }
+        }
+    }
+
     /// A model in memory: what the engine says about it, and the engine build it runs on.
+    ///
+    /// `pinned`: it is not unloaded for idleness or for another model.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct LoadedModel {
         pub id: String,
         pub engine: String,
         pub info: ModelInfo,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub pinned: Option<bool>,
     }
 
     /// Data of the event `models.changed`. `error` says why a load failed.
@@ -2288,6 +2393,127 @@ pub mod llamacpp {
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ModelList {
         pub models: Vec<super::core::InstalledModel>,
+    }
+
+    /// An OpenAI-compatible endpoint. A request asks for one of its models as `ID/MODEL`.
+    ///
+    /// `base_url` is what `/chat/completions` is put behind, as `https://api.example.com/v1`. `models`: those it may be
+    /// asked for; empty: any. `key` says where the key is kept. `connect_seconds`, `first_byte_seconds` and `idle_seconds`
+    /// bound the connection, the wait for the answer's beginning, and each pause in it. `retries`: how often a request that
+    /// brought no byte yet is sent again. `ca_file`: the only certificates to trust here, in place of the public ones (PEM,
+    /// absolute path). `proxy`: an HTTP proxy for TLS; the environment's are not used. `on_this_machine`: the person's word
+    /// that it answers here and hands nothing on, so that policy counts it as local; for loopback addresses alone.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Remote {
+        pub id: String,
+        pub base_url: String,
+        /// Default: `[]`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub models: Option<Vec<String>>,
+        /// Default: `"none"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub key: Option<RemoteKey>,
+        /// Default: `10.0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub connect_seconds: Option<f64>,
+        /// Default: `120.0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub first_byte_seconds: Option<f64>,
+        /// Default: `60.0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub idle_seconds: Option<f64>,
+        /// Default: `2`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub retries: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub ca_file: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub proxy: Option<String>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub on_this_machine: Option<bool>,
+    }
+
+    impl Remote {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String, base_url: String) -> Self {
+            Self {
+                id,
+                base_url,
+                models: None,
+                key: None,
+                connect_seconds: None,
+                first_byte_seconds: None,
+                idle_seconds: None,
+                retries: None,
+                ca_file: None,
+                proxy: None,
+                on_this_machine: None,
+            }
+        }
+    }
+
+    /// Data of the event `remotes.asked`: a request is being sent to an endpoint. `local`: which is on this machine.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct RemoteAsked {
+        pub remote: String,
+        pub origin: String,
+        pub model: String,
+        pub thread_id: Option<String>,
+        pub local: bool,
+    }
+
+    /// A remote engine's id.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct RemoteId {
+        pub id: String,
+    }
+
+    /// One of `file`, `keyring`, `none`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum RemoteKey {
+        #[serde(rename = "file")]
+        File,
+        #[serde(rename = "keyring")]
+        Keyring,
+        #[serde(rename = "none")]
+        None_,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// `kept_here`: why no request goes to them now; empty: the policy allows it.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct RemoteList {
+        pub remotes: Vec<Remote>,
+        pub kept_here: String,
+    }
+
+    /// A remote engine answers. `models`: those it names; empty where it does not list them. `seconds` it took.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct RemoteTest {
+        pub id: String,
+        pub models: Vec<String>,
+        pub seconds: f64,
+        pub key: RemoteTestKey,
+    }
+
+    /// One of `file`, `keyring`, `none`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum RemoteTestKey {
+        #[serde(rename = "file")]
+        File,
+        #[serde(rename = "keyring")]
+        Keyring,
+        #[serde(rename = "none")]
+        None_,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
     }
 
     /// `force`: also when it is answering; those answers end with an error.
@@ -2642,7 +2868,7 @@ pub mod methods {
     /// progress. With `stream` the chunks are stream items, and the result is the whole answer all the same.
     /// Cancelling ends the generation at its next step.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`, `request_refused`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`, `request_refused`.
     pub struct ChatComplete;
 
     impl super::Method for ChatComplete {
@@ -2659,7 +2885,7 @@ pub mod methods {
     ///
     /// With `stream` the parts are stream items, and the result is the whole text all the same.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`.
     pub struct CompletionsCreate;
 
     impl super::Method for CompletionsCreate {
@@ -3050,16 +3276,17 @@ pub mod methods {
         type Result = super::llamacpp::ModelList;
     }
 
-    /// `models.load`: Load a model now rather than at its first request, also when it failed a short time ago.
+    /// `models.load`: Load a model now rather than at its first request, also when it failed a short time ago, or died too often.
     ///
-    /// It stays until it is unloaded, or the least recently used one when another needs room.
+    /// It stays until it is unloaded, idle for longer than the settings allow, or the least recently used one when
+    /// another needs room; with `pin` until it is unloaded.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`.
     pub struct ModelsLoad;
 
     impl super::Method for ModelsLoad {
         const NAME: &'static str = "models.load";
-        type Params = super::llamacpp::ModelId;
+        type Params = super::llamacpp::LoadModel;
         type Result = super::llamacpp::LoadedModel;
     }
 
@@ -3150,6 +3377,72 @@ pub mod methods {
         const NAME: &'static str = "registry.status";
         type Params = super::core::Empty;
         type Result = super::registry::RegistryStatus;
+    }
+
+    /// `remotes.add`: Add a remote engine, or change one. Its key goes to the system's keyring, else to a file of the owner's
+    ///
+    /// alone.
+    ///
+    /// Nothing is sent to it: `remotes.test` does. The policy stays as it is.
+    ///
+    /// Errors of its own: `remote_exists`, `remote_key_unavailable`, `storage_error`, `invalid_params`.
+    pub struct RemotesAdd;
+
+    impl super::Method for RemotesAdd {
+        const NAME: &'static str = "remotes.add";
+        type Params = super::llamacpp::AddRemote;
+        type Result = super::llamacpp::Remote;
+    }
+
+    /// `remotes.complete`: Have a remote engine answer a chat: `model` is `ID/MODEL`. `chat.complete` is for the others to call.
+    ///
+    /// Tried again only before the first byte of an answer. Cancelling ends the connection. The answer's `model` names
+    /// the engine, the event `remotes.asked` tells of each request that is sent.
+    ///
+    /// Errors of its own: `remote_not_found`, `remote_unreachable`, `remote_auth_failed`, `remote_model_not_found`, `remote_busy`, `remote_refused`, `remote_failed`, `remote_answer_invalid`, `remote_interrupted`, `remote_key_unavailable`, `request_refused`, `invalid_params`.
+    pub struct RemotesComplete;
+
+    impl super::Method for RemotesComplete {
+        const NAME: &'static str = "remotes.complete";
+        type Params = super::core::ChatRequest;
+        type Result = super::core::ChatCompletion;
+    }
+
+    impl super::Streaming for RemotesComplete {
+        type Item = super::core::ChatChunk;
+    }
+
+    /// `remotes.list`: List the remote engines, and say whether the policy lets requests go to them. Keys are never shown.
+    pub struct RemotesList;
+
+    impl super::Method for RemotesList {
+        const NAME: &'static str = "remotes.list";
+        type Params = super::core::Empty;
+        type Result = super::llamacpp::RemoteList;
+    }
+
+    /// `remotes.remove`: Remove a remote engine, and forget its key.
+    ///
+    /// Errors of its own: `remote_not_found`, `remote_key_unavailable`, `storage_error`, `invalid_params`.
+    pub struct RemotesRemove;
+
+    impl super::Method for RemotesRemove {
+        const NAME: &'static str = "remotes.remove";
+        type Params = super::llamacpp::RemoteId;
+        type Result = super::core::Empty;
+    }
+
+    /// `remotes.test`: Ask a remote engine which models it has: whether it can be reached, and takes the key.
+    ///
+    /// Nothing a person wrote goes along. Refused in offline mode, unless the engine is on this machine.
+    ///
+    /// Errors of its own: `remote_not_found`, `remote_unreachable`, `remote_auth_failed`, `remote_model_not_found`, `remote_busy`, `remote_refused`, `remote_failed`, `remote_answer_invalid`, `remote_interrupted`, `remote_key_unavailable`, `request_refused`.
+    pub struct RemotesTest;
+
+    impl super::Method for RemotesTest {
+        const NAME: &'static str = "remotes.test";
+        type Params = super::llamacpp::RemoteId;
+        type Result = super::llamacpp::RemoteTest;
     }
 
     /// `rpc.discover`: The OpenRPC document of everything that can be called. Activates every extension that is not off.
@@ -3302,7 +3595,7 @@ pub mod methods {
     ///
     /// The model is loaded if it is not.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`.
     pub struct TokensCount;
 
     impl super::Method for TokensCount {
@@ -3330,6 +3623,8 @@ pub enum Event {
     ModelsChanged(llamacpp::ModelChanged),
     /// `registry.changed`
     RegistryChanged(registry::RegistryChanged),
+    /// `remotes.asked`
+    RemotesAsked(llamacpp::RemoteAsked),
     /// `settings.changed`
     SettingsChanged(core::SettingsChanged),
     /// `threads.changed`
@@ -3355,6 +3650,7 @@ impl Event {
             "extensions.reloadFailed" => serde_json::from_value(data.clone()).map(Self::ExtensionsReloadFailed),
             "models.changed" => serde_json::from_value(data.clone()).map(Self::ModelsChanged),
             "registry.changed" => serde_json::from_value(data.clone()).map(Self::RegistryChanged),
+            "remotes.asked" => serde_json::from_value(data.clone()).map(Self::RemotesAsked),
             "settings.changed" => serde_json::from_value(data.clone()).map(Self::SettingsChanged),
             "threads.changed" => serde_json::from_value(data.clone()).map(Self::ThreadsChanged),
             _ => return Self::Other { name: name.to_owned(), data },
@@ -3397,7 +3693,7 @@ pub enum ErrorType {
     EngineBroken,
     /// A loaded model runs on this build; unload it first. `data.models` names the models.
     EngineInUse,
-    /// A build could not be installed. Nothing half-made is left. `data.reason` is one of `compiler_missing`, `network`, `disk_full`, `build_failed`, `check_failed`, `permission` and `refused`; `data.log` is the file that holds the full output, empty when nothing was run.
+    /// A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the next attempt. `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server` (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`, `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of compiling, `compiler_missing` and `build_failed`; `check_failed`: it does not run here; `refused`: not tried. `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output, empty when nothing was run.
     EngineInstallFailed,
     /// No build of this id is known, or it is not installed. `data.known` lists the ids that are.
     EngineNotFound,
@@ -3421,7 +3717,7 @@ pub enum ErrorType {
     InternalError,
     /// A parameter has no meaning for this model: an unknown token, an empty prompt.
     InvalidGeneration,
-    /// The file is not a usable GGUF model. `data.reason` is a stable word (`not_gguf`, `truncated`, `version`, `big_endian`, `limit`, `malformed`, `tensor`, `missing_key`, `missing_tensors`, `not_a_model`, `changed`, `unreadable`); `data.offset` is the byte where it was noticed.
+    /// The file is not a usable GGUF model. `data.reason` is a stable word (`not_gguf`, `truncated`, `version`, `big_endian`, `limit`, `malformed`, `tensor`, `missing_key`, `missing_tensors`, `not_a_model`, `shard`, `mismatch`, `changed`, `unreadable`); `data.offset` is the byte where it was noticed.
     InvalidModelFile,
     /// No id: 1 to 96 of a-z, 0-9, dot, dash and underscore, with a letter or digit at both ends.
     InvalidModelId,
@@ -3453,6 +3749,8 @@ pub enum ErrorType {
     NoUsableEngine,
     /// A request came before `initialize`.
     NotInitialized,
+    /// There was not enough memory for the model or its context, of this machine or of a device. `advice` says what to do; `cause` is `out_of_memory` or `device_out_of_memory`. Otherwise as `worker_died` or `model_load_failed`.
+    OutOfMemory,
     /// A limit is reached (requests in flight, queue, rate). Try again later.
     Overloaded,
     /// The bytes are not JSON (RFC 8259) in UTF-8.
@@ -3463,6 +3761,28 @@ pub enum ErrorType {
     RegistryUnreachable,
     /// The new generation could not be made; the old one goes on serving. `failure` has stage, type, message, file and line.
     ReloadFailed,
+    /// What came is no answer. `data.reason`: `web_page` (a login page of the network, mostly), `redirect` (never followed: the key would go along), `malformed`, `encoding` or `limit`.
+    RemoteAnswerInvalid,
+    /// The endpoint does not accept the key (401, 403), or wants one.
+    RemoteAuthFailed,
+    /// The endpoint takes no more requests now (429, 503). `data.retry_after` in seconds where it said so.
+    RemoteBusy,
+    /// A remote engine, or an engine of this machine, has this id already.
+    RemoteExists,
+    /// The endpoint failed (5xx, or an error amid its answer). `data.status` where there is one.
+    RemoteFailed,
+    /// The answer began and did not end: what came is not the whole of it. `data.reason`: `truncated` or `idle`.
+    RemoteInterrupted,
+    /// The engine's key is gone, locked away, kept for another address, or readable by others.
+    RemoteKeyUnavailable,
+    /// The endpoint has no such model, or serves no chat at this address (404).
+    RemoteModelNotFound,
+    /// No remote engine of this id is configured. `data.known` lists those that are.
+    RemoteNotFound,
+    /// The endpoint refuses this request (another 4xx). `data.status`.
+    RemoteRefused,
+    /// No answer began. `data.reason`: `connect` (also names that cannot be resolved), `tls`, `lost` (the connection ended before an answer) or `timeout`.
+    RemoteUnreachable,
     /// An extension refused the request, or no engine may answer it. The message is its reason.
     RequestRefused,
     /// The change cannot be taken over while the process runs (native code, another dependency, the core itself).
@@ -3481,8 +3801,10 @@ pub enum ErrorType {
     ThreadBusy,
     /// No thread has this id. Incognito threads end with the application.
     ThreadNotFound,
-    /// The process that ran the model ended before it answered. `exit_code` or `signal` say how, `log` its last lines.
+    /// The process that ran the model ended before it answered. `exit_code` or `signal` say how, `cause` (a word of `causes.Kind`) and `advice` why and what to do, where that is known, `log` its last lines. With `retry_after` (seconds): it ended so often that it is not started again before then; `models.load` tries at once.
     WorkerDied,
+    /// The process that ran the model stood still, and was ended. The next request starts it again.
+    WorkerHung,
     /// One that this version does not know.
     Other(String),
 }
@@ -3535,11 +3857,23 @@ impl ErrorType {
             "no_registry" => Self::NoRegistry,
             "no_usable_engine" => Self::NoUsableEngine,
             "not_initialized" => Self::NotInitialized,
+            "out_of_memory" => Self::OutOfMemory,
             "overloaded" => Self::Overloaded,
             "parse_error" => Self::ParseError,
             "registry_invalid" => Self::RegistryInvalid,
             "registry_unreachable" => Self::RegistryUnreachable,
             "reload_failed" => Self::ReloadFailed,
+            "remote_answer_invalid" => Self::RemoteAnswerInvalid,
+            "remote_auth_failed" => Self::RemoteAuthFailed,
+            "remote_busy" => Self::RemoteBusy,
+            "remote_exists" => Self::RemoteExists,
+            "remote_failed" => Self::RemoteFailed,
+            "remote_interrupted" => Self::RemoteInterrupted,
+            "remote_key_unavailable" => Self::RemoteKeyUnavailable,
+            "remote_model_not_found" => Self::RemoteModelNotFound,
+            "remote_not_found" => Self::RemoteNotFound,
+            "remote_refused" => Self::RemoteRefused,
+            "remote_unreachable" => Self::RemoteUnreachable,
             "request_refused" => Self::RequestRefused,
             "restart_required" => Self::RestartRequired,
             "shutting_down" => Self::ShuttingDown,
@@ -3550,6 +3884,7 @@ impl ErrorType {
             "thread_busy" => Self::ThreadBusy,
             "thread_not_found" => Self::ThreadNotFound,
             "worker_died" => Self::WorkerDied,
+            "worker_hung" => Self::WorkerHung,
             other => Self::Other(other.to_owned()),
         }
     }
@@ -3601,11 +3936,23 @@ impl ErrorType {
             Self::NoRegistry => "no_registry",
             Self::NoUsableEngine => "no_usable_engine",
             Self::NotInitialized => "not_initialized",
+            Self::OutOfMemory => "out_of_memory",
             Self::Overloaded => "overloaded",
             Self::ParseError => "parse_error",
             Self::RegistryInvalid => "registry_invalid",
             Self::RegistryUnreachable => "registry_unreachable",
             Self::ReloadFailed => "reload_failed",
+            Self::RemoteAnswerInvalid => "remote_answer_invalid",
+            Self::RemoteAuthFailed => "remote_auth_failed",
+            Self::RemoteBusy => "remote_busy",
+            Self::RemoteExists => "remote_exists",
+            Self::RemoteFailed => "remote_failed",
+            Self::RemoteInterrupted => "remote_interrupted",
+            Self::RemoteKeyUnavailable => "remote_key_unavailable",
+            Self::RemoteModelNotFound => "remote_model_not_found",
+            Self::RemoteNotFound => "remote_not_found",
+            Self::RemoteRefused => "remote_refused",
+            Self::RemoteUnreachable => "remote_unreachable",
             Self::RequestRefused => "request_refused",
             Self::RestartRequired => "restart_required",
             Self::ShuttingDown => "shutting_down",
@@ -3616,6 +3963,7 @@ impl ErrorType {
             Self::ThreadBusy => "thread_busy",
             Self::ThreadNotFound => "thread_not_found",
             Self::WorkerDied => "worker_died",
+            Self::WorkerHung => "worker_hung",
             Self::Other(text) => text,
         }
     }
@@ -3667,11 +4015,23 @@ impl ErrorType {
             Self::NoRegistry => Some(-32073),
             Self::NoUsableEngine => Some(-32049),
             Self::NotInitialized => Some(-32002),
+            Self::OutOfMemory => Some(-32038),
             Self::Overloaded => Some(-32001),
             Self::ParseError => Some(-32700),
             Self::RegistryInvalid => Some(-32072),
             Self::RegistryUnreachable => Some(-32071),
             Self::ReloadFailed => Some(-32008),
+            Self::RemoteAnswerInvalid => Some(-32088),
+            Self::RemoteAuthFailed => Some(-32083),
+            Self::RemoteBusy => Some(-32085),
+            Self::RemoteExists => Some(-32081),
+            Self::RemoteFailed => Some(-32087),
+            Self::RemoteInterrupted => Some(-32089),
+            Self::RemoteKeyUnavailable => Some(-32090),
+            Self::RemoteModelNotFound => Some(-32084),
+            Self::RemoteNotFound => Some(-32080),
+            Self::RemoteRefused => Some(-32086),
+            Self::RemoteUnreachable => Some(-32082),
             Self::RequestRefused => Some(-32039),
             Self::RestartRequired => Some(-32009),
             Self::ShuttingDown => Some(-32003),
@@ -3682,6 +4042,7 @@ impl ErrorType {
             Self::ThreadBusy => Some(-32027),
             Self::ThreadNotFound => Some(-32025),
             Self::WorkerDied => Some(-32030),
+            Self::WorkerHung => Some(-32037),
             Self::Other(_) => None,
         }
     }

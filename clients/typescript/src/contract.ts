@@ -633,7 +633,13 @@ export namespace core {
     image_url?: { [name: string]: unknown } | null;
   }
 
-  /** One accelerator. Memory in bytes; 0 where the driver does not tell. */
+  /**
+   * One accelerator, as one kind of engine build sees it: a card that CUDA and Vulkan can use is listed twice.
+   *
+   * Memory in bytes; 0 where the driver does not tell. `integrated`: it shares the computer's memory. `runtime`: the
+   * version of CUDA, ROCm, Vulkan or Metal that the driver offers. `compute_capability`: as in `8.9` for NVIDIA,
+   * `gfx1100` for AMD. `id`: what the driver calls it.
+   */
   export interface Device {
     kind: Open<"cpu" | "cuda" | "metal" | "rocm" | "vulkan">;
     name: string;
@@ -647,6 +653,10 @@ export namespace core {
     runtime?: string;
     /** @default "" */
     compute_capability?: string;
+    /** @default false */
+    integrated?: boolean;
+    /** @default "" */
+    id?: string;
   }
 
   /** One file. `sha256` is lower-case hex, empty when nobody knows it; `size` in bytes, 0 when unknown. */
@@ -667,7 +677,8 @@ export namespace core {
    * One build of the engine that could run here.
    *
    * `id` names its directory and is unique. `index` is where prebuilt wheels are offered, `cmake_args` how to make it
-   * from source. `refused` says why it cannot run on this machine, where that is known.
+   * from source. `refused` says why it cannot run on this machine, where that is known; `note` what it would run on, or
+   * what keeps it from being chosen by itself, which `optional` says.
    */
   export interface EngineBuild {
     id: string;
@@ -681,6 +692,10 @@ export namespace core {
     installed?: boolean;
     /** @default "" */
     refused?: string;
+    /** @default "" */
+    note?: string;
+    /** @default false */
+    optional?: boolean;
   }
 
   /**
@@ -788,7 +803,13 @@ export namespace core {
     arguments?: string;
   }
 
-  /** This machine, as far as it can be told without loading native engine code. Memory in bytes. */
+  /**
+   * This machine, as far as it can be told without loading native engine code. Memory in bytes.
+   *
+   * `absent`: by kind of device, why none is listed. `warnings`: what keeps hardware that is there from being used, and
+   * what to do. `container`: `docker`, `wsl` and the like; empty on a plain machine. `libraries`: runtime libraries for
+   * GPUs that were found, as in `libcudart.so.12`.
+   */
   export interface Hardware {
     os: string;
     arch: string;
@@ -800,6 +821,14 @@ export namespace core {
     memory_free: number;
     /** @default [] */
     devices?: core.Device[];
+    /** @default {} */
+    absent?: { [name: string]: string };
+    /** @default [] */
+    warnings?: string[];
+    /** @default "" */
+    container?: string;
+    /** @default [] */
+    libraries?: string[];
   }
 
   /** The first request of a session. Unknown members are ignored: a newer client may know more. */
@@ -1332,6 +1361,22 @@ export namespace download {
 }
 
 export namespace llamacpp {
+  /**
+   * `remote.key` is not looked at: where the key is kept shows when it is. `key` is never given out again.
+   *
+   * `replace`: change the engine of that id; without a `key` it keeps the one it has, if its address stays the same.
+   */
+  export interface AddRemote {
+    remote: llamacpp.Remote;
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    key?: string | null;
+    /** @default false */
+    replace?: boolean;
+  }
+
   /** How many tokens a chat prompt takes in a model (empty: the default one), its template included. */
   export interface CountTokens {
     /** @minItems 1 */
@@ -1383,12 +1428,17 @@ export namespace llamacpp {
    * `origin`: compiled here from source, a prebuilt wheel of the variant's index, or a wheel file given by the person.
    * `pinned`: the engine's own package was checked against a SHA-256 shipped with this software; a wheel never is, and
    * its libraries' hashes below are then what arrived, not what was expected. `devices`: what the engine listed when it
-   * was checked. `installed_at`: RFC 3339, UTC.
+   * was checked. `installed_at`: RFC 3339, UTC. `generation` counts the installations of this build, from 1.
+   *
+   * Of a wheel: `wheel` is its file's name, `sha256` what it hashed to, and `verified` who told that hash beforehand:
+   * the index, the person, or nobody.
    */
   export interface EngineRecord {
     /** @default 1 */
     format?: 1;
     id: string;
+    /** @default 1 */
+    generation?: number;
     variant: Open<"cpu" | "cuda" | "metal" | "rocm" | "vulkan">;
     version: string;
     origin: Open<"source" | "wheel" | "wheel-file">;
@@ -1396,6 +1446,12 @@ export namespace llamacpp {
     installed_at: string;
     devices: string[];
     libraries: llamacpp.Library[];
+    /** @default "" */
+    wheel?: string;
+    /** @default "" */
+    sha256?: string;
+    /** @default "nobody" */
+    verified?: Open<"index" | "nobody" | "person">;
   }
 
   /**
@@ -1460,11 +1516,28 @@ export namespace llamacpp {
     sha256: string;
   }
 
-  /** A model in memory: what the engine says about it, and the engine build it runs on. */
+  /** `pin`: keep it until it is unloaded by name, however idle it is and whatever else needs room. */
+  export interface LoadModel {
+    /**
+     * @minLength 1
+     * @maxLength 256
+     */
+    id: string;
+    /** @default false */
+    pin?: boolean;
+  }
+
+  /**
+   * A model in memory: what the engine says about it, and the engine build it runs on.
+   *
+   * `pinned`: it is not unloaded for idleness or for another model.
+   */
   export interface LoadedModel {
     id: string;
     engine: string;
     info: llamacpp.ModelInfo;
+    /** @default false */
+    pinned?: boolean;
   }
 
   /** Data of the event `models.changed`. `error` says why a load failed. */
@@ -1506,6 +1579,94 @@ export namespace llamacpp {
 
   export interface ModelList {
     models: core.InstalledModel[];
+  }
+
+  /**
+   * An OpenAI-compatible endpoint. A request asks for one of its models as `ID/MODEL`.
+   *
+   * `base_url` is what `/chat/completions` is put behind, as `https://api.example.com/v1`. `models`: those it may be
+   * asked for; empty: any. `key` says where the key is kept. `connect_seconds`, `first_byte_seconds` and `idle_seconds`
+   * bound the connection, the wait for the answer's beginning, and each pause in it. `retries`: how often a request that
+   * brought no byte yet is sent again. `ca_file`: the only certificates to trust here, in place of the public ones (PEM,
+   * absolute path). `proxy`: an HTTP proxy for TLS; the environment's are not used. `on_this_machine`: the person's word
+   * that it answers here and hands nothing on, so that policy counts it as local; for loopback addresses alone.
+   */
+  export interface Remote {
+    id: string;
+    /** @maxLength 2048 */
+    base_url: string;
+    /**
+     * @default []
+     * @maxItems 1000
+     */
+    models?: string[];
+    /** @default "none" */
+    key?: Open<"file" | "keyring" | "none">;
+    /**
+     * @default 10.0
+     * @maximum 3600
+     * @exclusiveMinimum 0
+     */
+    connect_seconds?: number;
+    /**
+     * @default 120.0
+     * @maximum 3600
+     * @exclusiveMinimum 0
+     */
+    first_byte_seconds?: number;
+    /**
+     * @default 60.0
+     * @maximum 3600
+     * @exclusiveMinimum 0
+     */
+    idle_seconds?: number;
+    /**
+     * @default 2
+     * @minimum 0
+     * @maximum 5
+     */
+    retries?: number;
+    /** @default "" */
+    ca_file?: string;
+    /**
+     * @default ""
+     * @maxLength 2048
+     */
+    proxy?: string;
+    /** @default false */
+    on_this_machine?: boolean;
+  }
+
+  /** Data of the event `remotes.asked`: a request is being sent to an endpoint. `local`: which is on this machine. */
+  export interface RemoteAsked {
+    remote: string;
+    origin: string;
+    model: string;
+    thread_id: string | null;
+    local: boolean;
+  }
+
+  /** A remote engine's id. */
+  export interface RemoteId {
+    /**
+     * @minLength 1
+     * @maxLength 64
+     */
+    id: string;
+  }
+
+  /** `kept_here`: why no request goes to them now; empty: the policy allows it. */
+  export interface RemoteList {
+    remotes: llamacpp.Remote[];
+    kept_here: string;
+  }
+
+  /** A remote engine answers. `models`: those it names; empty where it does not list them. `seconds` it took. */
+  export interface RemoteTest {
+    id: string;
+    models: string[];
+    seconds: number;
+    key: Open<"file" | "keyring" | "none">;
   }
 
   /** `force`: also when it is answering; those answers end with an error. */
@@ -1714,7 +1875,7 @@ export interface Methods {
     params: core.ChatRequest;
     result: core.ChatCompletion;
     item: core.ChatChunk;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_params" | "overloaded" | "request_refused";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_params" | "overloaded" | "request_refused";
   };
   /**
    * Continue a text as it stands, without a chat template: OpenAI's older completions.
@@ -1725,7 +1886,7 @@ export interface Methods {
     params: core.CompletionRequest;
     result: core.TextCompletion;
     item: core.TextCompletion;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_params" | "overloaded";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_params" | "overloaded";
   };
   /** Give a download up and remove what it has. A complete file is not touched. */
   "downloads.cancel": {
@@ -2002,15 +2163,16 @@ export interface Methods {
     errors: never;
   };
   /**
-   * Load a model now rather than at its first request, also when it failed a short time ago.
+   * Load a model now rather than at its first request, also when it failed a short time ago, or died too often.
    *
-   * It stays until it is unloaded, or the least recently used one when another needs room.
+   * It stays until it is unloaded, idle for longer than the settings allow, or the least recently used one when
+   * another needs room; with `pin` until it is unloaded.
    */
   "models.load": {
-    params: llamacpp.ModelId;
+    params: llamacpp.LoadModel;
     result: llamacpp.LoadedModel;
     item: never;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory";
   };
   /** Free a model's memory. One that is not loaded is left as it is. */
   "models.unload": {
@@ -2074,6 +2236,56 @@ export interface Methods {
     result: registry.RegistryStatus;
     item: never;
     errors: never;
+  };
+  /**
+   * Add a remote engine, or change one. Its key goes to the system's keyring, else to a file of the owner's
+   *
+   * alone.
+   *
+   * Nothing is sent to it: `remotes.test` does. The policy stays as it is.
+   */
+  "remotes.add": {
+    params: llamacpp.AddRemote;
+    result: llamacpp.Remote;
+    item: never;
+    errors: "remote_exists" | "remote_key_unavailable" | "storage_error" | "invalid_params";
+  };
+  /**
+   * Have a remote engine answer a chat: `model` is `ID/MODEL`. `chat.complete` is for the others to call.
+   *
+   * Tried again only before the first byte of an answer. Cancelling ends the connection. The answer's `model` names
+   * the engine, the event `remotes.asked` tells of each request that is sent.
+   */
+  "remotes.complete": {
+    params: core.ChatRequest;
+    result: core.ChatCompletion;
+    item: core.ChatChunk;
+    errors: "remote_not_found" | "remote_unreachable" | "remote_auth_failed" | "remote_model_not_found" | "remote_busy" | "remote_refused" | "remote_failed" | "remote_answer_invalid" | "remote_interrupted" | "remote_key_unavailable" | "request_refused" | "invalid_params";
+  };
+  /** List the remote engines, and say whether the policy lets requests go to them. Keys are never shown. */
+  "remotes.list": {
+    params: core.Empty;
+    result: llamacpp.RemoteList;
+    item: never;
+    errors: never;
+  };
+  /** Remove a remote engine, and forget its key. */
+  "remotes.remove": {
+    params: llamacpp.RemoteId;
+    result: core.Empty;
+    item: never;
+    errors: "remote_not_found" | "remote_key_unavailable" | "storage_error" | "invalid_params";
+  };
+  /**
+   * Ask a remote engine which models it has: whether it can be reached, and takes the key.
+   *
+   * Nothing a person wrote goes along. Refused in offline mode, unless the engine is on this machine.
+   */
+  "remotes.test": {
+    params: llamacpp.RemoteId;
+    result: llamacpp.RemoteTest;
+    item: never;
+    errors: "remote_not_found" | "remote_unreachable" | "remote_auth_failed" | "remote_model_not_found" | "remote_busy" | "remote_refused" | "remote_failed" | "remote_answer_invalid" | "remote_interrupted" | "remote_key_unavailable" | "request_refused";
   };
   /** The OpenRPC document of everything that can be called. Activates every extension that is not off. */
   "rpc.discover": {
@@ -2188,7 +2400,7 @@ export interface Methods {
     params: llamacpp.CountTokens;
     result: llamacpp.Counted;
     item: never;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_params" | "overloaded";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_params" | "overloaded";
   };
 }
 
@@ -2201,6 +2413,7 @@ export interface Events {
   "extensions.reloadFailed": core.ExtensionReloadFailed;
   "models.changed": llamacpp.ModelChanged;
   "registry.changed": registry.RegistryChanged;
+  "remotes.asked": llamacpp.RemoteAsked;
   "settings.changed": core.SettingsChanged;
   "threads.changed": conversational.ThreadChanged;
 }
@@ -2237,7 +2450,7 @@ export const ERROR_CODES = {
   "engine_broken": -32036,
   /** A loaded model runs on this build; unload it first. `data.models` names the models. */
   "engine_in_use": -32042,
-  /** A build could not be installed. Nothing half-made is left. `data.reason` is one of `compiler_missing`, `network`, `disk_full`, `build_failed`, `check_failed`, `permission` and `refused`; `data.log` is the file that holds the full output, empty when nothing was run. */
+  /** A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the next attempt. `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server` (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`, `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of compiling, `compiler_missing` and `build_failed`; `check_failed`: it does not run here; `refused`: not tried. `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output, empty when nothing was run. */
   "engine_install_failed": -32040,
   /** No build of this id is known, or it is not installed. `data.known` lists the ids that are. */
   "engine_not_found": -32041,
@@ -2261,7 +2474,7 @@ export const ERROR_CODES = {
   "internal_error": -32603,
   /** A parameter has no meaning for this model: an unknown token, an empty prompt. */
   "invalid_generation": -32035,
-  /** The file is not a usable GGUF model. `data.reason` is a stable word (`not_gguf`, `truncated`, `version`, `big_endian`, `limit`, `malformed`, `tensor`, `missing_key`, `missing_tensors`, `not_a_model`, `changed`, `unreadable`); `data.offset` is the byte where it was noticed. */
+  /** The file is not a usable GGUF model. `data.reason` is a stable word (`not_gguf`, `truncated`, `version`, `big_endian`, `limit`, `malformed`, `tensor`, `missing_key`, `missing_tensors`, `not_a_model`, `shard`, `mismatch`, `changed`, `unreadable`); `data.offset` is the byte where it was noticed. */
   "invalid_model_file": -32043,
   /** No id: 1 to 96 of a-z, 0-9, dot, dash and underscore, with a letter or digit at both ends. */
   "invalid_model_id": -32045,
@@ -2293,6 +2506,8 @@ export const ERROR_CODES = {
   "no_usable_engine": -32049,
   /** A request came before `initialize`. */
   "not_initialized": -32002,
+  /** There was not enough memory for the model or its context, of this machine or of a device. `advice` says what to do; `cause` is `out_of_memory` or `device_out_of_memory`. Otherwise as `worker_died` or `model_load_failed`. */
+  "out_of_memory": -32038,
   /** A limit is reached (requests in flight, queue, rate). Try again later. */
   "overloaded": -32001,
   /** The bytes are not JSON (RFC 8259) in UTF-8. */
@@ -2303,6 +2518,28 @@ export const ERROR_CODES = {
   "registry_unreachable": -32071,
   /** The new generation could not be made; the old one goes on serving. `failure` has stage, type, message, file and line. */
   "reload_failed": -32008,
+  /** What came is no answer. `data.reason`: `web_page` (a login page of the network, mostly), `redirect` (never followed: the key would go along), `malformed`, `encoding` or `limit`. */
+  "remote_answer_invalid": -32088,
+  /** The endpoint does not accept the key (401, 403), or wants one. */
+  "remote_auth_failed": -32083,
+  /** The endpoint takes no more requests now (429, 503). `data.retry_after` in seconds where it said so. */
+  "remote_busy": -32085,
+  /** A remote engine, or an engine of this machine, has this id already. */
+  "remote_exists": -32081,
+  /** The endpoint failed (5xx, or an error amid its answer). `data.status` where there is one. */
+  "remote_failed": -32087,
+  /** The answer began and did not end: what came is not the whole of it. `data.reason`: `truncated` or `idle`. */
+  "remote_interrupted": -32089,
+  /** The engine's key is gone, locked away, kept for another address, or readable by others. */
+  "remote_key_unavailable": -32090,
+  /** The endpoint has no such model, or serves no chat at this address (404). */
+  "remote_model_not_found": -32084,
+  /** No remote engine of this id is configured. `data.known` lists those that are. */
+  "remote_not_found": -32080,
+  /** The endpoint refuses this request (another 4xx). `data.status`. */
+  "remote_refused": -32086,
+  /** No answer began. `data.reason`: `connect` (also names that cannot be resolved), `tls`, `lost` (the connection ended before an answer) or `timeout`. */
+  "remote_unreachable": -32082,
   /** An extension refused the request, or no engine may answer it. The message is its reason. */
   "request_refused": -32039,
   /** The change cannot be taken over while the process runs (native code, another dependency, the core itself). */
@@ -2321,8 +2558,10 @@ export const ERROR_CODES = {
   "thread_busy": -32027,
   /** No thread has this id. Incognito threads end with the application. */
   "thread_not_found": -32025,
-  /** The process that ran the model ended before it answered. `exit_code` or `signal` say how, `log` its last lines. */
+  /** The process that ran the model ended before it answered. `exit_code` or `signal` say how, `cause` (a word of `causes.Kind`) and `advice` why and what to do, where that is known, `log` its last lines. With `retry_after` (seconds): it ended so often that it is not started again before then; `models.load` tries at once. */
   "worker_died": -32030,
+  /** The process that ran the model stood still, and was ended. The next request starts it again. */
+  "worker_hung": -32037,
 } as const;
 
 /** The stable type of an error. */

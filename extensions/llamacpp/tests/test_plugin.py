@@ -43,7 +43,7 @@ from .gguf_bytes import whole
 
 pytestmark = pytest.mark.anyio
 
-PREFIXES = ["engines.", "models.", "chat.", "completions.", "tokens."]
+PREFIXES = ["engines.", "models.", "chat.", "completions.", "remotes.", "tokens."]
 BUILD = f"cpu-{ENGINE_VERSION}"
 OpenHost = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -75,7 +75,7 @@ async def state_of(client: Any, id: str) -> str:
 async def test_the_settings_say_how_a_model_is_loaded(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[LoadOptions] = []
 
-    async def start(engine: Path, model: Path, options: LoadOptions, on_progress: Any) -> WorkerProcess:
+    async def start(engine: Path, model: Path, options: LoadOptions, on_progress: Any, **more: Any) -> WorkerProcess:
         seen.append(options)
         raise ModelLoadFailed("not here", reason="a test", log="")
 

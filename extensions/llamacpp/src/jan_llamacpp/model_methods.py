@@ -21,9 +21,9 @@ from .errors import (
     ModelReadOnly,
     NoUsableEngine,
 )
-from .failures import EngineBroken, ModelLoadFailed, WorkerDied
+from .failures import EngineBroken, ModelLoadFailed, OutOfMemory, WorkerDied, WorkerHung
 from .services import Services, report_to
-from .shapes import ImportModel, InspectedModel, LoadedModel, ModelChanged, ModelId, ModelList, UnloadModel
+from .shapes import ImportModel, InspectedModel, LoadedModel, LoadModel, ModelChanged, ModelId, ModelList, UnloadModel
 
 if TYPE_CHECKING:
     from .gguf import GGUFInfo
@@ -38,6 +38,8 @@ LOAD_ERRORS = [
     EngineBroken,
     NoUsableEngine,
     WorkerDied,
+    WorkerHung,
+    OutOfMemory,
 ]
 """What a request that needs a loaded model may end with."""
 
@@ -91,15 +93,16 @@ class ModelMethods:
         return model
 
     @method("models.load", errors=LOAD_ERRORS)
-    async def load(self, params: ModelId, call: Call) -> LoadedModel:
-        """Load a model now rather than at its first request, also when it failed a short time ago.
+    async def load(self, params: LoadModel, call: Call) -> LoadedModel:
+        """Load a model now rather than at its first request, also when it failed a short time ago, or died too often.
 
-        It stays until it is unloaded, or the least recently used one when another needs room.
+        It stays until it is unloaded, idle for longer than the settings allow, or the least recently used one when
+        another needs room; with `pin` until it is unloaded.
         """
         services = self.services
         id = await services.resolve(params.id)
-        worker = await services.pool.load(id, report_to(call))
-        return LoadedModel(id, services.engine_of.get(id, ""), worker.info)
+        worker = await services.pool.load(id, report_to(call), pin=params.pin)
+        return LoadedModel(id, services.engine_of.get(id, ""), worker.info, services.pool.is_pinned(id))
 
     @method("models.unload", errors=[ModelNotFound, ModelBusy])
     async def unload(self, params: UnloadModel) -> Empty:

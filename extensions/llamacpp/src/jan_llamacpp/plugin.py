@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jan_core import Context, Method, hookimpl, methods_of
+from jan_core import Context, Event, Method, hookimpl, methods_of
 from jan_core.types import BuildChoice, EngineBuild, Hardware, InferenceEngine, InferenceRequest, Route
 
 from .remote.remote import engine_of
@@ -19,17 +19,19 @@ __all__ = ["LlamaCppExtension"]
 
 
 class LlamaCppExtension:
-    """Serves `engines.*`, `models.*`, `chat.complete`, `completions.create`, `tokens.count`.
+    """Serves `engines.*`, `models.*`, `chat.complete`, `completions.create`, `remotes.*`, `tokens.count`.
 
-    Emits `models.changed` `{id, state, error}` and `engines.changed` `{id, installed}`.
+    Emits `models.changed` `{id, state, error}`, `engines.changed` `{id, installed}` and
+    `remotes.asked` `{remote, origin, model, thread_id, local}`.
     """
 
     def __init__(self) -> None:
         from .engine_methods import EngineMethods
         from .inference import InferenceMethods
         from .model_methods import ModelMethods
+        from .remote.methods import RemoteMethods
 
-        self._handlers = (EngineMethods(), ModelMethods(), InferenceMethods())
+        self._handlers = (EngineMethods(), ModelMethods(), InferenceMethods(), RemoteMethods())
         self._services: Services
 
     @hookimpl
@@ -47,6 +49,12 @@ class LlamaCppExtension:
     @hookimpl
     def jan_settings(self) -> type[LlamaCppSettings]:
         return LlamaCppSettings
+
+    @hookimpl
+    def jan_event(self, event: Event) -> None:
+        ours = isinstance(event.data, dict) and event.data.get("extension") == self._services.ctx.id
+        if event.name == "engines.changed" or (event.name == "settings.changed" and ours):
+            self._services.reconsider()
 
     @hookimpl
     def jan_engine_builds(self, hardware: Hardware) -> list[EngineBuild]:

@@ -65,6 +65,8 @@ class Services:
             self._start,
             max_loaded=lambda: self.settings.max_loaded,
             queue_seconds=lambda: self.settings.queue_seconds,
+            idle_seconds=lambda: self.settings.idle_minutes * 60,
+            pinned=lambda: self.settings.pinned,
             on_change=self._changed,
         )
         self.ctx.on_dispose(pool.close)
@@ -75,6 +77,12 @@ class Services:
         from .routing import Router
 
         return Router(self)
+
+    def reconsider(self) -> None:
+        """Settings or engines are others now: what failed may work, and there may be more room."""
+        if "pool" in self.__dict__:
+            self.pool.forget_all()
+            self.pool.reconsider()
 
     def installer(self) -> EngineInstaller:
         """An installer as the settings want it now."""
@@ -112,7 +120,11 @@ class Services:
         message = f"loading {id}"
         report(message, 0.0, 1.0)
         worker = await WorkerProcess.start(
-            engine.path, Path(model.path), options, lambda fraction: report(message, fraction, 1.0)
+            engine.path,
+            Path(model.path),
+            options,
+            lambda fraction: report(message, fraction, 1.0),
+            hang_seconds=settings.hang_seconds,
         )
         self.engine_of[id] = engine.id
         return worker

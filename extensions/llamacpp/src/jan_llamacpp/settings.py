@@ -28,7 +28,10 @@ class LlamaCppSettings(Struct, frozen=True):
     the model is not installed or cannot be loaded here, or the request asks for a remote one;
     `remote-allowed`: wherever the request or an extension chooses. A sensitive request is always answered
     here. `remotes`: the remote engines, as `remotes.add` keeps them. `speculate`: guess tokens that repeat the text
-    before them and check several in one step.
+    before them and check several in one step. `idle_minutes`: a model nobody used for
+    so long is unloaded; 0: never. `pinned`: ids of models that are not unloaded for that, nor for another
+    model. `hang_seconds`: how long one step of a model, or its load without any progress, may take before its
+    process is ended as hung; 0: for ever.
     """
 
     default_model: str = EMBEDDED_ID
@@ -42,6 +45,9 @@ class LlamaCppSettings(Struct, frozen=True):
     routing: Policy = "local-only"
     remotes: tuple[Remote, ...] = ()
     speculate: bool = True
+    idle_minutes: Annotated[float, Meta(ge=0)] = 60.0
+    pinned: tuple[str, ...] = ()
+    hang_seconds: Annotated[float, Meta(ge=0)] = 300.0
 
     @property
     def policy(self) -> Policy:

@@ -21,6 +21,7 @@ __all__ = [
     "ImportModel",
     "InspectedModel",
     "InstallEngine",
+    "LoadModel",
     "LoadedModel",
     "ModelChanged",
     "ModelId",
@@ -90,6 +91,13 @@ class ModelId(Struct, forbid_unknown_fields=True):
     id: NonEmpty
 
 
+class LoadModel(Struct, forbid_unknown_fields=True):
+    """`pin`: keep it until it is unloaded by name, however idle it is and whatever else needs room."""
+
+    id: NonEmpty
+    pin: bool = False
+
+
 class ModelChanged(Struct):
     """Data of the event `models.changed`. `error` says why a load failed."""
 
@@ -129,11 +137,15 @@ class ImportModel(Struct, forbid_unknown_fields=True):
 
 
 class LoadedModel(Struct):
-    """A model in memory: what the engine says about it, and the engine build it runs on."""
+    """A model in memory: what the engine says about it, and the engine build it runs on.
+
+    `pinned`: it is not unloaded for idleness or for another model.
+    """
 
     id: str
     engine: str
     info: ModelInfo
+    pinned: bool = False
 
 
 class UnloadModel(Struct, forbid_unknown_fields=True):
