@@ -36,5 +36,5 @@ def apply_adapters(native: Native, model: Model, context: Context, adapters: Seq
         handles.append(handle)
     count = len(handles)
     scales = (ctypes.c_float * count)(*(adapter.scale for adapter in adapters))
-    if c.llama_set_adapters_lora(context.handle, (ctypes.c_void_p * count)(*handles), count, scales) != 0:
+    if c.llama_set_adapters_lora(context.handle, (c.llama_adapter_lora_p_ctypes * count)(*handles), count, scales) != 0:
         raise Refusal("model_load_failed", "llama.cpp could not apply the adapters", reason="adapter")
