@@ -12,6 +12,7 @@ __all__ = [
     "Evidence",
     "Flags",
     "InstalledModel",
+    "ModelAdapter",
     "ModelContext",
     "ModelRecord",
     "ModelSource",
@@ -24,8 +25,21 @@ __all__ = [
 Phase = Literal["fallback", "mixed", "dynamic"]
 
 
+class ModelAdapter(Struct):
+    """A LoRA adapter that was taken in for a model. `size` in bytes."""
+
+    id: str
+    path: str
+    size: int
+
+
 class InstalledModel(Struct):
-    """A model on this machine (`models.list`). `size` in bytes, `context_length` in tokens."""
+    """A model on this machine (`models.list`). `size` in bytes, of all its files; `context_length` in tokens.
+
+    `path`: its file, the first one of several. `projector`: the file that turns images into embeddings for it, if there
+    is one. `adapters` can be named when it is loaded. `options`: what it is loaded with where a load does not say
+    otherwise (`models.configure`).
+    """
 
     id: str
     name: str
@@ -40,6 +54,10 @@ class InstalledModel(Struct):
     license: str = ""
     imported_at: str = ""
     error: str = ""
+    files: int = 1
+    projector: str = ""
+    adapters: list[ModelAdapter] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 class ModelRecord(Struct, omit_defaults=True):

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections import namedtuple
 from pathlib import Path
 
 import anyio
@@ -20,6 +22,8 @@ from jan_core.errors import StorageError
 from .gguf_bytes import LLAMA, TENSORS, whole
 
 pytestmark = pytest.mark.anyio
+
+_Usage = namedtuple("_Usage", "total used free")
 
 
 @pytest.fixture
@@ -77,10 +81,11 @@ async def test_a_damaged_file_is_refused_and_leaves_nothing(store: ModelStore, s
     assert [model.id for model in store.list()] == [EMBEDDED_ID]
 
 
-async def test_one_part_of_a_split_model_is_refused(store: ModelStore, source: Path) -> None:
+async def test_one_part_of_a_split_model_without_the_name_of_one_is_refused(store: ModelStore, source: Path) -> None:
     source.write_bytes(whole(LLAMA | {"split.count": 2}))
-    with pytest.raises(InvalidModelFile, match="one part of a split model"):
+    with pytest.raises(InvalidModelFile, match=r"names must end in -00001-of-00002\.gguf") as caught:
         await store.take_in(source)
+    assert caught.value.reason == "shard"
 
 
 async def test_the_same_id_cannot_be_taken_twice(store: ModelStore, source: Path) -> None:
@@ -168,13 +173,18 @@ def test_any_file_name_gives_a_good_id_or_a_refusal(name: str) -> None:
 async def test_a_model_whose_file_is_gone_is_listed_as_failed(store: ModelStore, source: Path) -> None:
     model = await store.take_in(source)
     Path(model.path).unlink()
-    assert (store.get(model.id).state, store.get(model.id).error) == ("failed", "its file is gone")
+    assert (store.get(model.id).state, store.get(model.id).error) == (
+        "failed",
+        "its file some-model-q8_0.gguf is gone",
+    )
+    with pytest.raises(InvalidModelFile, match="is gone"):
+        store.inspect(model.id)
 
 
 async def test_a_model_whose_file_was_cut_is_listed_as_failed(store: ModelStore, source: Path) -> None:
     model = await store.take_in(source, share=False)
     os.truncate(model.path, 100)
-    assert store.get(model.id).error == f"its file has 100 bytes instead of {model.size}"
+    assert store.get(model.id).error == f"its file {model.id}.gguf has 100 bytes instead of {model.size}"
 
 
 async def test_folders_without_a_record_do_not_count_and_are_no_obstacle(
@@ -182,19 +192,92 @@ async def test_folders_without_a_record_do_not_count_and_are_no_obstacle(
 ) -> None:
     half = tmp_path / "models" / "some-model-q8_0"
     half.mkdir(parents=True)
-    (half / "model.json").write_text("{ torn")
     (half / "rest.gguf").write_bytes(b"x")
     assert [model.id for model in store.list()] == [EMBEDDED_ID]
     assert (await store.take_in(source)).id == half.name
 
 
-async def test_a_record_cannot_point_outside_its_folder(store: ModelStore, source: Path) -> None:
+@pytest.mark.parametrize("torn", [b"{ torn", b"", b"[" * 5000, b'{"id": 7}', b"\xff\xfe"])
+async def test_a_torn_record_is_told_with_what_to_do_and_importing_again_mends_it(
+    store: ModelStore, source: Path, torn: bytes
+) -> None:
+    model = await store.take_in(source)
+    (Path(model.path).parent / "model.json").write_bytes(torn)
+    [_, listed] = store.list()
+    assert (listed.id, listed.state, listed.size) == (model.id, "failed", model.size)
+    assert listed.error.startswith("model.json is damaged: ")
+    assert listed.error.endswith(f"import it again (its file is {model.path}), or delete it")
+    with pytest.raises(InvalidModelFile, match=r"model\.json is damaged"):
+        store.inspect(model.id)
+    assert (await store.take_in(source)).state == "available"
+
+
+async def test_a_model_with_a_torn_record_can_be_deleted(store: ModelStore, source: Path) -> None:
+    model = await store.take_in(source)
+    (Path(model.path).parent / "model.json").write_bytes(b"{ torn")
+    store.delete(model.id)
+    assert [each.id for each in store.list()] == [EMBEDDED_ID]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"file": "../../secret"}, {"id": "other"}, {"projector": {"name": "a/b", "size": 1}}]
+)
+async def test_a_record_cannot_point_outside_its_folder(
+    store: ModelStore, source: Path, changed: dict[str, object]
+) -> None:
     model = await store.take_in(source)
     record = Path(model.path).parent / "model.json"
     content = msgspec.json.decode(record.read_bytes())
-    record.write_bytes(msgspec.json.encode(content | {"file": "../../secret"}))
-    with pytest.raises(ModelNotFound):
-        store.get(model.id)
+    record.write_bytes(msgspec.json.encode(content | changed))
+    assert store.get(model.id).state == "failed"
+    assert "secret" not in store.get(model.id).path
+    with pytest.raises(InvalidModelFile):
+        store.inspect(model.id)
+
+
+async def test_a_path_with_blanks_and_letters_of_any_script_is_taken_in(tmp_path: Path) -> None:
+    folder = tmp_path / "Mödelle für 模型 🙂"
+    folder.mkdir()
+    source = folder / "Ein Modell – 中文.gguf"
+    source.write_bytes(whole())
+    store = ModelStore(folder / "models here", embedded=tmp_path / "absent.gguf")
+    model = await store.take_in(source)
+    assert model.id == "ein-modell"
+    assert store.inspect(model.id).architecture == "llama"
+
+
+async def test_a_disk_without_room_is_told_before_anything_is_copied(
+    store: ModelStore, source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage(10, 7, 3))
+    with pytest.raises(StorageError, match="the disk has 3 free") as caught:
+        await store.take_in(source, share=False)
+    assert (caught.value.data["needed"], caught.value.data["free"]) == (source.stat().st_size, 3)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_FSIZE stands for a disk that fills up")
+async def test_a_disk_that_fills_up_leaves_nothing(store: ModelStore, source: Path, tmp_path: Path) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(StorageError, match="could not be stored"):
+            await store.take_in(source, share=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+async def test_what_is_kept_for_a_load_survives_and_the_embedded_model_keeps_nothing(
+    store: ModelStore, source: Path
+) -> None:
+    model = await store.take_in(source)
+    assert store.configure(model.id, {"n_ctx": 512}).options == {"n_ctx": 512}
+    assert store.get(model.id).options == {"n_ctx": 512}
+    with pytest.raises(ModelReadOnly):
+        store.configure(EMBEDDED_ID, {"n_ctx": 512})
 
 
 async def test_what_a_crash_left_is_swept_after_a_day(store: ModelStore, source: Path, tmp_path: Path) -> None:

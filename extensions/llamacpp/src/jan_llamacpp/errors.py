@@ -30,8 +30,8 @@ class InvalidModelFile(JanError):
     """The file is not a usable GGUF model.
 
     `data.reason` is a stable word (`not_gguf`, `truncated`, `version`, `big_endian`, `limit`, `malformed`, `tensor`,
-    `missing_key`, `missing_tensors`, `not_a_model`, `changed`, `unreadable`); `data.offset` is the byte where it was
-    noticed.
+    `missing_key`, `missing_tensors`, `not_a_model`, `shard`, `mismatch`, `changed`, `unreadable`); `data.offset` is the
+    byte where it was noticed.
     """
 
     code, type = -32043, "invalid_model_file"

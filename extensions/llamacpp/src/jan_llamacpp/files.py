@@ -32,7 +32,7 @@ def link(source: Path, target: Path) -> bool:
         except OSError:
             target.unlink(missing_ok=True)
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # the file, where the name is a link to it
     except OSError:
         return False
     return True

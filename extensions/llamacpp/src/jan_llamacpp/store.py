@@ -1,8 +1,8 @@
 """The models on this machine: the embedded one, and GGUF files under `<data>/models/<id>/`.
 
-A model is a directory that holds one GGUF file and `model.json`; a directory without a valid `model.json`
-does not count, so an interrupted import or deletion leaves nothing half-made. Nothing is loaded here
-(`pool.py`) and nothing is downloaded; every file is checked by our own reader before it is taken in.
+A model is a directory that holds its GGUF files and `model.json`; a directory without one does not count, so an
+interrupted import or deletion leaves nothing half-made. Nothing is loaded here (`pool.py`) and nothing is downloaded;
+every file is checked by our own reader before it is taken in (`intake.py`).
 """
 
 from __future__ import annotations
@@ -12,50 +12,30 @@ import re
 import shutil
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from jan_core import StorageError
-from jan_core.types import InstalledModel
+from jan_core.types import InstalledModel, ModelAdapter
 
 from .embedded import EMBEDDED_ID, EMBEDDED_MODEL
 from .errors import InvalidModelFile, InvalidModelId, ModelExists, ModelNotFound, ModelReadOnly
 from .files import OnBytes, copy, link
-from .gguf import GGUFInfo, read_info
+from .gguf import GGUFInfo, read_info, read_model, shard_name
+from .intake import look_at, look_at_adapter
+from .record import AdapterRecord, ModelRecord, StoredFile, read_record, write_record
 
 __all__ = ["ModelStore", "model_id"]
 
-
-_RECORD = "model.json"
 _ABANDONED = 24 * 3600.0  # seconds
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,94}[a-z0-9]|[a-z0-9]")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # names Windows gives to devices
-_KINDS = {
-    "shard": "one part of a split model: such models are not supported yet",
-    "adapter": "an adapter, which cannot be used by itself",
-    "projector": "a projector, which cannot be used by itself",
-}
-
-
-class _Record(Struct, frozen=True, kw_only=True):
-    """The content of `model.json`. Sizes in bytes; `imported_at` in RFC 3339, UTC."""
-
-    format: Literal[1] = 1
-    id: str
-    name: str
-    file: str
-    size: int
-    architecture: str
-    parameters: int
-    quantization: str
-    context_length: int
-    license: str
-    imported_at: str
 
 
 def model_id(text: str) -> str:
@@ -63,6 +43,7 @@ def model_id(text: str) -> str:
     is left.
     """
     stem = text[:-5] if text.lower().endswith(".gguf") else text
+    stem = re.sub(r"-\d{5}-of-\d{5}$", "", stem)
     slug = re.sub(r"[^a-z0-9._]+", "-", stem.lower())
     return _checked_id(re.sub(r"\.{2,}", ".", slug)[:96].strip("-._"))
 
@@ -95,8 +76,11 @@ class ModelStore:
         return model
 
     def inspect(self, id: str) -> GGUFInfo:
-        """The model's header, read and checked now. Raises ModelNotFound, InvalidModelFile."""
-        return read_info(Path(self.get(id).path))
+        """The model's header, read and checked now, of all its files. Raises ModelNotFound, InvalidModelFile."""
+        model = self.get(id)
+        if model.error:
+            raise InvalidModelFile(f"{id}: {model.error}", path=model.path, reason="changed")
+        return read_model(Path(model.path))
 
     async def take_in(
         self,
@@ -104,35 +88,101 @@ class ModelStore:
         *,
         id: str | None = None,
         share: bool = True,
+        projector: Path | None = None,
+        find_projector: bool = True,
         on_bytes: OnBytes = lambda done, total: None,
     ) -> InstalledModel:
-        """Import a GGUF file: checked, then cloned or hard-linked where the file system can, else copied;
-        `share` False: always copied.
+        """Import a model: all files of a split one (`source` is any of them), and its projector.
 
-        `id` None: made from the file's name. The source stays where it is. Cancelling leaves nothing. Raises
-        InvalidModelFile, InvalidModelId, ModelExists, ModelReadOnly, StorageError.
+        Checked, then cloned or hard-linked where the file system can, else copied; `share` False: always copied. `id`
+        None: made from the file's name. `projector` None: with `find_projector`, the one beside the file that fits it.
+        The sources stay where they are. Cancelling leaves nothing. Raises InvalidModelFile, InvalidModelId,
+        ModelExists, ModelReadOnly, StorageError.
         """
         import anyio
 
-        source, info = await anyio.to_thread.run_sync(_found, source)
+        intake = await anyio.to_thread.run_sync(partial(look_at, source, projector, find=find_projector))
         id = model_id(source.name) if id is None else _checked_id(id)
         if id == EMBEDDED_ID:
             raise ModelReadOnly(f"{id} is the embedded model's id; import the file under another one", id=id)
-        if self._describe(id):
+        if isinstance(read_record(self._root / id), ModelRecord):
             raise ModelExists(f"there is a model {id!r} already", id=id)
-        stage = self._root / f".staging-{uuid.uuid4().hex}"
-        target = stage / f"{id}.gguf"
+        names = [shard_name(id, number, len(intake.files)) for number in range(len(intake.files))]
+        wanted = dict(zip(names, intake.files, strict=True))
+        if intake.projector:
+            wanted[f"mmproj-{id}.gguf"] = intake.projector
+        async with self._staged(wanted, share, on_bytes) as stage:
+            # What is here now is what counts: the sources may have changed while they were copied.
+            here = stage / f"mmproj-{id}.gguf" if intake.projector else None
+            info = (await anyio.to_thread.run_sync(partial(look_at, stage / names[0], here, find=False))).info
+            files = [StoredFile(name, (stage / name).stat().st_size) for name in names]
+            record = ModelRecord(
+                id=id,
+                name=_name(info, source),
+                file=names[0],
+                size=info.size,
+                architecture=info.architecture,
+                parameters=info.n_params,
+                quantization=info.quantization,
+                context_length=info.context_length,
+                license=info.license,
+                imported_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                shards=files if len(files) > 1 else [],
+                projector=StoredFile(here.name, here.stat().st_size) if here else None,
+            )
+            write_record(stage, record)
+            self._commit(stage, id)
+        return self.get(id)
+
+    async def take_in_adapter(
+        self,
+        source: Path,
+        base: str,
+        *,
+        id: str | None = None,
+        share: bool = True,
+        on_bytes: OnBytes = lambda done, total: None,
+    ) -> InstalledModel:
+        """Import a LoRA adapter for the installed model `base`, which is the answer. Raises what `take_in` does, and
+        ModelNotFound.
+        """
+        import anyio
+
+        model = await anyio.to_thread.run_sync(self.inspect, base)
+        await anyio.to_thread.run_sync(look_at_adapter, source, model)
+        id = model_id(source.name) if id is None else _checked_id(id)
+        record = self._record(base)
+        if any(adapter.id == id for adapter in record.adapters):
+            raise ModelExists(f"{base} has an adapter {id!r} already", id=id)
+        name = f"lora-{id}.gguf"
+        async with self._staged({name: source}, share, on_bytes) as stage:
+            info = await anyio.to_thread.run_sync(look_at_adapter, stage / name, model)
+            added = AdapterRecord(id, StoredFile(name, info.size))
+            (stage / name).rename(self._root / base / name)
+            write_record(self._root / base, msgspec.structs.replace(record, adapters=[*record.adapters, added]))
+        return self.get(base)
+
+    def delete_adapter(self, id: str, adapter: str) -> None:
+        """Delete an adapter of a model. Raises ModelNotFound, ModelReadOnly, StorageError."""
+        record = self._record(id)
+        kept = [each for each in record.adapters if each.id != adapter]
+        gone = [each for each in record.adapters if each.id == adapter]
+        if not gone:
+            known = [each.id for each in record.adapters]
+            raise ModelNotFound(f"{id} has no adapter {adapter!r}; it has: {', '.join(known) or 'none'}", known=known)
         try:
-            stage.mkdir(parents=True)
-            if not share or not link(source, target):
-                await copy(source, target, info.size, on_bytes)
-            # What is here now is what counts: the source may have changed while it was copied.
-            info = await anyio.to_thread.run_sync(_importable, target)
-            self._commit(stage, id, info, source)
+            write_record(self._root / id, msgspec.structs.replace(record, adapters=kept))
+            (self._root / id / gone[0].file.name).unlink(missing_ok=True)
         except OSError as failure:
-            raise StorageError(f"the model could not be stored: {failure.strerror or failure}") from failure
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+            raise StorageError(f"{adapter} could not be deleted: {failure.strerror or failure}") from failure
+
+    def configure(self, id: str, options: dict[str, Any]) -> InstalledModel:
+        """Keep what a model is loaded with. Raises ModelNotFound, ModelReadOnly, StorageError."""
+        record = self._record(id)
+        try:
+            write_record(self._root / id, msgspec.structs.replace(record, options=options))
+        except OSError as failure:
+            raise StorageError(f"{id} could not be configured: {failure.strerror or failure}") from failure
         return self.get(id)
 
     def delete(self, id: str) -> None:
@@ -159,55 +209,70 @@ class ModelStore:
                     if time.time() - left.stat().st_mtime > _ABANDONED:
                         shutil.rmtree(left, ignore_errors=True)
 
-    def _commit(self, stage: Path, id: str, info: GGUFInfo, source: Path) -> None:
-        record = _Record(
-            id=id,
-            name=_name(info, source),
-            file=f"{id}.gguf",
-            size=info.size,
-            architecture=info.architecture,
-            parameters=info.n_params,
-            quantization=info.quantization,
-            context_length=info.context_length,
-            license=info.license,
-            imported_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        with (stage / _RECORD).open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+    @asynccontextmanager
+    async def _staged(self, files: dict[str, Path], share: bool, on_bytes: OnBytes) -> AsyncIterator[Path]:
+        """A folder inside `root` with these files, shared or copied; gone at the end. Raises StorageError."""
+        stage = self._root / f".staging-{uuid.uuid4().hex}"
+        try:
+            sizes = {name: path.stat().st_size for name, path in files.items()}
+            total, done = sum(sizes.values()), 0
+            stage.mkdir(parents=True)
+            for name, path in files.items():
+                if not share or not link(path, stage / name):
+                    _check_room(stage, total - done)
+                    await copy(path, stage / name, sizes[name], partial(_of_all, on_bytes, done, total))
+                done += sizes[name]
+            yield stage
+        except OSError as failure:
+            raise StorageError(f"the model could not be stored: {failure.strerror or failure}") from failure
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+    def _commit(self, stage: Path, id: str) -> None:
         final = self._root / id
-        if final.is_dir() and not self._describe(id):
-            if _is_json(final / _RECORD):  # of a newer version, perhaps: not ours to delete
+        if final.is_dir():
+            there = read_record(final)
+            if isinstance(there, str) and "newer" in there:  # not ours to delete
                 raise StorageError(f"{final} holds a model this version cannot read; move it away first")
-            doomed = self._root / f".trash-{uuid.uuid4().hex}"
-            final.rename(doomed)  # a directory that does not count
-            shutil.rmtree(doomed, ignore_errors=True)
+            if isinstance(there, str):  # a directory that does not count
+                doomed = self._root / f".trash-{uuid.uuid4().hex}"
+                final.rename(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
         try:
             stage.rename(final)
         except OSError:
-            if self._describe(id):
+            if isinstance(read_record(final), ModelRecord):
                 raise ModelExists(f"there is a model {id!r} already", id=id) from None
             raise
 
+    def _record(self, id: str) -> ModelRecord:
+        """The record of a model that may be changed. Raises ModelNotFound, ModelReadOnly, StorageError."""
+        self.check_deletable(id)
+        record = read_record(self._root / id)
+        if isinstance(record, str):
+            raise StorageError(f"{id} cannot be changed: {record}")
+        return record
+
     def _describe(self, id: str) -> InstalledModel | None:
+        if not _is_id(id):
+            return None
         directory = self._root / id
-        try:
-            record = msgspec.json.decode((directory / _RECORD).read_bytes(), type=_Record)
-        except (OSError, ValueError):  # msgspec's errors are ValueErrors
-            return None
-        if record.id != id or not _is_id(id) or Path(record.file).name != record.file:
-            return None
-        path = directory / record.file
-        try:
-            size = path.stat().st_size
-            error = "" if size == record.size else f"its file has {size} bytes instead of {record.size}"
-        except OSError:
-            error = "its file is gone"
+        record = read_record(directory)
+        if isinstance(record, str):
+            return _damaged(directory, record) if record else None
+        error = ""
+        for file in record.files:
+            try:
+                size = (directory / file.name).stat().st_size
+            except OSError:
+                error = error or f"its file {file.name} is gone"
+                continue
+            if size != file.size:
+                error = error or f"its file {file.name} has {size} bytes instead of {file.size}"
         return InstalledModel(
             id=id,
             name=record.name,
-            path=str(path),
+            path=str(directory / record.file),
             size=record.size,
             state="failed" if error else "available",
             architecture=record.architecture,
@@ -217,6 +282,12 @@ class ModelStore:
             license=record.license,
             imported_at=record.imported_at,
             error=error,
+            files=len(record.model_files),
+            projector=str(directory / record.projector.name) if record.projector else "",
+            adapters=[
+                ModelAdapter(each.id, str(directory / each.file.name), each.file.size) for each in record.adapters
+            ],
+            options=record.options,
         )
 
     def _describe_embedded(self) -> InstalledModel | None:
@@ -248,12 +319,29 @@ class ModelStore:
         )
 
 
-def _is_json(path: Path) -> bool:
-    try:
-        msgspec.json.decode(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return True
+def _damaged(directory: Path, problem: str) -> InstalledModel:
+    """A model whose record cannot be read: shown with what to do about it, instead of not at all."""
+    found = sorted(directory.glob("*.gguf"))
+    again = f"import it again (its file is {found[0]})" if found else "import it again"
+    return InstalledModel(
+        id=directory.name,
+        name=directory.name,
+        path=str(found[0]) if found else str(directory),
+        size=sum(file.stat().st_size for file in found),
+        state="failed",
+        error=f"{problem}; {again}, or delete it",
+    )
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    """Raises StorageError where the disk has no room for `needed` bytes."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise StorageError(f"the model takes {needed} bytes, and the disk has {free} free", needed=needed, free=free)
+
+
+def _of_all(on_bytes: OnBytes, before: int, total: int, done: int, _size: int) -> None:
+    on_bytes(before + done, total)
 
 
 def _is_id(text: str) -> bool:
@@ -264,18 +352,6 @@ def _checked_id(text: str) -> str:
     if not _is_id(text):
         raise InvalidModelId(f"{text!r} cannot be a model's id: use a-z, 0-9, dots, dashes and underscores", id=text)
     return text
-
-
-def _importable(path: Path) -> GGUFInfo:
-    info = read_info(path)
-    if info.kind != "model":
-        raise InvalidModelFile(f"{path.name} is {_KINDS[info.kind]}", path=str(path), reason="not_a_model")
-    return info
-
-
-def _found(path: Path) -> tuple[Path, GGUFInfo]:
-    info = _importable(path)
-    return path.resolve(), info
 
 
 def _name(info: GGUFInfo, source: Path) -> str:

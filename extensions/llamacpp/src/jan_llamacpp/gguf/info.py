@@ -17,7 +17,7 @@ from ..errors import InvalidModelFile
 from .reader import Cursor, Value
 from .types import FILE_TYPES, TENSOR_TYPES
 
-__all__ = ["GGUFInfo", "read_info"]
+__all__ = ["GGUFInfo", "TensorInfo", "check_model", "read_info"]
 
 _MAX_KEYS = 1 << 16
 _MAX_TENSORS = 1 << 17
@@ -32,6 +32,14 @@ _PER_TOKEN = ("tokenizer.ggml.scores", "tokenizer.ggml.token_type")
 T = TypeVar("T", int, str)
 
 
+class TensorInfo(Struct, frozen=True, array_like=True):
+    """A tensor of the file: its dimensions in ggml's order (`dims[0]` is a row), its type's name, its bytes."""
+
+    dims: list[int]
+    type: str
+    size: int
+
+
 class GGUFInfo(Struct, frozen=True, kw_only=True):
     """A checked GGUF file.
 
@@ -39,6 +47,7 @@ class GGUFInfo(Struct, frozen=True, kw_only=True):
     trained. `kind` is `model`, `adapter` (LoRA), `projector` (images, sound) or `shard` (one file of several;
     only its own part is checked). `quantization` is the file type's name (`Q4_K_M`), or that of the type most
     bytes have. `metadata` holds every value but long arrays; `lengths` the number of elements of each array.
+    `split`: which part of how many the file is (counted from 0; (0, 1) for a whole model).
     """
 
     path: str
@@ -60,6 +69,8 @@ class GGUFInfo(Struct, frozen=True, kw_only=True):
     license: str
     metadata: dict[str, Value]
     lengths: dict[str, int]
+    tensors: dict[str, TensorInfo]
+    split: tuple[int, int]
 
 
 def read_info(path: Path) -> GGUFInfo:
@@ -72,6 +83,39 @@ def read_info(path: Path) -> GGUFInfo:
     except (OSError, ValueError) as failure:  # ValueError: no path at all (a zero byte, a lone surrogate)
         why = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
         raise InvalidModelFile(f"{path.name} cannot be read: {why}", path=str(path), reason="unreadable") from None
+
+
+def check_model(info: GGUFInfo, offset: int = 0) -> None:
+    """Check what is true of a whole model only, not of one file of several. Raises InvalidModelFile, at `offset`."""
+
+    def fail(reason: str, message: str) -> InvalidModelFile:
+        return InvalidModelFile(message, path=info.path, reason=reason, offset=offset)
+
+    for key, value in (
+        ("context_length", info.context_length),
+        ("embedding_length", info.embedding_length),
+        ("block_count", info.block_count),
+    ):
+        if not 0 < value < 1 << 31:
+            raise fail("malformed", f"{info.architecture}.{key} is {value}")
+    blocks = info.block_count
+    if blocks > _MAX_BLOCKS:
+        message = f"{info.architecture}.block_count is {blocks}: at most {_MAX_BLOCKS} blocks are supported"
+        raise fail("limit", message)
+    there = {int(block[1]) for name in info.tensors if (block := _BLOCK.match(name))}
+    absent = [block for block in range(blocks) if block not in there]
+    if absent:
+        message = f"{blocks} blocks are promised, but {len(absent)} have no tensors (blk.{absent[0]}, …)"
+        raise fail("missing_tensors", message)
+    tokens = info.lengths.get("tokenizer.ggml.tokens")
+    if info.tokenizer not in ("none", "no_vocab"):
+        if not info.tokenizer:
+            raise fail("missing_key", "the key tokenizer.ggml.model is missing")
+        if not tokens:
+            raise fail("missing_key", "the key tokenizer.ggml.tokens is missing")
+        for key in _PER_TOKEN:
+            if info.lengths.get(key, tokens) != tokens:
+                raise fail("malformed", f"{key} has {info.lengths[key]} entries for {tokens} tokens")
 
 
 def _parse(cursor: Cursor, path: Path) -> GGUFInfo:
@@ -112,13 +156,10 @@ def _alignment(cursor: Cursor, metadata: dict[str, Value]) -> int:
 
 
 class _Tensors:
-    """The tensor table: names, blocks, elements and bytes by type. Reads it and checks it against the file's
-    size.
-    """
+    """The tensor table: reads it and checks it against the file's size."""
 
     def __init__(self, cursor: Cursor, number: int, alignment: int) -> None:
-        self.names: set[str] = set()
-        self.blocks: set[int] = set()
+        self.by_name: dict[str, TensorInfo] = {}
         self.elements = 0
         self.bytes_by_type: dict[str, int] = {}
         end, last = 0, ""
@@ -135,9 +176,8 @@ class _Tensors:
 
     def _tensor(self, cursor: Cursor, alignment: int) -> tuple[str, int, int]:
         name = cursor.text("a tensor's name", _MAX_TENSOR_NAME)
-        if name in self.names:
+        if name in self.by_name:
             raise cursor.fail("tensor", f"the tensor {name} is there twice")
-        self.names.add(name)
         n_dims = cursor.u32()
         if n_dims > _MAX_DIMS:
             raise cursor.fail("tensor", f"the tensor {name} has {n_dims} dimensions: at most {_MAX_DIMS} exist")
@@ -157,10 +197,9 @@ class _Tensors:
         if offset % alignment:
             raise cursor.fail("tensor", f"the tensor {name} lies at {offset}, which is not a multiple of {alignment}")
         size = elements // per_block * block_bytes
+        self.by_name[name] = TensorInfo(dims, type_name, size)
         self.elements += elements
         self.bytes_by_type[type_name] = self.bytes_by_type.get(type_name, 0) + size
-        if block := _BLOCK.match(name):
-            self.blocks.add(int(block[1]))
         return name, offset, size
 
 
@@ -181,11 +220,9 @@ class _Checker:
         embedding = whole(f"{architecture}.embedding_length", int) or 0
         blocks = whole(f"{architecture}.block_count", int) or 0
         tokenizer = whole("tokenizer.ggml.model", str) or ""
-        if kind == "model":
-            self._check_model(architecture, context, embedding, blocks, tokenizer)
         eos = self._optional("tokenizer.ggml.eos_token_id", int)
         n_vocab = self._lengths.get("tokenizer.ggml.tokens", 0)
-        return GGUFInfo(
+        info = GGUFInfo(
             path=str(path),
             size=self._cursor.size,
             version=version,
@@ -193,7 +230,7 @@ class _Checker:
             architecture=architecture,
             name=self._optional("general.name", str) or path.stem,
             n_params=self._tensors.elements,
-            n_tensors=len(self._tensors.names),
+            n_tensors=len(self._tensors.by_name),
             quantization=self._quantization(),
             context_length=context,
             embedding_length=embedding,
@@ -205,40 +242,26 @@ class _Checker:
             license=self._optional("general.license", str) or "",
             metadata=self._metadata,
             lengths=self._lengths,
+            tensors=self._tensors.by_name,
+            split=self._split(),
         )
+        if kind == "model":
+            check_model(info, self._cursor.pos)
+        return info
 
     def _kind(self, architecture: str) -> str:
-        if (self._optional("split.count", int) or 0) > 1:
+        if self._split()[1] > 1:
             return "shard"
         declared = self._optional("general.type", str)
         if declared == "adapter":
             return "adapter"
         return "projector" if architecture == "clip" or declared == "mmproj" else "model"
 
-    def _check_model(self, architecture: str, context: int, embedding: int, blocks: int, tokenizer: str) -> None:
-        fail = self._cursor.fail
-        for key, value in (
-            ("context_length", context),
-            ("embedding_length", embedding),
-            ("block_count", blocks),
-        ):
-            if not 0 < value < 1 << 31:
-                raise fail("malformed", f"{architecture}.{key} is {value}")
-        if blocks > _MAX_BLOCKS:
-            raise fail("limit", f"{architecture}.block_count is {blocks}: at most {_MAX_BLOCKS} blocks are supported")
-        absent = [block for block in range(blocks) if block not in self._tensors.blocks]
-        if absent:
-            raise fail(
-                "missing_tensors",
-                f"{blocks} blocks are promised, but {len(absent)} have no tensors (blk.{absent[0]}, …)",
-            )
-        tokens = self._lengths.get("tokenizer.ggml.tokens")
-        if tokenizer not in ("none", "no_vocab"):
-            if not tokens:
-                raise fail("missing_key", "the key tokenizer.ggml.tokens is missing")
-            for key in _PER_TOKEN:
-                if self._lengths.get(key, tokens) != tokens:
-                    raise fail("malformed", f"{key} has {self._lengths[key]} entries for {tokens} tokens")
+    def _split(self) -> tuple[int, int]:
+        number, count = self._optional("split.no", int) or 0, self._optional("split.count", int) or 1
+        if not 0 <= number < max(count, 1):
+            raise self._cursor.fail("malformed", f"split.no is {number}, of split.count {count}")
+        return number, max(count, 1)
 
     def _quantization(self) -> str:
         file_type = self._optional("general.file_type", int)

@@ -1,0 +1,198 @@
+"""How much memory a model takes when it is loaded with given options: a sum of parts, for the processor and each GPU.
+
+From the header alone: no engine is asked, so that a whole list of models can be estimated at once. The parts are
+llama.cpp's own buffers (weights, KV cache, compute, output) and what a worker takes beside them; `docs/inference.md`
+has the table of how far off they were. Models with recurrent layers or latent attention are marked `rough`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from msgspec import Struct
+
+from ..gguf import GGUFInfo, TensorInfo
+from ..worker.protocol import LoadOptions
+from .graph import F32, compute_bytes, scratch_bytes
+from .layers import Layer, ModelShape, model_shape
+from .repack import repacked_bytes
+
+__all__ = ["CELL_STEP", "DEFAULT_CTX", "MemoryNeed", "Weights", "cells_of", "memory_need", "weights_of"]
+
+CELL_STEP = 256
+DEFAULT_CTX = 8192
+PLAIN_ATTENTION_BYTES = 256 << 20
+"""The worker's rules (`worker/engine.py`, `worker/context.py`), tested to be the same."""
+KV_BYTES = {"f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}
+"""Bytes and elements of a block."""
+BASE = 56 << 20
+"""A worker without a model: Python, numpy, the engine's libraries."""
+PER_TOKEN = 195
+"""Bytes of memory for each entry of the vocabulary, and for each merge of it."""
+GPU_BASE = 300 << 20
+"""What a GPU's driver takes for a process that uses it. Measured on no machine yet."""
+
+
+class MemoryNeed(Struct, frozen=True):
+    """Bytes of memory by purpose, of the processor (`host`) or of one GPU.
+
+    `weights` are used as they are in the file, mapped or read; `repacked` are rewritten for this CPU. `cache`: the KV
+    cache, and the states of recurrent layers. `compute`: results within a step, and the rows matrix products quantise.
+    `output`: the logits. `base`: the process itself, its vocabulary, a GPU's driver.
+    """
+
+    weights: int = 0
+    repacked: int = 0
+    cache: int = 0
+    compute: int = 0
+    output: int = 0
+    projector: int = 0
+    adapters: int = 0
+    base: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(getattr(self, name) for name in self.__struct_fields__)
+
+
+class Weights(Struct, frozen=True):
+    """A model's weights by place. `layers`: bytes of each block; `head`: of the output; `rest`: what is looked up,
+    which stays with the processor. `repacked_layers`, `repacked_head`: of their rewritten copies; what is not rewritten of a
+    block is `plain_layers`, of the head `plain_head`.
+    """
+
+    layers: list[int]
+    plain_layers: list[int]
+    repacked_layers: list[int]
+    head: int
+    plain_head: int
+    repacked_head: int
+    rest: int
+
+
+def weights_of(tensors: Mapping[str, TensorInfo], n_layer: int, features: Collection[str], *, repack: bool) -> Weights:
+    """Sort a model's tensors by the layer they belong to. `features`: the CPU's."""
+    layers, plain, copies = [0] * n_layer, [0] * n_layer, [0] * n_layer
+    head = plain_head = repacked_head = rest = 0
+    for name, tensor in tensors.items():
+        copy = repacked_bytes(name, tensor, features) if repack else 0
+        first, _, after = name.partition(".")
+        number = after.partition(".")[0]
+        if first == "blk" and number.isdigit() and int(number) < n_layer:
+            at = int(number)
+            layers[at] += tensor.size
+            copies[at] += copy
+            plain[at] += 0 if copy else tensor.size
+        elif first.startswith("output"):
+            head += tensor.size
+            repacked_head += copy
+            plain_head += 0 if copy else tensor.size
+        else:
+            rest += tensor.size
+    if "output.weight" not in tensors and (tied := tensors.get("token_embd.weight")):
+        # The table of embeddings is the output, too: looked up in the file's form, multiplied with in the rewritten.
+        head += tied.size
+        repacked_head += repacked_bytes("token_embd.weight", tied, features) if repack else 0
+    return Weights(layers, plain, copies, head, plain_head, repacked_head, rest)
+
+
+def cells_of(options: LoadOptions, trained: int) -> tuple[int, int]:
+    """The context of one request and the cells of all, as a worker chooses them."""
+    n_ctx = options.n_ctx if options.n_ctx is not None else min(trained or DEFAULT_CTX, DEFAULT_CTX)
+    n_cells = options.n_cells
+    if n_cells is None:
+        n_cells = max(n_ctx, min(_stepped(n_ctx) * options.n_seq, DEFAULT_CTX))
+    return n_ctx, _stepped(n_cells)
+
+
+def memory_need(
+    info: GGUFInfo,
+    tensors: Mapping[str, TensorInfo],
+    options: LoadOptions,
+    *,
+    features: Collection[str] = (),
+    gpu_layers: Iterable[int] = (),
+    projector: int = 0,
+    adapters: int = 0,
+) -> list[MemoryNeed]:
+    """What the processor needs (first) and each GPU, one for each entry of `gpu_layers`: how many layers it gets, the
+    first GPU the first ones of those that go to GPUs; the output counts as the last layer.
+    """
+    shape = model_shape(info, tensors)
+    on_gpus = list(gpu_layers)
+    repack = options.repack and not any(on_gpus)  # with a GPU, weights that stay are in memory it can read
+    weights = weights_of(tensors, info.block_count, features, repack=repack)
+    n_ctx, n_cells = cells_of(options, shape.context)
+    part = _stepped(n_ctx)
+    split = _is_split(shape, options, n_cells, part)
+    streams, cells = (options.n_seq, part) if split else (1, n_cells)
+    flash = _is_flash(shape, options, n_cells, gpu=bool(on_gpus))
+    n_tokens = min(cells * streams, options.n_batch)
+    n_tokens = -(-n_tokens // options.n_seq) * options.n_seq
+    buffer = compute_bytes(
+        shape, n_tokens=n_tokens, n_outputs=min(n_tokens, options.n_seq), cells=cells, flash=flash,
+        quantised=options.kv_type != "f16",
+    )  # fmt: skip
+    caches = [_cache(layer, options, cells * streams) for layer in shape.layers]
+    caches += [0] * (info.block_count - len(caches))
+
+    total = info.block_count + 1
+    begin = max(0, total - sum(on_gpus))
+    host_layers = min(begin, info.block_count)
+    head_here = begin == total
+    host_weights = weights.rest + sum(weights.plain_layers[:host_layers]) + (weights.plain_head if head_here else 0)
+    host_copies = sum(weights.repacked_layers[:host_layers]) + (weights.repacked_head if head_here else 0)
+    needs = [
+        MemoryNeed(
+            weights=host_weights,
+            repacked=host_copies,
+            cache=sum(caches[:host_layers]),
+            compute=scratch_bytes(shape, n_tokens)
+            + (buffer if host_layers else _inputs(shape, n_tokens, cells, flash)),
+            output=shape.vocab * options.n_seq * F32,
+            projector=projector,
+            adapters=adapters,
+            base=BASE + PER_TOKEN * (shape.vocab + info.lengths.get("tokenizer.ggml.merges", 0)),
+        )
+    ]
+    for count in on_gpus:
+        end = min(begin + count, total)
+        blocks = slice(begin, min(end, info.block_count))
+        needs.append(
+            MemoryNeed(
+                weights=sum(weights.layers[blocks]) + (weights.head if end == total and count else 0),
+                cache=sum(caches[blocks]),
+                compute=buffer if count else 0,
+                base=GPU_BASE if count else 0,
+            )
+        )
+        begin = end
+    return needs
+
+
+def _cache(layer: Layer, options: LoadOptions, cells: int) -> int:
+    """Windows are not counted on: llama.cpp's default is a whole cache for them too, without which a prefix that was
+    read once could not be used again.
+    """
+    size, block = KV_BYTES[options.kv_type]
+    return (layer.k + layer.v) * cells * size // block + layer.state * options.n_seq * F32
+
+
+def _is_split(shape: ModelShape, options: LoadOptions, n_cells: int, part: int) -> bool:
+    cost = 4 * shape.embd * len(shape.layers)
+    return cost * n_cells > shape.n_params * 2 and part * options.n_seq <= n_cells
+
+
+def _is_flash(shape: ModelShape, options: LoadOptions, n_cells: int, *, gpu: bool) -> bool:
+    scores = n_cells * options.n_batch * shape.heads * F32
+    return gpu or options.kv_type != "f16" or scores > PLAIN_ATTENTION_BYTES
+
+
+def _inputs(shape: ModelShape, n_tokens: int, cells: int, flash: bool) -> int:
+    """What the processor prepares for a GPU's step: embeddings and masks."""
+    return 2 * shape.embd * n_tokens * F32 + cells * n_tokens * (2 if flash else F32)
+
+
+def _stepped(number: int) -> int:
+    return -(-number // CELL_STEP) * CELL_STEP

@@ -1,0 +1,235 @@
+"""The size of llama.cpp's compute buffer, found by doing what its allocator does: place the results of a step one
+after the other, free each when its last reader is done, and look how far the buffer grows.
+
+The computation is that of a decoder layer as `llama-graph.cpp` builds it (attention with or without flash attention,
+a plain or a mixed feed-forward part); the allocator is ggml-alloc.c's: the best fitting hole, else the end. Only sizes:
+nothing is computed, and a model of 100 layers takes under a millisecond, because layers repeat.
+"""
+
+from __future__ import annotations
+
+from .layers import Layer, ModelShape
+
+__all__ = ["compute_bytes", "scratch_bytes"]
+
+_ALIGN = 64
+F32 = 4
+
+
+class _Arena:
+    """Offsets as ggml-alloc gives them. `peak` is the size the buffer needs."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._holes: list[tuple[int, int]] = []  # (offset, size), in order, without the endless last one
+        self._end = 0
+        self._sizes: dict[int, int] = {}
+
+    def take(self, size: int) -> int:
+        """Room for `size` bytes; its handle. Nothing takes none."""
+        size = -(-size // _ALIGN) * _ALIGN
+        if not size:
+            return -1
+        fitting = [hole for hole in self._holes if hole[1] >= size]
+        if fitting:
+            # The last of the smallest ones, as ggml-alloc's `<=` takes it.
+            offset, room = min(reversed(fitting), key=lambda hole: hole[1])
+            at = self._holes.index((offset, room))
+            self._holes[at : at + 1] = [(offset + size, room - size)] if room > size else []
+        else:
+            offset, self._end = self._end, self._end + size
+        self._sizes[offset] = size
+        self.peak = max(self.peak, offset + size)
+        return offset
+
+    def free(self, *handles: int) -> None:
+        for offset in handles:
+            if offset < 0:
+                continue
+            self._holes.append((offset, self._sizes.pop(offset)))
+            self._holes.sort()
+            joined: list[tuple[int, int]] = []
+            for start, size in self._holes:
+                if joined and sum(joined[-1]) == start:
+                    joined[-1] = (joined[-1][0], joined[-1][1] + size)
+                else:
+                    joined.append((start, size))
+            if joined and sum(joined[-1]) == self._end:
+                self._end = joined.pop()[0]
+            self._holes = joined
+
+
+def compute_bytes(
+    shape: ModelShape,
+    *,
+    n_tokens: int,
+    n_outputs: int,
+    cells: int,
+    flash: bool,
+    quantised: bool,
+) -> int:
+    """The buffer for one step of `n_tokens` tokens, of which `n_outputs` get logits.
+
+    `cells`: of the cache, that a token may look at. `quantised`: the cache is.
+    """
+    arena = _Arena()
+    _inputs(arena, shape, n_tokens, n_outputs, cells, flash, quantised)
+    stream = arena.take(shape.embd * n_tokens * F32)
+    kinds: list[Layer] = []
+    for layer in shape.layers[:-1]:
+        if layer in kinds and shape.layers.index(layer) + 8 < len(kinds):
+            continue  # layers repeat: after a few of a kind nothing changes
+        kinds.append(layer)
+        stream = _layer(arena, layer, shape, stream, n_tokens, n_tokens, cells, flash, quantised)
+    last = shape.layers[-1]
+    stream = _layer(arena, last, shape, stream, n_tokens, n_outputs, cells, flash, quantised)
+    normed = arena.take(shape.embd * n_outputs * F32)
+    arena.free(stream)
+    arena.take(shape.vocab * n_outputs * F32)
+    arena.free(normed)
+    return arena.peak
+
+
+def scratch_bytes(shape: ModelShape, n_tokens: int) -> int:
+    """What the CPU's matrix products take beside the buffer: the rows of the right side, quantised (ggml_graph_plan).
+
+    Q8_K is the widest of the formats they are quantised to: 292 bytes for 256 numbers.
+    """
+    widest = max(max(layer.ff * max(1, layer.used), layer.out, shape.embd) for layer in shape.layers)
+    return widest * n_tokens * 292 // 256
+
+
+def _inputs(
+    arena: _Arena,
+    shape: ModelShape,
+    n_tokens: int,
+    n_outputs: int,
+    cells: int,
+    flash: bool,
+    quantised: bool,
+) -> None:
+    """What is filled in before a step: embeddings in place of tokens, positions, masks, and where in the cache."""
+    arena.take(shape.embd * n_tokens * F32)
+    arena.take(n_tokens * 4)
+    arena.take(n_outputs * 4)
+    widest = max(layer.v for layer in shape.layers)
+    for _ in {bool(layer.window) for layer in shape.layers if layer.k}:  # a cache each, with and without a window
+        arena.take(n_tokens * 8)
+        arena.take(n_tokens * 8 * (1 if flash else widest))  # without flash attention V is stored number by number
+        arena.take(cells * n_tokens * (2 if flash else F32))
+    if quantised and shape.rotates:
+        arena.take(2 * 128 * 128 * F32)
+
+
+def _layer(
+    arena: _Arena, layer: Layer, shape: ModelShape, stream: int, n_tokens: int, rows: int, cells: int,
+    flash: bool, quantised: bool,
+) -> int:  # fmt: skip
+    """One layer; `stream` is what goes in, the result what comes out. `rows`: tokens that go on after attention."""
+    embd = shape.embd * F32
+    if layer.state:
+        stream = _recurrent(arena, layer, stream, embd * n_tokens)
+    if layer.q:
+        attended = _attention(arena, layer, embd, n_tokens, cells, flash, quantised and shape.rotates)
+    else:
+        attended = arena.take(embd * n_tokens)
+    if rows < n_tokens:
+        fewer = arena.take(embd * rows), arena.take(embd * rows)
+        arena.free(attended, stream)
+        attended, stream = fewer
+    arena.free(stream)  # added to what attention gave, in its place
+    return _feed_forward(arena, layer, attended, embd * rows, rows)
+
+
+def _attention(
+    arena: _Arena, layer: Layer, embd: int, n_tokens: int, cells: int, flash: bool, rotated: bool
+) -> int:  # fmt: skip
+    normed = arena.take(embd * n_tokens)
+    q, v, k = (size * n_tokens * F32 for size in (layer.q, layer.v, layer.k))
+    if layer.fused:
+        all_three = arena.take(q + v + k)
+        arena.free(normed)
+        parts = [arena.take(size) for size in (q, k)]
+        queries, keys = parts
+        arena.free(all_three, keys)
+    else:
+        queries, values, keys = arena.take(q), arena.take(v), arena.take(k)
+        arena.free(normed)
+        if rotated:
+            turned = arena.take(q), arena.take(k), arena.take(v)
+            arena.free(queries, keys, values)
+            queries, keys, values = turned
+        arena.free(keys, values)  # they are in the cache now
+    if flash:
+        result = arena.take(layer.out * n_tokens * F32)
+        arena.free(queries)
+        if rotated:
+            turned_back = arena.take(layer.out * n_tokens * F32)
+            arena.free(result)
+            result = turned_back
+    else:
+        scores = arena.take(cells * layer.heads * n_tokens * F32)
+        arena.free(queries)
+        weighted = arena.take(layer.out * n_tokens * F32)
+        arena.free(scores)
+        result = arena.take(layer.out * n_tokens * F32)
+        arena.free(weighted)
+    projected = arena.take(embd * n_tokens)
+    arena.free(result)
+    return projected
+
+
+def _feed_forward(arena: _Arena, layer: Layer, stream: int, embd: int, rows: int) -> int:
+    if not layer.ff:
+        return stream
+    normed = arena.take(embd)
+    if layer.experts:
+        out = _experts(arena, layer, embd, rows)
+        if layer.shared:
+            both = _gated(arena, layer.shared * rows * F32, embd)
+            arena.free(both)
+        arena.free(normed)
+    else:
+        wide = layer.ff * rows * F32
+        gate, up = arena.take(wide), arena.take(wide)
+        arena.free(normed)
+        joined = arena.take(wide)
+        arena.free(gate, up)
+        out = arena.take(embd)
+        arena.free(joined)
+    arena.free(stream)  # added in the place of `out`
+    return out
+
+
+def _gated(arena: _Arena, wide: int, embd: int) -> int:
+    gate, up = arena.take(wide), arena.take(wide)
+    joined = arena.take(wide)
+    arena.free(gate, up)
+    out = arena.take(embd)
+    arena.free(joined)
+    return out
+
+
+def _experts(arena: _Arena, layer: Layer, embd: int, rows: int) -> int:
+    scores = arena.take(layer.experts * rows * F32)
+    order = arena.take(layer.experts * rows * F32)
+    weights = arena.take(layer.used * rows * F32)
+    arena.free(scores)
+    wide = layer.ff * layer.used * rows * F32
+    up, gate = arena.take(wide), arena.take(wide)
+    joined = arena.take(wide)
+    arena.free(up, gate)
+    answers = arena.take(embd * layer.used)
+    arena.free(joined, order, weights)
+    out = arena.take(embd)
+    arena.free(answers)
+    return out
+
+
+def _recurrent(arena: _Arena, layer: Layer, stream: int, embd: int) -> int:
+    """Not as llama.cpp builds it, which differs from one architecture to the next: input, state and output at once."""
+    normed, inner, state = arena.take(embd), arena.take(4 * embd), arena.take(layer.state * F32)
+    arena.free(normed)
+    out = arena.take(embd)
+    arena.free(inner, state, stream)
+    return out
