@@ -15,7 +15,7 @@ from msgspec import Struct
 from jan_core import Context
 from jan_core.types import BuildChoice, EngineBuild, Hardware
 
-from .engines import installed
+from .engines import choice, installed
 from .engines.errors import EngineNotFound
 from .engines.hardware import detect
 from .errors import NoUsableEngine
@@ -24,7 +24,7 @@ __all__ = ["EngineSelection", "Selected"]
 
 
 class Selected(Struct, frozen=True):
-    """The outcome. `by` is the extension that chose; `builds` are all candidates, refused ones included."""
+    """The outcome. `by` is the extension that chose, or `person`; `builds` are all candidates, refused ones as well."""
 
     hardware: Hardware
     builds: list[EngineBuild]
@@ -44,14 +44,26 @@ class EngineSelection:
         self._engines = engines
 
     async def candidates(self) -> tuple[Hardware, list[EngineBuild]]:
-        """This machine, and every build somebody proposed for it, each id once, marked when installed."""
+        """This machine, and every build for it, each id once: those that somebody proposes, marked when installed, and
+        those of other versions that are installed. One that is set aside is refused with the reason.
+        """
         hardware = await anyio.to_thread.run_sync(detect)
         proposed = (await self._ctx.hooks.engine_builds(hardware)).values
-        here = {engine.id for engine in await anyio.to_thread.run_sync(installed.list_installed, self._engines)}
+        engines = await anyio.to_thread.run_sync(installed.list_installed, self._engines)
+        decided = await anyio.to_thread.run_sync(choice.read, self._engines)
+        here = {engine.id: engine.record for engine in engines}
         builds: dict[str, EngineBuild] = {}
         for build in (build for builds in proposed for build in builds):
             build.installed = build.id in here
             builds.setdefault(build.id, build)
+        why = {_kind(build.id, build.version): build.refused for build in builds.values()}
+        for id, record in here.items():
+            if id not in builds:
+                refused = why.get(_kind(id, record.version), "")
+                builds[id] = EngineBuild(id, record.variant, record.version, installed=True, refused=refused)
+        for build in builds.values():
+            if not build.refused and not build.installed:
+                build.refused = decided.refusal(build.id)
         return hardware, list(builds.values())
 
     async def find(self, id: str) -> EngineBuild:
@@ -64,19 +76,32 @@ class EngineSelection:
         raise EngineNotFound(f"there is no engine build {id!r}; known: {', '.join(known)}", build=id, known=known)
 
     async def select(self) -> Selected:
-        """The build to use. A choice that is refused or unknown is an error: nothing else is taken in its
-        place.
+        """The build to use: the one a person chose, else what the hooks choose. A choice that is refused or unknown is
+        an error: nothing else is taken in its place.
 
         Raises NoUsableEngine.
         """
         hardware, builds = await self.candidates()
+        decided = await anyio.to_thread.run_sync(choice.read, self._engines)
+        if decided.use:
+            return _usable(Selected(hardware, builds, BuildChoice(decided.use, "it was chosen by hand"), "person"))
         outcome = await self._ctx.hooks.select_engine_build(hardware, builds)
         if outcome is None or outcome.value is None:
             refused = {build.id: build.refused for build in builds if build.refused}
             raise NoUsableEngine("no engine build can be used on this machine", refused=refused)
-        selected = Selected(hardware, builds, outcome.value, outcome.extension)
-        chosen = {build.id: build for build in builds}.get(outcome.value.build)
-        if chosen is None or chosen.refused:
-            why = chosen.refused if chosen else "it is not among the candidates"
-            raise NoUsableEngine(f"{outcome.extension} chose {outcome.value.build}: {why}", refused={})
-        return selected
+        return _usable(Selected(hardware, builds, outcome.value, outcome.extension))
+
+
+def _kind(id: str, version: str) -> str:
+    """What builds of different versions have in common."""
+    return id.removesuffix(f"-{version}")
+
+
+def _usable(selected: Selected) -> Selected:
+    """What was selected, unless that cannot be used. Raises NoUsableEngine."""
+    id = selected.choice.build
+    chosen = next((build for build in selected.builds if build.id == id), None)
+    if chosen is None or chosen.refused:
+        why = chosen.refused if chosen else "it is not among the candidates"
+        raise NoUsableEngine(f"{selected.by} chose {id}: {why}", refused={id: why} if chosen else {})
+    return selected

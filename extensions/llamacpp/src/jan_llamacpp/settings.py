@@ -11,6 +11,7 @@ from .remote.remote import Remote
 
 __all__ = ["LlamaCppSettings", "Policy"]
 
+_INDEX = r"^$|^https://[^/\s]+|^http://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?(/|$)"
 Positive = Annotated[int, Meta(ge=1)]
 Policy = Literal["offline", "local-only", "prefer-local", "remote-allowed"]
 
@@ -23,7 +24,9 @@ class LlamaCppSettings(Struct, frozen=True):
     refused. `n_ctx` (tokens), `threads`: None: chosen from the model and the machine. `parallel`: requests a
     model decodes at the same time. `offline`: an engine is only installed from what is on this machine.
     `prebuilt_wheels`: whether an engine may come from a prebuilt wheel, which is not pinned by hash; else it
-    is compiled here. `routing`: where requests may be answered. `offline`: on this machine, and no engine is
+    is compiled here. `wheel_index`: where prebuilt wheels are looked for in place of the project's own
+    indexes, a folder with `cpu`, `vulkan`, … in it; `https`, or `http` on this machine.
+    `routing`: where requests may be answered. `offline`: on this machine, and no engine is
     fetched either (as the setting `offline`); `local-only`: on this machine; `prefer-local`: elsewhere when
     the model is not installed or cannot be loaded here, or the request asks for a remote one;
     `remote-allowed`: wherever the request or an extension chooses. A sensitive request is always answered
@@ -31,7 +34,9 @@ class LlamaCppSettings(Struct, frozen=True):
     before them and check several in one step. `idle_minutes`: a model nobody used for
     so long is unloaded; 0: never. `pinned`: ids of models that are not unloaded for that, nor for another
     model. `hang_seconds`: how long one step of a model, or its load without any progress, may take before its
-    process is ended as hung; 0: for ever.
+    process is ended as hung; 0: for ever. `keep_states`: what a model has computed of a conversation is kept on the
+    disk, so that it goes on after a restart without being read again; False: what was kept is deleted. `state_gib`:
+    how much of that a model may keep, in GiB.
     """
 
     default_model: str = EMBEDDED_ID
@@ -42,12 +47,15 @@ class LlamaCppSettings(Struct, frozen=True):
     parallel: Annotated[int, Meta(ge=1, le=256)] = 8
     offline: bool = False
     prebuilt_wheels: bool = True
+    wheel_index: Annotated[str, Meta(pattern=_INDEX, max_length=2048)] = ""
     routing: Policy = "local-only"
     remotes: tuple[Remote, ...] = ()
     speculate: bool = True
     idle_minutes: Annotated[float, Meta(ge=0)] = 60.0
     pinned: tuple[str, ...] = ()
     hang_seconds: Annotated[float, Meta(ge=0)] = 300.0
+    keep_states: bool = True
+    state_gib: Annotated[float, Meta(gt=0, le=4096)] = 4.0
 
     @property
     def policy(self) -> Policy:

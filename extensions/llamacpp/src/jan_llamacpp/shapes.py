@@ -26,7 +26,10 @@ __all__ = [
     "ModelChanged",
     "ModelId",
     "ModelList",
+    "RollbackEngine",
+    "SetAside",
     "UnloadModel",
+    "UseEngine",
     "Verdict",
 ]
 
@@ -40,26 +43,61 @@ class EngineId(Struct, forbid_unknown_fields=True):
 
 
 class EngineChanged(Struct):
-    """Data of the event `engines.changed`: a build was installed or removed."""
+    """Data of the event `engines.changed`: a build was installed or removed, or set aside with a `reason`."""
 
     id: str
     installed: bool
+    reason: str = ""
 
 
 class InstallEngine(Struct, forbid_unknown_fields=True):
-    """`id` empty: the build chosen for this machine. `wheel`: take the engine from this file (absolute path)."""
+    """`id` empty: the build chosen for this machine. `wheel`: take the engine from this file (absolute path), which
+    must have this `sha256` (hex) if one is given. With a wheel and no `id`, the build is of the wheel's version.
+    """
 
     id: str = ""
     wheel: str = ""
+    sha256: Annotated[str, Meta(pattern="^([0-9a-fA-F]{64})?$")] = ""
+
+
+class UseEngine(Struct, forbid_unknown_fields=True):
+    """`id`: an installed build, or empty: whichever the house chooses."""
+
+    id: str = ""
+
+
+class RollbackEngine(Struct, forbid_unknown_fields=True):
+    """`id` empty: the build that is in use."""
+
+    id: str = ""
+
+
+class SetAside(Struct):
+    """A build that is neither used nor installed again by itself, and why.
+
+    `generation`: the installation it is about, 0 when there is none. `by`: what showed it: its installation, its first
+    use, or a person. `at`: RFC 3339, UTC.
+    """
+
+    id: str
+    generation: int
+    reason: str
+    by: Literal["install", "use", "person"]
+    at: str
 
 
 class EngineList(Struct):
-    """Every build that could be used here, refused ones included, and the records of those that are
-    installed.
+    """Every build that could be used here, refused ones included, and the records of those that are installed.
+
+    `installed` has the generation in use of each build, `earlier` those that can be gone back to. `use`: the build a
+    person chose, empty: the house chooses.
     """
 
     builds: list[EngineBuild]
     installed: list[EngineRecord]
+    earlier: list[EngineRecord] = field(default_factory=list)
+    set_aside: list[SetAside] = field(default_factory=list)
+    use: str = ""
 
 
 class Verdict(Struct):
