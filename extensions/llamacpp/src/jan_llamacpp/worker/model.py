@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from ..markers import MARKERS
 from .native import Native
 from .protocol import LoadOptions
 from .refusal import Refusal
@@ -19,6 +20,7 @@ from .refusal import Refusal
 __all__ = ["EMBEDS_ONLY", "Model"]
 
 
+_MARKERS = frozenset(marker.encode() for marker in MARKERS)
 MAX_TEXT = 1 << 20
 """Bytes of one text that are tokenised."""
 EMBEDS_ONLY = "this model makes embeddings and does not generate text; use embeddings.create"
@@ -133,14 +135,22 @@ class Model:
         return buffer[: max(count, 0)]
 
     def piece(self, token: int) -> bytes | None:
-        """The bytes a token stands for (empty for a control token); None when it ends the generation."""
+        """The bytes a token stands for (empty for a control token that is no marker of thoughts or tool calls); None
+        when it ends the generation.
+        """
         try:
             return self._pieces[token]
         except KeyError:
             ends = self._native.is_eog(self.vocab, token)
             piece = None if ends else self._render(token, special=False)
+            if piece == b"" and self.written(token) in _MARKERS:
+                piece = self.written(token)
             self._pieces[token] = piece
             return piece
+
+    def written(self, token: int) -> bytes:
+        """A token as it is written out, control tokens too: what grammars see."""
+        return self._render(token, special=True)
 
     def _special(self, token: int) -> str:
         if token < 0:

@@ -11,6 +11,7 @@ answers with a `finish`, or by one `Failed`.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal
 
 import msgspec
@@ -56,6 +57,7 @@ __all__ = [
     "decode_to_worker",
     "encode",
     "request_id",
+    "state_file",
 ]
 
 PROTOCOL = 2
@@ -151,11 +153,18 @@ class Grammar(Struct, frozen=True, omit_defaults=True):
     """What an answer must look like: a grammar in llama.cpp's GBNF, or a JSON schema that one is made from.
 
     `triggers`: the grammar holds only from the first of these texts on, which is part of it; before it, anything goes.
+    `before` and `after`: texts around it; `many`: several of these, one on a line. `reasoning`: the answer may think
+    first, between `<think>` and `</think>`; `opened`: it does, because the prompt ends within it (set by the worker).
     """
 
     gbnf: str | None = None
     json_schema: dict[str, Any] | None = None
     triggers: list[str] = []
+    before: str = ""
+    after: str = ""
+    many: bool = False
+    reasoning: bool = False
+    opened: bool = False
 
 
 class GenerateParams(Struct, frozen=True, omit_defaults=True):
@@ -380,6 +389,11 @@ _envelope = msgspec.msgpack.Decoder(_Envelope)
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+
+
+def state_file(thread: str) -> str:
+    """The name of a conversation's file in `LoadOptions.state_dir`: it does not tell the conversation's own."""
+    return hashlib.blake2b(thread.encode("utf-8", "replace"), digest_size=16).hexdigest() + ".kv"
 
 
 def encode(message: ToWorker | FromWorker) -> bytes:

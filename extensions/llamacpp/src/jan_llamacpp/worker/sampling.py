@@ -9,27 +9,54 @@ One sampler for each generation: it owns the random state. Knows nothing of sequ
 
 from __future__ import annotations
 
-import ctypes
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from .candidates import Candidates
+from .grammar import Constraint
+from .model import Model
 from .native import Native
-from .protocol import Sampling
+from .protocol import GenerateParams, Sampling, TokenLogprob
 from .refusal import Refusal
 
-__all__ = ["Sampler", "top_k_indices"]
+__all__ = ["Sampler", "make_sampler", "top_k_indices"]
 
 Row = np.ndarray[Any, np.dtype[np.float32]]
 Indices = np.ndarray[Any, np.dtype[np.intp]]
 
+MAX_LOGPROBS = 20
+FIRST_LOOKS = 64, 1024, 8192
+"""How many of the likeliest tokens a grammar is asked of, before all of them."""
+NEGLIGIBLE = 1e-6
+"""What all the tokens that were not looked at may weigh at most, against the likeliest that is allowed."""
 FAST_TOP_K = 256
 """Up to here the candidates are selected here; above, the C chain sees the vocabulary."""
 RANDOM_SEED = 0xFFFFFFFF
 """llama.cpp's LLAMA_DEFAULT_SEED: it means "choose one", so it cannot be used as a seed."""
+
+
+def make_sampler(native: Native, model: Model, params: GenerateParams, index: int) -> Sampler:
+    """The sampler of answer `index` of a request. The same seed draws other tokens for each of its answers.
+
+    Raises Refusal("invalid_generation").
+    """
+    sampling = params.sampling
+    if sampling.seed is not None:
+        sampling = msgspec.structs.replace(sampling, seed=sampling.seed + index)
+    constraint = None
+    if params.grammar is not None:
+        constraint = Constraint(native, model, params.grammar)
+    try:
+        return Sampler(native, model.n_vocab, sampling, constraint, params.logprobs, model.written)
+    except Refusal:
+        if constraint is not None:
+            constraint.close()
+        raise
 
 
 def top_k_indices(row: Row, k: int) -> Indices:
@@ -56,14 +83,30 @@ def top_k_indices(row: Row, k: int) -> Indices:
 
 
 class Sampler:
-    """Draws the tokens of one generation. `close` frees its C part.
+    """Draws the tokens of one answer. `close` frees its C parts.
+
+    `constraint`: the grammar the answer must follow. `logprobs`: record what the model thought of each token and of so
+    many alternatives, written as `written` says.
 
     Raises Refusal("invalid_generation") for numbers that mean nothing, and biases on tokens there are not.
     """
 
-    def __init__(self, native: Native, n_vocab: int, params: Sampling) -> None:
+    def __init__(
+        self,
+        native: Native,
+        n_vocab: int,
+        params: Sampling,
+        constraint: Constraint | None = None,
+        logprobs: int | None = None,
+        written: Callable[[int], bytes] = lambda token: b"",
+    ) -> None:
         self._native, self._params, self._n_vocab = native, params, n_vocab
+        self._constraint, self._logprobs, self._written = constraint, logprobs, written
+        self.last_logprob: TokenLogprob | None = None
+        """Of the token drawn last, where log-probabilities were asked for."""
         _check(params)
+        if logprobs is not None and not 0 <= logprobs <= MAX_LOGPROBS:
+            raise Refusal("invalid_generation", f"logprobs is {logprobs}; it may be 0 to {MAX_LOGPROBS}")
         self._bias: tuple[Indices, Row] | None = None
         if params.logit_bias:
             if min(params.logit_bias) < 0 or max(params.logit_bias) >= n_vocab:
@@ -78,19 +121,47 @@ class Sampler:
         self._chain: Any = None
         if not self._greedy:
             self._chain = self._make_chain()
-            if self._fast:
-                self._make_candidates(params.top_k)
+            size = params.top_k if self._fast else n_vocab if constraint is not None else 0
+            self._candidates = Candidates(native, size)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether every token is simply the likeliest, so that nobody needs to ask `sample` for it."""
+        plain = self._bias is None and not self._penalised and self._constraint is None and self._logprobs is None
+        return self._greedy and plain
 
     def sample(self, row: Row, context: Any, index: int, tokens: Sequence[int], n_prompt: int) -> int:
         """The next token after `tokens` (the first `n_prompt` of them are the prompt).
 
         `row` is the logits under `index` of the context `context` (a C pointer), and is changed in place.
-        Raises Refusal("generation_failed") when the model computed no numbers (NaN).
+        Raises Refusal("generation_failed") when the model computed no numbers (NaN), or no token fits the grammar.
         """
-        if self._bias is not None:
-            row[self._bias[0]] += self._bias[1]
-        if self._penalised:
-            self._penalise(row, tokens, n_prompt)
+        raw = row
+        if self._bias is not None or self._penalised:
+            raw = row if self._logprobs is None else row.copy()
+            if self._bias is not None:
+                row[self._bias[0]] += self._bias[1]
+            if self._penalised:
+                self._penalise(row, tokens, n_prompt)
+        constraint = self._constraint
+        token = self._draw(row, context, index)
+        if constraint is not None:
+            if not constraint.allows(token):
+                token = self._draw_allowed(row, constraint)
+            constraint.accept(token)
+        if self._logprobs is not None:
+            self.last_logprob = _logprob(raw, token, self._logprobs, self._written)
+        return token
+
+    def close(self) -> None:
+        """Free the C parts; the sampler cannot be used any more."""
+        chain, self._chain = self._chain, None
+        if chain is not None:
+            self._native.c.llama_sampler_free(chain)
+        if self._constraint is not None:
+            self._constraint.close()
+
+    def _draw(self, row: Row, context: Any, index: int) -> int:
         if self._greedy:
             token = int(row.argmax())
             if row[token] != row[token]:
@@ -99,23 +170,42 @@ class Sampler:
         if not self._fast:
             return int(self._native.sampler_sample(self._chain, context, index))
         best = top_k_indices(row, self._params.top_k)
-        values = row[best]
-        if np.isnan(values).any():
+        return self._draw_from(best, row[best])
+
+    def _draw_from(self, ids: Indices, logits: Row) -> int:
+        """Let the chain choose among these, the likeliest first."""
+        if logits[0] != logits[0] or logits[-1] != logits[-1]:  # where there is a NaN, it is at an end
             raise _not_a_number()
-        candidates = self._view
-        candidates["id"], candidates["logit"], candidates["p"] = best, values, 0.0
-        array = self._array
-        array.size, array.selected, array.sorted = len(best), -1, True
-        self._native.sampler_apply(self._chain, ctypes.byref(array))
-        token = int(array.data[array.selected].id)
+        token = self._candidates.draw(self._chain, ids, logits)
         self._native.sampler_accept(self._chain, token)
         return token
 
-    def close(self) -> None:
-        """Free the C chain; the sampler cannot be used any more."""
-        chain, self._chain = self._chain, None
-        if chain is not None:
-            self._native.c.llama_sampler_free(chain)
+    def _draw_allowed(self, row: Row, constraint: Constraint) -> int:
+        """Draw among what the grammar allows. It is asked of the likeliest tokens first, and of more only until there
+        are enough, or until what is left cannot matter.
+        """
+        wanted = 1 if self._greedy else self._params.top_k or self._n_vocab
+        for count in (*FIRST_LOOKS, self._n_vocab):
+            if count > self._n_vocab or (count < wanted and count < self._n_vocab):
+                continue
+            best = top_k_indices(row, count)
+            best = best[row[best] > -np.inf]
+            least = row[best[-1]] if len(best) else -np.inf
+            # The end is seldom likely, and after a whole text it is all that is allowed.
+            ids = np.concatenate([best, np.array([end for end in constraint.ends if end not in best], dtype=np.intp)])
+            fits = constraint.allowed(ids)
+            enough = fits[: len(best)].sum() >= wanted or count == self._n_vocab
+            ids = ids[fits]
+            logits = row[ids]
+            if len(ids) == 0:
+                continue
+            left = (self._n_vocab - count) * math.exp(min(0.0, float(least - logits.max())))
+            if enough or left < NEGLIGIBLE:
+                order = np.argsort(-logits, kind="stable")[:wanted]
+                if self._greedy:
+                    return int(ids[order[0]])
+                return self._draw_from(ids[order], logits[order])
+        raise Refusal("generation_failed", "the model has no token that fits the grammar here")
 
     def _penalise(self, row: Row, tokens: Sequence[int], n_prompt: int) -> None:
         params, last = self._params, self._params.penalty_last_n
@@ -151,12 +241,14 @@ class Sampler:
             return secrets.randbelow(RANDOM_SEED)
         return (self._params.seed & 0xFFFFFFFF) % RANDOM_SEED
 
-    def _make_candidates(self, count: int) -> None:
-        c = self._native.c
-        self._candidates = (c.llama_token_data * count)()
-        self._view = np.frombuffer(self._candidates, dtype=np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]))
-        data = ctypes.cast(self._candidates, ctypes.POINTER(c.llama_token_data))
-        self._array = c.llama_token_data_array(data=data, size=0, selected=-1, sorted=False)
+
+def _logprob(row: Row, token: int, count: int, written: Callable[[int], bytes]) -> TokenLogprob:
+    """Log-probabilities of `token` and of the `count` likeliest, over the whole vocabulary."""
+    most = row.max()
+    total = float(most) + math.log(float(np.exp(row - most).sum(dtype=np.float64)))
+    best = top_k_indices(row, count).tolist() if count else []
+    top = [(written(each), float(row[each]) - total) for each in best]
+    return TokenLogprob(written(token), float(row[token]) - total, top)
 
 
 def _check(params: Sampling) -> None:

@@ -1,0 +1,209 @@
+"""What a grammar lets come next in one answer: llama.cpp's grammar sampler, handled so that it cannot end the process.
+
+llama.cpp aborts when a token is accepted that does not fit, and reads some wrong grammars for ever. Here every grammar
+is read by `gbnf.py` before C sees it, and every token is tried on its own before it is accepted; that also makes it
+fast, because the likeliest token usually fits and nothing else needs to be tried then (as in llama.cpp's
+`common_sampler_sample`).
+
+A grammar that is ambiguous in a way the check at its compilation does not find can still take long for one token: it
+is given up after `SLOW_SECONDS`, and a step that never ends is the host's business.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import time
+from collections import deque
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ..markers import THINK_CLOSE, THINK_OPEN
+from .candidates import Candidates
+from .gbnf import Gbnf, GrammarError
+from .model import Model
+from .native import Native
+from .protocol import Grammar
+from .refusal import Refusal
+from .schema import literal, schema_to_gbnf
+
+__all__ = ["Constraint", "compile_grammar"]
+
+Indices = np.ndarray[Any, np.dtype[np.intp]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+SLOW_SECONDS = 1.0
+MAX_TRIGGER = 100
+MANY = 1024
+"""More tokens than these are tried without holding the interpreter's lock."""
+
+
+def compile_grammar(grammar: Grammar) -> tuple[str, str, Gbnf]:
+    """The text of a grammar for llama.cpp, its root, and what reads it here. Raises GrammarError."""
+    return _compiled(msgspec.msgpack.encode(grammar))
+
+
+@lru_cache(maxsize=64)
+def _compiled(encoded: bytes) -> tuple[str, str, Gbnf]:
+    grammar = msgspec.msgpack.decode(encoded, type=Grammar)
+    text = grammar.gbnf if grammar.gbnf is not None else schema_to_gbnf(grammar.json_schema)
+    root = "root"
+    for trigger in grammar.triggers:
+        if not trigger.isascii() or not trigger.isprintable() or not 0 < len(trigger) <= MAX_TRIGGER:
+            raise GrammarError(f"a trigger has 1 to {MAX_TRIGGER} printable ASCII characters")
+    if grammar.before or grammar.after or grammar.many or grammar.reasoning or grammar.opened:
+        one = " ".join([*_literals(grammar.before), "root", *_literals(grammar.after)])
+        thoughts = f"thoughts0 {_BREAKS} " if grammar.opened else ""
+        if grammar.reasoning and not grammar.opened:
+            thoughts = f"({literal(THINK_OPEN)} thoughts0 {_BREAKS})? "
+        root = "jan-answer"
+        more = f" ({_LINE} jan-one)*" if grammar.many else ""
+        text = f"{text}\njan-one ::= {one}\n{root} ::= {thoughts}jan-one{more}\n"
+        if thoughts:
+            text += _until(THINK_CLOSE, "thoughts")
+    return text, root, Gbnf(text, root)
+
+
+_BREAKS, _LINE = r"[ \n]{0,4}", r'"\n"'
+
+
+def _literals(text: str) -> list[str]:
+    return [literal(text)] if text else []
+
+
+def _until(end: str, name: str) -> str:
+    """Rules `name`0…: any text up to and with the first `end`. A rule for each part of `end` that is there already."""
+
+    def state(text: str) -> int:
+        """How much of the beginning of `end` the text ends with."""
+        return next(size for size in range(len(end), -1, -1) if text.endswith(end[:size]))
+
+    rules = []
+    letters = sorted(set(end))
+    others = "[^" + "".join(f"\\U{ord(letter):08X}" for letter in letters) + "]"
+    for size in range(len(end)):
+        ways = [f"{others} {name}0"]
+        for letter in letters:
+            reached = state(end[:size] + letter)
+            ways.append(literal(letter) + (f" {name}{reached}" if reached < len(end) else ""))
+        rules.append(f"{name}{size} ::= {' | '.join(ways)}\n")
+    return "".join(rules)
+
+
+class Constraint:
+    """The grammar of one answer and how far the answer is in it. `close` frees its C part.
+
+    With triggers it lets everything pass until one of them was written (`waiting`).
+
+    Raises Refusal("invalid_generation") for a grammar that cannot be used.
+    """
+
+    def __init__(self, native: Native, model: Model, grammar: Grammar) -> None:
+        self._native, self._model = native, model
+        try:
+            self._text, self._root, self._gbnf = compile_grammar(grammar)
+        except GrammarError as error:
+            raise Refusal("invalid_generation", str(error), reason="grammar") from error
+        self._triggers = [trigger.encode() for trigger in grammar.triggers]
+        self._longest = max(map(len, self._triggers), default=0)
+        self._tail: deque[tuple[int, bytes]] = deque()
+        self._handle: Any = None
+        self._one = Candidates(native, 1)
+        self._ends = [
+            token
+            for token in (native.c.llama_vocab_eos(model.vocab), native.c.llama_vocab_eot(model.vocab))
+            if token >= 0
+        ]
+        self.waiting = bool(self._triggers)
+        if not self.waiting:
+            self._handle = self._made(
+                native.c.llama_sampler_init_grammar(model.vocab, self._text.encode(), self._root.encode())
+            )
+
+    @property
+    def ends(self) -> list[int]:
+        """The tokens that usually end an answer."""
+        return self._ends
+
+    def allows(self, token: int) -> bool:
+        """Whether this token may come next."""
+        if self.waiting:
+            return True
+        return bool(self._apply(self._one, (token,))[0])
+
+    def allowed(self, tokens: Indices) -> Mask:
+        """Which of these tokens may come next."""
+        return self._apply(Candidates(self._native, len(tokens)), tokens)
+
+    def accept(self, token: int) -> None:
+        """This token, which is allowed, came. Raises Refusal("generation_failed") when the grammar is too slow."""
+        if self.waiting:
+            self._look(token)
+            return
+        began = time.perf_counter()
+        self._native.sampler_accept(self._handle, token)
+        self._hurry(began)
+
+    def close(self) -> None:
+        """Free the C part; it cannot be used any more."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._native.c.llama_sampler_free(handle)
+
+    def _apply(self, candidates: Candidates, tokens: Any) -> Mask:
+        began = time.perf_counter()
+        logits = candidates.logits_after(self._handle, tokens, long=len(tokens) > MANY)
+        self._hurry(began)
+        mask: Mask = logits == 0.0
+        return mask
+
+    @staticmethod
+    def _hurry(began: float) -> None:
+        if time.perf_counter() - began > SLOW_SECONDS:
+            raise Refusal("generation_failed", "the grammar takes too long to follow: it is too ambiguous")
+
+    def _made(self, handle: Any) -> Any:
+        if not handle:
+            raise Refusal("invalid_generation", "llama.cpp could not read the grammar", reason="grammar")
+        return handle
+
+    def _look(self, token: int) -> None:
+        """Has a trigger been written with this token? Then what came from it on is the grammar's beginning."""
+        tail = self._tail
+        tail.append((token, self._model.written(token)))
+        size = sum(len(piece) for _, piece in tail)
+        while size - len(tail[0][1]) >= self._longest + len(tail[-1][1]):
+            size -= len(tail.popleft()[1])
+        text = b"".join(piece for _, piece in tail)
+        found = [(at, trigger) for trigger in self._triggers if (at := text.find(trigger)) >= 0]
+        if not found:
+            return
+        at, trigger = min(found)
+        if self._begins(text[at:]):
+            self._activate(at, trigger)
+        tail.clear()
+
+    def _begins(self, text: bytes) -> bool:
+        try:
+            return bool(self._gbnf.step(self._gbnf.start, text.decode()))
+        except (UnicodeDecodeError, GrammarError):
+            return False  # what is no call after all is text
+
+    def _activate(self, at: int, trigger: bytes) -> None:
+        """Let llama.cpp find the trigger in the last tokens: it alone can begin in the middle of one."""
+        c, model = self._native.c, self._model
+        pattern = ctypes.c_char_p(b"(" + re.sub(rb"[.^$|()*+?\[\]{}\\]", rb"\\\g<0>", trigger) + b")")
+        self._handle = self._made(
+            c.llama_sampler_init_grammar_lazy_patterns(
+                model.vocab, self._text.encode(), self._root.encode(), ctypes.pointer(pattern), 1, None, 0
+            )
+        )
+        end = 0
+        for token, piece in self._tail:
+            end += len(piece)
+            if end > at:
+                self._native.sampler_accept(self._handle, token)
+        self.waiting = False
