@@ -69,8 +69,9 @@ class EngineBuild(Struct, omit_defaults=True):
     """One build of the engine that could run here.
 
     `id` names its directory and is unique. `index` is where prebuilt wheels are offered, `cmake_args` how to make it
-    from source. `refused` says why it cannot run on this machine, where that is known; `note` what it would run on, or
-    what keeps it from being chosen by itself, which `optional` says.
+    from source. `refused` says why it cannot run on this machine, where that is known; `note` what it would run on.
+    It is not chosen without being asked for while there is a `doubt` that it would do well, or, not being installed,
+    while it `needs` something that only a person can bring.
     """
 
     id: str
@@ -81,7 +82,8 @@ class EngineBuild(Struct, omit_defaults=True):
     installed: bool = False
     refused: str = ""
     note: str = ""
-    optional: bool = False
+    doubt: str = ""
+    needs: str = ""
 
 
 class BuildChoice(Struct):

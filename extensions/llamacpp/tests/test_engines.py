@@ -1,41 +1,15 @@
-"""Which builds could run here, what the machine is, and what an installation's output means."""
+"""Which versions come first, and what an installation's output means."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jan_llamacpp.engines.builds import ENGINE_VERSION, choose, known_builds, version_key
+from jan_llamacpp.engines.builds import choose, version_key
 from jan_llamacpp.engines.diagnosis import compiler_advice, diagnose
 from jan_llamacpp.engines.progress import Progress, Tracker
 
-from jan_core.types import BuildChoice, EngineBuild, Hardware
-
-
-def machine(os: str = "linux", arch: str = "x86_64") -> Hardware:
-    return Hardware(os, arch, "cpu", 2, 4, [], 8 << 30, 4 << 30)
-
-
-def test_every_variant_is_known_and_only_the_cpu_is_usable_until_gpus_are_detected() -> None:
-    builds = {build.variant: build for build in known_builds(machine())}
-    assert set(builds) == {"cpu", "cuda", "metal", "rocm", "vulkan"}
-    assert [variant for variant, build in builds.items() if not build.refused] == ["cpu"]
-    assert "does not detect GPUs yet" in builds["cuda"].refused
-    assert "macOS only" in builds["metal"].refused
-
-
-def test_a_processor_without_an_engine_has_no_usable_build() -> None:
-    builds = known_builds(machine(arch="riscv64"))
-    assert all("riscv64" in build.refused for build in builds)
-    assert choose(builds) is None
-
-
-def test_the_choice_says_what_and_why() -> None:
-    choice = choose(known_builds(machine()))
-    assert choice == BuildChoice(
-        f"cpu-{ENGINE_VERSION}",
-        f"the newest usable build (cpu {ENGINE_VERSION}, to be installed at first use)",
-    )
+from jan_core.types import EngineBuild
 
 
 def test_an_installed_build_is_chosen_before_a_newer_one_that_is_not() -> None:

@@ -43,7 +43,7 @@ from .gguf_bytes import whole
 
 pytestmark = pytest.mark.anyio
 
-PREFIXES = ["engines.", "models.", "chat.", "completions.", "remotes.", "tokens."]
+PREFIXES = ["engines.", "models.", "chat.", "completions.", "embeddings.", "remotes.", "tokens."]
 BUILD = f"cpu-{ENGINE_VERSION}"
 OpenHost = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -328,7 +328,7 @@ async def test_installing_an_engine_by_name(client: Any) -> None:
         await client.call("engines.install", {"id": "cuda-9"})
     assert caught.value.type == "engine_not_found"
     with pytest.raises(RpcError) as caught:
-        await client.call("engines.install", {"id": f"cuda-{ENGINE_VERSION}"})
+        await client.call("engines.install", {"id": f"cuda12-{ENGINE_VERSION}"})
     assert (caught.value.type, caught.value.data["reason"]) == ("engine_install_failed", "refused")
 
 
@@ -370,8 +370,8 @@ async def test_other_extensions_can_refuse_observe_and_choose(
         with pytest.raises(RpcError, match="not on my watch") as caught:
             await client.call("chat.complete", ask("a secret", model="babble"))
         assert caught.value.type == "request_refused"
-        meddler.build = f"cuda-{ENGINE_VERSION}"
-        with pytest.raises(RpcError, match="meddler chose cuda") as caught:
+        meddler.build = f"cuda12-{ENGINE_VERSION}"
+        with pytest.raises(RpcError, match="meddler chose cuda12") as caught:
             await client.call("chat.complete", ask(model="babble"))
         assert caught.value.type == "no_usable_engine"
         with anyio.fail_after(60):

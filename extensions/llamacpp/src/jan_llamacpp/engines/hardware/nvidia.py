@@ -86,6 +86,8 @@ def find(tools: Tools, answers: Answers, cards: list[Card]) -> Found:
     """The CUDA devices of this machine, MIG instances one by one."""
     if tools.platform == "darwin":
         return Found([], "there is no CUDA on macOS")
+    if tools.env("CUDA_VISIBLE_DEVICES") == "-1":
+        return Found([], "CUDA_VISIBLE_DEVICES=-1 hides every NVIDIA GPU")
     report = parse_xml(answers[_XML].output) if answers[_XML].ok else Smi()
     table = parse_table(answers[_TABLE].output) if answers[_TABLE].ok else {}
     devices = [_completed(device, report, table) for device in report.devices]
