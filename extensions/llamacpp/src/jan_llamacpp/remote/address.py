@@ -7,6 +7,7 @@ are literal ones of the loopback network, and `localhost`. The latter is never l
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -53,8 +54,6 @@ def address_of(url: str, *, plain: bool = False) -> Address:
 
 
 def _loopback(host: str) -> tuple[bool, tuple[str, ...]]:
-    import ipaddress
-
     if host == "localhost":
         return True, ("127.0.0.1", "::1")
     try:
