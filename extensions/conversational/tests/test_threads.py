@@ -190,7 +190,9 @@ async def test_changes_are_told(house: House) -> None:
         await house.call("messages.update", {"thread_id": id, "message_id": message, "content": "y"})
         await house.call("messages.delete", {"thread_id": id, "message_id": message})
         await house.call("threads.delete", {"thread_id": id})
-    assert heard == [("threads.changed", {"thread_id": id})] * 6
+    assert [event for event in heard if event[0] == "threads.changed"] == [("threads.changed", {"thread_id": id})] * 6
+    erased = [event for event in heard if event[0] == "threads.erased"]
+    assert erased == [("threads.erased", {"thread_id": id})] * 3, "for what was replaced, and what was deleted"
     with anyio.fail_after(30):
         while not house.engine.added:
             await anyio.lowlevel.checkpoint()

@@ -8,13 +8,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jan_llamacpp.plugin import LlamaCppExtension
 from jan_llamacpp.worker import cache, scheduler
 from jan_llamacpp.worker.protocol import LoadOptions, Lora
 from jan_llamacpp.worker.state import SavedState, StateStore, identity_of
 
+from jan_core.events import Event
+from jan_core.testing import InlineSource
+
+from .test_plugin import PREFIXES
 from .test_scheduler import Bench, MakeBench, bench  # noqa: F401  (a fixture)
 
 
@@ -304,3 +311,31 @@ def test_an_adapter_that_does_not_fit_is_refused_by_name(
     options = LoadOptions(n_ctx=256, threads=1, lora=[Lora(str(path))])
     with pytest.raises(Refusal, match=r"bad\.gguf"):
         make_engine(engine_dir, str(babble), options, lambda _: None, lambda _: True)
+
+
+# --- the house ------------------------------------------------------------------------------------------
+
+
+async def test_a_thread_goes_on_in_a_new_host_and_goes_from_the_disk_when_it_is_deleted(
+    open_host: Any, data_dir: Path, babble: Path
+) -> None:
+    source = InlineSource("llamacpp", LlamaCppExtension, PREFIXES)
+    chat = {"model": "babble", "messages": [{"role": "user", "content": LONG}], "max_tokens": 5, "thread_id": "t1"}
+    cached = []
+    for turn in range(2):
+        async with open_host(sources=[source], data_dir=data_dir) as host:
+            client = host.client()
+            if not turn:
+                await client.call("models.import", {"path": str(babble), "id": "babble"})
+            answer = await client.call("chat.complete", chat)
+            cached.append(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+            await client.call("models.unload", {"id": "babble"})
+    states = data_dir / "llamacpp" / "states" / "babble"
+    assert cached[0] == 0
+    assert cached[1] > 700
+    assert len(files(states)) == 1
+    async with open_host(sources=[source], data_dir=data_dir) as host:
+        host.bus.emit(Event("threads.erased", {"thread_id": "t1"}, "conversational", ""))
+        with anyio.fail_after(10):
+            while files(states):
+                await anyio.lowlevel.checkpoint()

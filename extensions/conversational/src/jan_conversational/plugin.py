@@ -26,6 +26,7 @@ from .shapes import (
     RunResult,
     RunThread,
     ThreadChanged,
+    ThreadErased,
     ThreadPage,
     ThreadRef,
     UpdateMessage,
@@ -40,7 +41,7 @@ _WRITE = (IncognitoFull, InvalidParams, StorageError)
 
 
 class ConversationalExtension:
-    """Serves `threads.*` and `messages.*`; emits `threads.changed` with `{thread_id}`."""
+    """Serves `threads.*` and `messages.*`; emits `threads.changed` and `threads.erased` with `{thread_id}`."""
 
     _library: Library
     _turns: Turns
@@ -84,7 +85,9 @@ class ConversationalExtension:
         self._turns.changed(thread.id)
         return thread
 
-    @method("threads.list", errors=[StorageError], events={"threads.changed": ThreadChanged})
+    @method(
+        "threads.list", errors=[StorageError], events={"threads.changed": ThreadChanged, "threads.erased": ThreadErased}
+    )
     async def list_threads(self, params: ListThreads) -> ThreadPage:
         """List conversations, the last used first; incognito ones only when asked for."""
         return await self._library.store(incognito=params.incognito).list_threads(params)
@@ -105,7 +108,7 @@ class ConversationalExtension:
     async def delete_thread(self, params: ThreadRef) -> Empty:
         """Delete a conversation with all its messages. Refused while an answer is being written in it."""
         await self._library.store_of(params.thread_id).delete_thread(params.thread_id)
-        self._turns.changed(params.thread_id)
+        self._turns.erased(params.thread_id)
         return Empty()
 
     @method("threads.run", item=RunItem, errors=[ThreadNotFound, ThreadBusy, ContextOverflow, *_WRITE])
@@ -134,12 +137,12 @@ class ConversationalExtension:
     async def update_message(self, params: UpdateMessage) -> Message:
         """Change a message. Refused while it is being written."""
         message = await self._library.store_of(params.thread_id).update_message(params)
-        self._turns.changed(params.thread_id)
+        self._turns.erased(params.thread_id)
         return message
 
     @method("messages.delete", errors=[ThreadNotFound, MessageNotFound, ThreadBusy, StorageError])
     async def delete_message(self, params: MessageRef) -> Empty:
         """Delete a message. Refused while it is being written."""
         await self._library.store_of(params.thread_id).delete_message(params)
-        self._turns.changed(params.thread_id)
+        self._turns.erased(params.thread_id)
         return Empty()

@@ -29,6 +29,7 @@ __all__ = [
     "RunStarted",
     "RunThread",
     "ThreadChanged",
+    "ThreadErased",
     "ThreadPage",
     "ThreadRef",
     "UpdateMessage",
@@ -89,6 +90,15 @@ class ThreadPage(Struct, omit_defaults=True):
 
 class ThreadChanged(Struct):
     """Data of the event `threads.changed`: the thread, or one of its messages, was made, changed or deleted."""
+
+    thread_id: str
+
+
+class ThreadErased(Struct):
+    """Data of the event `threads.erased`: the thread, or a text in it, was deleted or replaced.
+
+    Whoever keeps something that was made of it deletes that.
+    """
 
     thread_id: str
 

@@ -88,6 +88,11 @@ class Turns:
         """Tell everybody that a thread changed."""
         self._ctx.emit("threads.changed", {"thread_id": thread_id}, key=f"threads.changed:{thread_id}")
 
+    def erased(self, thread_id: str) -> None:
+        """Tell everybody that a thread, or a text in it, is not there any more."""
+        self.changed(thread_id)
+        self._ctx.emit("threads.erased", {"thread_id": thread_id}, key=f"threads.erased:{thread_id}")
+
     def added(self, thread: Thread, message: Message) -> None:
         """Tell everybody of a stored message; of an incognito one only that its thread changed."""
         self.changed(thread.id)

@@ -48,6 +48,7 @@ from .worker.protocol import (
     Embedded,
     Failed,
     Finish,
+    ForgetThread,
     FromWorker,
     Generate,
     GenerateParams,
@@ -236,6 +237,11 @@ class WorkerProcess:
         finally:
             self._embeds.discard(id)
             self._replies.pop(id, None)
+
+    def forget_thread(self, thread: str) -> None:
+        """Delete what this worker keeps of a conversation, in memory and on the disk."""
+        if self._reason is None:
+            self._child.send(ForgetThread(thread))
 
     async def stats(self) -> Stats:
         """The scheduler's counters. Raises WorkerDied."""

@@ -55,6 +55,7 @@ def chat_params(request: ChatRequest, queue_seconds: float) -> GenerateParams:
         max_tokens=request.limit(),
         stop=request.stops(),
         queue_seconds=queue_seconds,
+        thread=request.thread_id,
     )
 
 

@@ -19,19 +19,21 @@ __all__ = ["LlamaCppExtension"]
 
 
 class LlamaCppExtension:
-    """Serves `engines.*`, `models.*`, `chat.complete`, `completions.create`, `remotes.*`, `tokens.count`.
+    """Serves `engines.*`, `models.*`, `chat.complete`, `completions.create`, `embeddings.create`, `remotes.*` and
+    `tokens.count`.
 
     Emits `models.changed` `{id, state, error}`, `engines.changed` `{id, installed}` and
     `remotes.asked` `{remote, origin, model, thread_id, local}`.
     """
 
     def __init__(self) -> None:
+        from .embedding_methods import EmbeddingMethods
         from .engine_methods import EngineMethods
         from .inference import InferenceMethods
         from .model_methods import ModelMethods
         from .remote.methods import RemoteMethods
 
-        self._handlers = (EngineMethods(), ModelMethods(), InferenceMethods(), RemoteMethods())
+        self._handlers = (EngineMethods(), ModelMethods(), InferenceMethods(), EmbeddingMethods(), RemoteMethods())
         self._services: Services
 
     @hookimpl
@@ -51,8 +53,11 @@ class LlamaCppExtension:
         return LlamaCppSettings
 
     @hookimpl
-    def jan_event(self, event: Event) -> None:
-        ours = isinstance(event.data, dict) and event.data.get("extension") == self._services.ctx.id
+    async def jan_event(self, event: Event) -> None:
+        data = event.data if isinstance(event.data, dict) else {}
+        ours = data.get("extension") == self._services.ctx.id
+        if event.name == "threads.erased" and (thread := data.get("thread_id")):
+            self._services.forget_thread(thread)
         if event.name == "engines.changed" or (event.name == "settings.changed" and ours):
             self._services.reconsider()
 

@@ -8,26 +8,33 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio.to_thread
+import msgspec
 
 from jan_core import Call, Context, Progress
 
 from .embedded import EMBEDDED_MODEL
 from .settings import LlamaCppSettings
+from .variants import embedding_id, embeds_only, model_of, with_variant
 
 if TYPE_CHECKING:
     from .client import WorkerProcess
+    from .engine_use import EngineUse
     from .engines.installer import EngineInstaller
     from .engines.progress import OnProgress
     from .engines.progress import Progress as InstallProgress
+    from .engines.record import InstalledEngine
     from .pool import ModelPool
     from .routing import Router
     from .selection import EngineSelection
+    from .states import StateFolders
     from .store import ModelStore
 
 __all__ = ["Services", "install_report", "report_to"]
+
+_STATES = ("loaded", "loading", "failed", "available")
 
 
 class Services:
@@ -50,6 +57,12 @@ class Services:
         store = ModelStore(self.ctx.data_dir / "models")
         self.ctx.tasks.start_soon(anyio.to_thread.run_sync, store.sweep)
         return store
+
+    @cached_property
+    def states(self) -> StateFolders:
+        from .states import StateFolders
+
+        return StateFolders(self.ctx.data_dir / "states")
 
     @cached_property
     def selection(self) -> EngineSelection:
@@ -83,6 +96,26 @@ class Services:
         if "pool" in self.__dict__:
             self.pool.forget_all()
             self.pool.reconsider()
+        if not self.settings.keep_states:
+            self.ctx.tasks.start_soon(anyio.to_thread.run_sync, self.states.forget_all)
+
+    @cached_property
+    def engine_use(self) -> EngineUse:
+        from .engine_use import EngineUse
+
+        return EngineUse(self.engines, self.selection, self.installer, self.engine_changed)
+
+    def engine_changed(self, id: str, installed: bool, reason: str = "") -> None:
+        """Tell that a build was installed or removed, or set aside with a reason."""
+        if reason:
+            self.ctx.log.warning("the engine %s is not used any more: %s", id, reason)
+        self.ctx.emit("engines.changed", {"id": id, "installed": installed, "reason": reason})
+
+    def forget_thread(self, thread: str) -> None:
+        """A conversation, or a part of it, was deleted: so is what is kept of it. For the event loop's thread."""
+        for worker in self.pool.loaded().values():
+            worker.forget_thread(thread)
+        self.ctx.tasks.start_soon(anyio.to_thread.run_sync, self.states.forget_thread, thread)
 
     def installer(self) -> EngineInstaller:
         """An installer as the settings want it now."""
@@ -96,44 +129,84 @@ class Services:
             wheels=settings.prebuilt_wheels,
         )
 
-    async def resolve(self, model: str) -> str:
-        """The id of the model a request names (empty: the default one). Raises ModelNotFound."""
+    async def resolve(self, model: str, *, to_embed: bool = False) -> str:
+        """The id of the model a request names (empty: the default one). Raises ModelNotFound, and InvalidGeneration
+        for a model that only embeds, unless that is wanted.
+        """
         id = model or self.settings.default_model
         if self.pool.state(id)[0] != "loaded":
             await anyio.to_thread.run_sync(self.store.get, id)
+            if not to_embed and await self.worker_of(id) != id:
+                from .failures import InvalidGeneration
+
+                message = f"{id} makes embeddings and does not generate text; use embeddings.create"
+                raise InvalidGeneration(message, model=id)
         return id
+
+    async def worker_of(self, id: str) -> str:
+        """The worker that a model is loaded as when nothing more is said. Raises ModelNotFound, InvalidModelFile."""
+        if self.pool.state(id)[0] == "loaded":
+            return id
+        info = await anyio.to_thread.run_sync(self.store.inspect, id)
+        return embedding_id(id) if embeds_only(info) else id
+
+    def workers_of(self, id: str) -> list[str]:
+        """The model's workers that there are, were, or could not be started."""
+        return [each for each in self.pool.known() if model_of(each) == id]
+
+    def state(self, id: str) -> tuple[Literal["available", "loading", "loaded", "failed"], str]:
+        """A model's state over all its workers: the most that one of them is."""
+        states = [self.pool.state(each) for each in self.workers_of(id)]
+        return min(states, key=lambda state: _STATES.index(state[0]), default=("available", ""))
+
+    async def unload(self, id: str, *, force: bool = False) -> bool:
+        """Unload all workers of a model; False: there was none. Raises ModelBusy."""
+        return any([await self.pool.unload(each, force=force) for each in self.workers_of(id)])
+
+    def forget(self, id: str) -> None:
+        """Forget what went wrong with a model."""
+        for each in self.workers_of(id):
+            self.pool.forget(each)
 
     async def _start(self, id: str, report: Progress) -> WorkerProcess:
         from .client import LoadOptions, WorkerProcess
         from .errors import InvalidModelFile
 
-        model = await anyio.to_thread.run_sync(self.store.get, id)
+        name = model_of(id)
+        model = await anyio.to_thread.run_sync(self.store.get, name)
         if model.error:
-            raise InvalidModelFile(f"{id}: {model.error}", path=model.path, reason="changed")
-        await anyio.to_thread.run_sync(self.store.inspect, id)  # before native code sees the file
-        selected = await self.selection.select()
-        engine = await self.installer().ensure(selected.build, install_report(report))
+            raise InvalidModelFile(f"{name}: {model.error}", path=model.path, reason="changed")
+        await anyio.to_thread.run_sync(self.store.inspect, name)  # before native code sees the file
         settings = self.settings
         options = LoadOptions(
             n_ctx=settings.n_ctx, n_seq=settings.parallel, threads=settings.threads, speculate=settings.speculate
         )
-        message = f"loading {id}"
-        report(message, 0.0, 1.0)
-        worker = await WorkerProcess.start(
-            engine.path,
-            Path(model.path),
-            options,
-            lambda fraction: report(message, fraction, 1.0),
-            hang_seconds=settings.hang_seconds,
-        )
+        if settings.keep_states:
+            kept = str(self.states.of(name))
+            options = msgspec.structs.replace(options, state_dir=kept, state_bytes=int(settings.state_gib * 2**30))
+        options = with_variant(options, id)
+        message = f"loading {name}"
+
+        async def start(engine: InstalledEngine) -> WorkerProcess:
+            report(message, 0.0, 1.0)
+            return await WorkerProcess.start(
+                engine.path,
+                Path(model.path),
+                options,
+                lambda fraction: report(message, fraction, 1.0),
+                hang_seconds=settings.hang_seconds,
+            )
+
+        worker, engine = await self.engine_use.run(id, install_report(report), start)
         self.engine_of[id] = engine.id
         return worker
 
     def _changed(self, id: str) -> None:
-        state, error = self.pool.state(id)
-        if state != "loaded":
+        if self.pool.state(id)[0] != "loaded":
             self.engine_of.pop(id, None)
-        self.ctx.emit("models.changed", {"id": id, "state": state, "error": error}, key=f"models.changed/{id}")
+        name = model_of(id)
+        state, error = self.state(name)
+        self.ctx.emit("models.changed", {"id": name, "state": state, "error": error}, key=f"models.changed/{name}")
 
 
 def report_to(call: Call) -> Progress:

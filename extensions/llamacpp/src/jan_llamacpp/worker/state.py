@@ -25,6 +25,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from .protocol import state_file
+
 __all__ = ["SavedState", "StateStore", "identity_of"]
 
 MAGIC = b"jankv1\n\0"
@@ -71,7 +73,7 @@ class StateStore:
 
     def has(self, thread: str) -> bool:
         """Whether there is a state, perhaps a bad one."""
-        name = _name(thread)
+        name = state_file(thread)
         with self._changed:
             if name in self._waiting:
                 return True
@@ -79,7 +81,7 @@ class StateStore:
 
     def read(self, thread: str) -> SavedState | None:
         """The state of a conversation; None when there is none that is whole and of this identity."""
-        name = _name(thread)
+        name = state_file(thread)
         with self._changed:
             if name in self._waiting:
                 return self._waiting[name]
@@ -96,8 +98,8 @@ class StateStore:
     def write(self, thread: str, state: SavedState) -> None:
         """Keep a state, in place of an older one of the same conversation."""
         with self._changed:
-            self._waiting[_name(thread)] = state
-            self._waiting.move_to_end(_name(thread))
+            self._waiting[state_file(thread)] = state
+            self._waiting.move_to_end(state_file(thread))
             if self._writer is None:
                 self._writer = threading.Thread(target=self._work, name="kv-states", daemon=True)
                 self._writer.start()
@@ -105,7 +107,7 @@ class StateStore:
 
     def forget(self, thread: str) -> None:
         """Delete a conversation's state. When this returns it is gone, also one that was being written."""
-        name = _name(thread)
+        name = state_file(thread)
         with self._changed:
             self._waiting.pop(name, None)
             self._changed.wait_for(lambda: self._writing != name)
@@ -186,10 +188,6 @@ class StateStore:
             if budget < 0:
                 with contextlib.suppress(OSError):
                     Path(path).unlink()
-
-
-def _name(thread: str) -> str:
-    return hashlib.blake2b(thread.encode("utf-8", "replace"), digest_size=16).hexdigest() + SUFFIX
 
 
 def _write_all(write: Callable[[memoryview], int | None], data: bytes | bytearray) -> None:
