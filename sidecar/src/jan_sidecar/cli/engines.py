@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .app import App, pass_app
+from .app import App, pass_app, wrong_usage
 from .output import Column, clean, json_option, note, on_terminal, print_json, print_table
 
 __all__ = ["engines"]
@@ -16,7 +16,7 @@ COLUMNS = (
     Column("id", "BUILD"),
     Column("variant", "VARIANT"),
     Column("version", "VERSION"),
-    Column("installed", "INSTALLED"),
+    Column("state", "STATE"),
     Column("refused", "NOT USABLE BECAUSE"),
 )
 
@@ -35,9 +35,12 @@ def list_(app: App, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    here = {record["id"] for record in answer["installed"]}
-    records = [{**build, "installed": build["id"] in here} for build in answer["builds"]]
+    here = {record["id"]: record for record in answer["installed"]}
+    records = [{**build, "state": _state(here.get(build["id"]), answer)} for build in answer["builds"]]
     print_table(records, COLUMNS, as_json=False, empty="no engine build is known for this machine; see: jan doctor")
+    for entry in answer["set_aside"]:
+        what = f"generation {entry['generation']} of {entry['id']}" if entry["generation"] else entry["id"]
+        _say(f"{what} is set aside since {entry['at']}: {entry['reason']}")
 
 
 @engines.command()
@@ -62,16 +65,53 @@ def explain(app: App, as_json: bool) -> None:
 @click.option(
     "--wheel", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Take it from this file, offline."
 )
+@click.option("--sha256", default="", metavar="HEX", help="What the file of --wheel must hash to.")
 @json_option
 @pass_app
-def install(app: App, build: str, wheel: Path | None, as_json: bool) -> None:
-    """Install a build now, rather than when the first model is used. Default: the one chosen for this machine."""
-    params: dict[str, Any] = {"id": build, "wheel": str(wheel.absolute()) if wheel else ""}
-    record = app.call("engines.install", params)
+def install(app: App, build: str, wheel: Path | None, sha256: str, as_json: bool) -> None:
+    """Install a build now, rather than when the first model is used. Default: the one chosen for this machine.
+
+    Interrupted, it goes on where it was: run the same command again.
+    """
+    if sha256 and wheel is None:
+        wrong_usage("--sha256 is for the file of --wheel; what an index offers has its own")
+    params: dict[str, Any] = {"id": build, "wheel": str(wheel.absolute()) if wheel else "", "sha256": sha256}
+    try:
+        record = app.call("engines.install", params)
+    except click.Abort:
+        note("interrupted; what was fetched and compiled is kept: the same command goes on from there")
+        raise
     if as_json:
         print_json(record)
     else:
-        note(f"{record['id']} is installed and works (from: {record['origin']})")
+        note(f"{record['id']} is installed and works ({_origin(record)})")
+
+
+@engines.command()
+@click.argument("build")
+@json_option
+@pass_app
+def use(app: App, build: str, as_json: bool) -> None:
+    """Use an installed build from the next load of a model on; "auto": let jan choose again."""
+    answer = app.call("engines.use", {"id": "" if build == "auto" else build})
+    if as_json:
+        print_json(answer)
+    else:
+        note(f"{answer['build']} is used from the next load of a model on: {answer['reason']}")
+
+
+@engines.command()
+@click.argument("build", required=False, default="")
+@json_option
+@pass_app
+def rollback(app: App, build: str, as_json: bool) -> None:
+    """Go back to what was used before BUILD. Default: before the one in use."""
+    record = app.call("engines.rollback", {"id": build})
+    if as_json:
+        print_json(record)
+    else:
+        generation = f", installed {record['installed_at']}" if record["installed_at"] else ""
+        note(f"{record['id']} is used from the next load of a model on ({_origin(record)}{generation})")
 
 
 @engines.command()
@@ -87,6 +127,27 @@ def remove(app: App, build: tuple[str, ...]) -> None:
             note(f"{id} is removed")
 
     run_session(app, work)
+
+
+def _state(record: dict[str, Any] | None, answer: dict[str, Any]) -> str:
+    """What is to be said of a build in one column."""
+    if record is None:
+        return "not installed"
+    words = ["installed"]
+    if record["generation"] > 1:
+        words.append(f"generation {record['generation']}")
+    if answer["use"] == record["id"]:
+        words.append("chosen by hand")
+    words += [f"generation {old['generation']} kept" for old in answer["earlier"] if old["id"] == record["id"]]
+    return ", ".join(words)
+
+
+def _origin(record: dict[str, Any]) -> str:
+    """Where a build came from, and what its file was checked against."""
+    if record["origin"] == "source":
+        return "compiled here from pinned sources"
+    checked = {"index": "hash as the index tells", "person": "hash as given"}.get(record["verified"], "hash not known")
+    return f"{record['wheel']}, {checked}"
 
 
 def _say(text: str) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "generations",
     "kept",
     "libraries",
+    "list_earlier",
     "list_installed",
     "next_generation",
     "prune",
@@ -69,7 +70,18 @@ def list_installed(engines: Path) -> list[InstalledEngine]:
     except OSError:
         return []
     found = [engine for name in names if (engine := find(engines, name))]
-    return sorted(found, key=lambda engine: (version_key(engine.record.version), engine.id), reverse=True)
+    return sorted(found, key=_newest_last, reverse=True)
+
+
+def list_earlier(engines: Path) -> list[InstalledEngine]:
+    """The whole generations that are not in use, those set aside included, newest version first."""
+    used = {engine.name for engine in list_installed(engines)}
+    try:
+        names = {entry.name.partition("~")[0] for entry in os.scandir(engines) if entry.is_dir()}
+    except OSError:
+        return []
+    found = [engine for name in names for engine in generations(engines, name) if engine.name not in used]
+    return sorted(found, key=_newest_last, reverse=True)
 
 
 def next_generation(engines: Path, build: str) -> tuple[int, Path]:
@@ -156,6 +168,10 @@ def _read(path: Path) -> InstalledEngine | None:
         return None
     named = record.id if record.generation == 1 else f"{record.id}~{record.generation}"
     return InstalledEngine(path, record) if whole and named == path.name and record.libraries else None
+
+
+def _newest_last(engine: InstalledEngine) -> tuple[object, str, int]:
+    return version_key(engine.record.version), engine.id, engine.record.generation
 
 
 def _sha256(path: Path) -> str:
