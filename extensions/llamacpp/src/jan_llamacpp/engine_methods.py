@@ -70,7 +70,7 @@ class EngineMethods:
         """
         from .engines import installed
 
-        selected = await self.services.selection.select()
+        selected = await self.services.selection.select(fresh=True)
         engine = await anyio.to_thread.run_sync(installed.find, self.services.engines, selected.build.id)
         damaged = await anyio.to_thread.run_sync(installed.damage, engine) if engine else []
         return Explanation(
@@ -80,6 +80,7 @@ class EngineMethods:
             candidates=[_verdict(build, selected) for build in selected.builds],
             hardware=selected.hardware,
             damaged=damaged,
+            warnings=selected.warnings,
         )
 
     @method("engines.install", errors=[EngineInstallFailed, EngineNotFound, NoUsableEngine])
@@ -186,4 +187,6 @@ def _verdict(build: EngineBuild, selected: Selected) -> Verdict:
         return Verdict(build.id, "chosen", selected.choice.reason, build.installed)
     if build.refused:
         return Verdict(build.id, "refused", build.refused, build.installed)
-    return Verdict(build.id, "usable", "another build was preferred", build.installed)
+    held = build.doubt or ("" if build.installed else build.needs)
+    reason = held or f"{build.note or 'it could be used'}; {selected.choice.build} was preferred"
+    return Verdict(build.id, "usable", reason, build.installed)

@@ -65,7 +65,7 @@ class LlamaCppExtension:
     def jan_engine_builds(self, hardware: Hardware) -> list[EngineBuild]:
         from .engines.builds import known_builds
 
-        return known_builds(hardware)
+        return known_builds(hardware, base=self._services.settings.wheel_index)
 
     @hookimpl(trylast=True)
     def jan_select_engine_build(self, hardware: Hardware, builds: list[EngineBuild]) -> BuildChoice | None:

@@ -68,7 +68,7 @@ class Services:
     def selection(self) -> EngineSelection:
         from .selection import EngineSelection
 
-        return EngineSelection(self.ctx, self.engines)
+        return EngineSelection(self.ctx, self.engines, self.engine_of.values)
 
     @cached_property
     def pool(self) -> ModelPool:

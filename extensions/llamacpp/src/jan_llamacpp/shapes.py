@@ -110,9 +110,10 @@ class Verdict(Struct):
 
 
 class Explanation(Struct):
-    """Which build is used on this machine and why. `by`: the extension that chose.
+    """Which build is used on this machine and why. `by`: the extension that chose, or `person`.
 
-    `damaged`: libraries of the chosen build that are not what was installed.
+    `damaged`: libraries of the chosen build that are not what was installed. `warnings`: what a person expects and does
+    not get (a GPU that no driver speaks for, a setting that cannot be followed), and what to do.
     """
 
     build: str
@@ -121,6 +122,7 @@ class Explanation(Struct):
     candidates: list[Verdict]
     hardware: Hardware
     damaged: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 class ModelId(Struct, forbid_unknown_fields=True):
