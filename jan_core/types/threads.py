@@ -8,9 +8,10 @@ from msgspec import Struct, field
 
 from .chat import ChatMessage, ToolCall, Usage
 
-__all__ = ["Assembly", "Assistant", "Budget", "Message", "MessageStatus", "Thread"]
+__all__ = ["Assembly", "Assistant", "Budget", "Message", "MessageStatus", "Sensitivity", "Thread"]
 
 MessageStatus = Literal["complete", "streaming", "cancelled", "failed"]
+Sensitivity = Literal["normal", "sensitive"]
 
 
 class Thread(Struct, omit_defaults=True):
@@ -24,6 +25,8 @@ class Thread(Struct, omit_defaults=True):
     model: str = ""
     incognito: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
+    sensitivity: Sensitivity = "normal"
+    """`sensitive`: nothing of it is ever answered on another machine, whatever the policy."""
 
 
 class Message(Struct, omit_defaults=True):

@@ -26,7 +26,7 @@ __all__ = [
     "thread_of",
 ]
 
-THREAD_COLUMNS = "id, title, assistant_id, model, metadata, created_at, updated_at"
+THREAD_COLUMNS = "id, title, assistant_id, model, metadata, created_at, updated_at, sensitivity"
 MESSAGE_COLUMNS = "id, sequence, role, content, created_at, status, model, pinned, error, extra"
 
 
@@ -46,7 +46,7 @@ _metadata = msgspec.json.Decoder(dict[str, Any])
 
 def thread_of(row: Sequence[Any]) -> Thread:
     """A row of THREAD_COLUMNS."""
-    id, title, assistant_id, model, metadata, created_at, updated_at = row
+    id, title, assistant_id, model, metadata, created_at, updated_at, sensitivity = row
     try:
         decoded = _metadata.decode(metadata)
     except msgspec.DecodeError as error:
@@ -60,6 +60,8 @@ def thread_of(row: Sequence[Any]) -> Thread:
         model=model,
         incognito=id.startswith(INCOGNITO),
         metadata=decoded,
+        # What a newer version wrote, or damage: the stricter reading cannot hurt.
+        sensitivity="normal" if sensitivity == "normal" else "sensitive",
     )
 
 

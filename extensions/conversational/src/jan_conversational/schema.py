@@ -61,7 +61,9 @@ _V1 = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1,)
+_V2 = ("ALTER TABLE threads ADD COLUMN sensitivity TEXT NOT NULL DEFAULT 'normal'",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2)
 """Statements that lead from version n to n + 1, by n."""
 VERSION = len(MIGRATIONS)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from jan_core.types import Message, Sampling, Thread, ToolCall, Usage
+from jan_core.types import Message, Sampling, Sensitivity, Thread, ToolCall, Usage
 
 __all__ = [
     "LARGEST_METADATA",
@@ -60,7 +60,8 @@ class Parameters(Sampling, omit_defaults=True, kw_only=True, forbid_unknown_fiel
 class CreateThread(Struct, forbid_unknown_fields=True, kw_only=True):
     """A new thread.
 
-    An empty title is taken from the first user message; `incognito` keeps it in memory only.
+    An empty title is taken from the first user message; `incognito` keeps it in memory only, and is always
+    sensitive.
     """
 
     title: Title = ""
@@ -68,6 +69,7 @@ class CreateThread(Struct, forbid_unknown_fields=True, kw_only=True):
     model: ModelId = ""
     incognito: bool = False
     metadata: Metadata = field(default_factory=dict)
+    sensitivity: Sensitivity = "normal"
 
 
 class ListThreads(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -117,6 +119,7 @@ class UpdateThread(Struct, forbid_unknown_fields=True, kw_only=True):
     assistant_id: OptionalId | UnsetType = UNSET
     model: ModelId | UnsetType = UNSET
     metadata: Metadata | UnsetType = UNSET
+    sensitivity: Sensitivity | UnsetType = UNSET
 
 
 class CreateMessage(Struct, forbid_unknown_fields=True, kw_only=True):

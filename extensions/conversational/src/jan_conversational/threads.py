@@ -22,8 +22,10 @@ __all__ = ["delete", "get", "insert", "key_of", "page", "update"]
 def insert(connection: sqlite3.Connection, id: str, params: CreateThread) -> Thread:
     """Add a thread. Raises InvalidParams for metadata that is too large."""
     at = now()
-    values = (id, params.title, params.assistant_id, params.model, encode_metadata(params.metadata), at, at)
-    connection.execute(f"INSERT INTO threads ({THREAD_COLUMNS}, last_sequence) VALUES (?, ?, ?, ?, ?, ?, ?, 0)", values)
+    metadata = encode_metadata(params.metadata)
+    values = (id, params.title, params.assistant_id, params.model, metadata, at, at, params.sensitivity)
+    marks = ", ".join("?" for _ in values)
+    connection.execute(f"INSERT INTO threads ({THREAD_COLUMNS}, last_sequence) VALUES ({marks}, 0)", values)
     return thread_of(values)
 
 
@@ -63,7 +65,7 @@ def update(connection: sqlite3.Connection, params: UpdateThread) -> Thread:
     """Change what is given. Raises ThreadNotFound, and InvalidParams for metadata that is too large."""
     key = key_of(connection, params.thread_id)
     changes: dict[str, str] = {}
-    for name in ("title", "assistant_id", "model"):
+    for name in ("title", "assistant_id", "model", "sensitivity"):
         value = getattr(params, name)
         if isinstance(value, str):
             changes[name] = value

@@ -118,7 +118,7 @@ class Turns:
             stream_options=StreamOptions(include_usage=True),
             # An incognito thread is named to nobody, and what it says stays on this machine.
             thread_id=None if thread.incognito else thread.id,
-            sensitivity="sensitive" if thread.incognito else "normal",
+            sensitivity="sensitive" if thread.incognito else thread.sensitivity,
             **{name: getattr(sampling, name) for name in Sampling.__struct_fields__},
         )
         return request, prompt
