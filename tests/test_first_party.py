@@ -12,6 +12,7 @@ OUTWARD = {
     "llamacpp": [
         "chat.complete",
         "completions.create",
+        "embeddings.create",
         "engines.install",
         "models.load",
         "tokens.count",

@@ -6,6 +6,7 @@ the host itself does nothing with them.
 
 from .chat import *  # noqa: F403
 from .downloads import *  # noqa: F403
+from .embeddings import *  # noqa: F403
 from .inference import *  # noqa: F403
 from .models import *  # noqa: F403
 from .threads import *  # noqa: F403

@@ -7,6 +7,8 @@ tested against timing and failures that no real model produces on demand.
 from __future__ import annotations
 
 import threading
+from base64 import b64encode
+from struct import pack
 from typing import Any
 
 import anyio
@@ -24,6 +26,10 @@ from jan_core.types import (
     ChunkChoice,
     CompletionChoice,
     CompletionRequest,
+    Embedding,
+    EmbeddingList,
+    EmbeddingRequest,
+    EmbeddingUsage,
     FunctionCall,
     InstalledModel,
     TextCompletion,
@@ -32,7 +38,7 @@ from jan_core.types import (
 )
 
 MODEL = "scripted-1"
-METHODS = ("models.", "chat.", "completions.", "tokens.", "engines.")
+METHODS = ("models.", "chat.", "completions.", "embeddings.", "tokens.", "engines.")
 
 
 class ModelNotFound(JanError):
@@ -187,6 +193,19 @@ class ScriptedEngine:
         await call.send(TextCompletion("cmpl-1", 1700000000, MODEL, [CompletionChoice("", finish_reason="stop")]))
         choice = CompletionChoice("".join(pieces), finish_reason="stop")
         return TextCompletion("cmpl-1", 1700000000, MODEL, [choice], Usage(1, len(pieces), 1 + len(pieces)))
+
+    @method("embeddings.create")
+    async def embed(self, params: EmbeddingRequest) -> EmbeddingList:
+        """The length of each text and its place, as a vector."""
+        self._check(params.model)
+        self.requests.append(params)
+        texts = params.input if isinstance(params.input, list) else [params.input]
+        vectors = [[float(len(str(text))), float(index)] for index, text in enumerate(texts)]
+        data = [
+            Embedding(b64encode(pack("<2f", *vector)).decode() if params.encoding_format == "base64" else vector, index)
+            for index, vector in enumerate(vectors)
+        ]
+        return EmbeddingList(data, MODEL, EmbeddingUsage(len(texts), len(texts)))
 
     def _check(self, model: str) -> None:
         if model not in ("", MODEL):

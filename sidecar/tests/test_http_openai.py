@@ -78,6 +78,30 @@ def test_a_text_completion_is_answered_whole_and_streamed(client: openai.OpenAI)
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
+def test_texts_are_embedded_as_numbers_and_in_base64(client: openai.OpenAI, api: Api) -> None:
+    for form in ({}, {"encoding_format": "float"}):  # without one, the client asks for base64 and decodes it
+        answer = client.embeddings.create(model=MODEL, input=["one", "three"], **cast(Any, form))
+        assert [item.embedding for item in answer.data] == [[3.0, 0.0], [5.0, 1.0]]
+        assert [item.index for item in answer.data] == [0, 1]
+        assert (answer.object, answer.data[0].object, answer.model) == ("list", "embedding", MODEL)
+        assert answer.usage.total_tokens == 2
+    asked: list[Any] = api.engine.requests
+    assert [request.encoding_format for request in asked] == ["base64", "float"]
+
+
+def test_tokens_may_be_embedded_too_and_nothing_else(client: openai.OpenAI, api: Api) -> None:
+    client.embeddings.create(model=MODEL, input=[[1, 2], [3]])
+    client.embeddings.create(model=MODEL, input=[1, 2, 3], extra_body={"stream": True})
+    asked: list[Any] = api.engine.requests
+    assert [request.input for request in asked] == [[[1, 2], [3]], [1, 2, 3]]
+    assert not asked[1].stream, "over HTTP there is one answer"
+    for wrong in ([], [1.5], [None], {"text": "x"}):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.embeddings.create(model=MODEL, input=cast(Any, wrong))
+        assert (caught.value.param or "").startswith("input")
+    assert len(api.engine.requests) == 2
+
+
 def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
     models = client.models.list()
     assert [m.id for m in models] == [MODEL]

@@ -59,7 +59,7 @@ def write_bert(
 
     def norm(name: str, fill: float | None = None) -> None:
         scale = 1 + random.standard_normal(n_embd, dtype=np.float32) / 10
-        shift = random.standard_normal(n_embd, dtype=np.float32)
+        shift = random.standard_normal(n_embd, dtype=np.float32) / 10
         writer.add_tensor(f"{name}.weight", scale if fill is None else np.full(n_embd, fill, np.float32))
         writer.add_tensor(f"{name}.bias", shift if fill is None else np.full(n_embd, fill, np.float32))
 

@@ -88,7 +88,7 @@ class ModelMethods:
             share=not params.copy,
             on_bytes=lambda done, total: call.progress(f"copying {path.name}", done=done, total=total),
         )
-        self.services.pool.forget(model.id)
+        self.services.forget(model.id)
         self._changed(model.id, "available")
         return model
 
@@ -100,14 +100,15 @@ class ModelMethods:
         another needs room; with `pin` until it is unloaded.
         """
         services = self.services
-        id = await services.resolve(params.id)
-        worker = await services.pool.load(id, report_to(call), pin=params.pin)
-        return LoadedModel(id, services.engine_of.get(id, ""), worker.info, services.pool.is_pinned(id))
+        id = await services.resolve(params.id, to_embed=True)
+        loaded = await services.worker_of(id)
+        worker = await services.pool.load(loaded, report_to(call), pin=params.pin)
+        return LoadedModel(id, services.engine_of.get(loaded, ""), worker.info, services.pool.is_pinned(loaded))
 
     @method("models.unload", errors=[ModelNotFound, ModelBusy])
     async def unload(self, params: UnloadModel) -> Empty:
         """Free a model's memory. One that is not loaded is left as it is."""
-        if not await self.services.pool.unload(params.id, force=params.force):
+        if not await self.services.unload(params.id, force=params.force):
             await anyio.to_thread.run_sync(self.services.store.get, params.id)
         return Empty()
 
@@ -116,14 +117,15 @@ class ModelMethods:
         """Delete a model and its files. Refused while it is answering, and for the embedded model."""
         store = self.services.store
         await anyio.to_thread.run_sync(store.check_deletable, params.id)
-        await self.services.pool.unload(params.id)
+        await self.services.unload(params.id)
         await anyio.to_thread.run_sync(store.delete, params.id)
-        self.services.pool.forget(params.id)
+        await anyio.to_thread.run_sync(self.services.states.forget_model, params.id)
+        self.services.forget(params.id)
         self._changed(params.id, "deleted")
         return Empty()
 
     def _with_state(self, model: InstalledModel) -> InstalledModel:
-        state, error = self.services.pool.state(model.id)
+        state, error = self.services.state(model.id)
         if state == "available":
             return model
         return msgspec.structs.replace(model, state=state, error=error or model.error)

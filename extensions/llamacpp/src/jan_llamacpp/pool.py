@@ -172,6 +172,10 @@ class ModelPool:
         self._histories.clear()
         self._wake()
 
+    def known(self) -> list[str]:
+        """The ids of all that is loaded or loading, was, or failed."""
+        return [*dict.fromkeys((*self._slots, *self._histories))]
+
     def loaded(self) -> dict[str, WorkerProcess]:
         """The workers by model id, the least recently used first."""
         slots = sorted(self._slots.values(), key=lambda slot: slot.used_at)

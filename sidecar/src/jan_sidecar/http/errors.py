@@ -31,6 +31,7 @@ TABLE: dict[str, Row] = {
     "context_overflow": Row(400, code="context_length_exceeded"),
     "template_failed": Row(400),
     "invalid_generation": Row(400),
+    "embedding_failed": Row(422),
     "request_refused": Row(403, "permission_error"),
     "model_not_found": Row(404),
     # what cannot be done now, and may be tried again

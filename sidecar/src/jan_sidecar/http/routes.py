@@ -15,7 +15,15 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from jan_core import Caller, JanError, ShuttingDown
-from jan_core.types import ChatChunk, ChatCompletion, ChatRequest, CompletionRequest, TextCompletion
+from jan_core.types import (
+    ChatChunk,
+    ChatCompletion,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingList,
+    EmbeddingRequest,
+    TextCompletion,
+)
 
 from . import body, wire
 from .access import Access
@@ -47,6 +55,7 @@ class Api:
             Route("/v1/models/{id:path}", self.model),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/completions", self.completions, methods=["POST"]),
+            Route("/v1/embeddings", self.embeddings, methods=["POST"]),
         ]
 
     async def health(self, request: Request) -> Response:
@@ -95,6 +104,15 @@ class Api:
             request, self._caller.call("completions.create", asked, result=TextCompletion)
         )
         return Response(wire.text(answer), media_type="application/json")
+
+    async def embeddings(self, request: Request) -> Response:
+        """OpenAI's POST /v1/embeddings."""
+        asked = await self._asked(request, EmbeddingRequest)
+        asked.stream = False  # it is not OpenAI's: what it means is for other callers
+        answer = await self._while_connected(
+            request, self._caller.call("embeddings.create", asked, result=EmbeddingList)
+        )
+        return Response(msgspec.json.encode(answer), media_type="application/json")
 
     async def _asked(self, request: Request, kind: type[T]) -> T:
         """The body. A client that never completes it must not hold up the end of the server."""

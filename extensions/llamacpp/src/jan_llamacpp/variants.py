@@ -1,0 +1,47 @@
+"""One model, several workers: what they are called in the pool.
+
+A worker either generates or embeds, and embeds with one pooling. The one that generates has the model's own id; a `#`
+is in no model's id.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from .worker.protocol import LoadOptions, Pooling
+
+if TYPE_CHECKING:
+    from .gguf import GGUFInfo
+
+__all__ = ["embedding_id", "embeds_only", "model_of", "with_variant"]
+
+_EMBEDDINGS = "#embeddings"
+
+
+def embedding_id(model: str, pooling: Pooling | None = None) -> str:
+    """The worker of `model` that embeds. `pooling` None: the model's own."""
+    return f"{model}{_EMBEDDINGS}.{pooling}" if pooling else model + _EMBEDDINGS
+
+
+def model_of(id: str) -> str:
+    """The model a worker is made of."""
+    return id.partition("#")[0]
+
+
+def with_variant(options: LoadOptions, id: str) -> LoadOptions:
+    """The options for the worker of this id."""
+    from msgspec.structs import replace
+
+    _, found, pooling = id.partition(_EMBEDDINGS)
+    if not found:
+        return options
+    return replace(options, embeddings=True, pooling=cast("Pooling", pooling[1:]) if pooling else None)
+
+
+def embeds_only(info: GGUFInfo) -> bool:
+    """Is this the file of a model that makes embeddings and generates no text?"""
+    arch = info.architecture
+    if arch in ("gemma-embedding", "t5encoder"):
+        return True
+    looks_ahead = info.metadata.get(f"{arch}.attention.causal") is False
+    return looks_ahead and ("bert" in arch or f"{arch}.pooling_type" in info.metadata)
