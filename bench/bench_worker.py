@@ -149,11 +149,11 @@ def parse() -> argparse.Namespace:
 
 async def main(options: argparse.Namespace) -> None:
     from jan_llamacpp.client import LoadOptions, WorkerProcess
-    from jan_llamacpp.worker.threads import physical_cores
+    from jan_llamacpp.worker.threads import usable_cores
 
     engine, model = options.engine, options.model
     counts = [int(count) for count in options.concurrency.split(",")]
-    threads = options.threads or physical_cores()
+    threads = options.threads or usable_cores()
     n_ctx = options.prompt_tokens + options.tokens
     worker = await WorkerProcess.start(
         engine, model, LoadOptions(n_ctx=n_ctx, n_seq=max(counts), n_cells=n_ctx * max(counts), threads=threads)

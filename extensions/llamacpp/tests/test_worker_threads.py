@@ -4,71 +4,53 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jan_llamacpp.worker.threads import PERIOD, ThreadGovernor, physical_cores
+from jan_llamacpp.worker import accounting, threads
+from jan_llamacpp.worker.accounting import Reading, open_accounts, parse_stat, quota
+from jan_llamacpp.worker.threads import PERIOD, ThreadGovernor, usable_cores
 
 
-class Machine(ThreadGovernor):
-    """A governor that is told what the kernel's accounting says: (seconds, CPU seconds of all, of this process)."""
-
-    def __init__(self, cores: int, readings: list[tuple[float, float, float]]) -> None:
-        self.applied: list[int] = []
-        self._readings: Iterator[tuple[float, float, float]] = iter(readings)
-        super().__init__(cores, adapt=True)
-
-    def _read(self) -> tuple[float, float, float]:
-        return next(self._readings)
-
-    def _now(self) -> float:
-        return self._last[0] + 2 * PERIOD
-
-
-def load(cores: int, *foreign: float) -> Machine:
-    """`foreign`: how many cores others keep busy, in each period. This process keeps all of its own busy."""
-    readings = [(0.0, 0.0, 0.0)]
+def load(cores: int, *foreign: float) -> tuple[ThreadGovernor, list[int]]:
+    """A governor, and the numbers it applied. `foreign`: how many cores others keep busy, in each period. This process
+    keeps one busy.
+    """
+    readings = [Reading(0.0, 0.0, 0.0)]
     for busy in foreign:
         now, everybody, own = readings[-1]
-        readings.append((now + PERIOD, everybody + (busy + 1) * PERIOD, own + PERIOD))
-    machine = Machine(cores, readings)
-    for _ in foreign:
-        if machine.look():
-            machine.applied.append(machine.threads)
-    return machine
+        readings.append(Reading(now + PERIOD, everybody + (busy + 1) * PERIOD, own + PERIOD))
+    told = iter(readings)
+    governor = ThreadGovernor(cores, adapt=True, accounts=lambda: lambda: next(told))
+    applied = [governor.threads for _ in foreign if governor.look(0)]
+    return governor, applied
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/stat")
-
-
-@linux
 def test_on_a_quiet_machine_every_core_is_used() -> None:
-    assert load(4, 0.0, 0.1, 0.3).threads == 4
+    assert load(4, 0.0, 0.1, 0.3)[0].threads == 4
 
 
-@linux
 def test_a_core_that_others_use_is_left_to_them_at_once() -> None:
-    machine = load(4, 1.0)
-    assert machine.threads == 3
-    assert machine.applied == [3]
+    governor, applied = load(4, 1.0)
+    assert governor.threads == 3
+    assert applied == [3]
 
 
-@linux
 def test_a_core_is_taken_back_only_after_a_calm_while() -> None:
-    assert load(2, 1.0, 0.0).threads == 1
-    assert load(2, 1.0, 0.0, 0.0, 0.0).threads == 2
+    assert load(2, 1.0, 0.0)[0].threads == 1
+    assert load(2, 1.0, 0.0, 0.0, 0.0)[0].threads == 2
 
 
-@linux
 @given(st.integers(2, 64), st.lists(st.floats(0, 100), max_size=20))
 def test_there_is_always_a_thread_and_never_more_than_asked_for(cores: int, foreign: list[float]) -> None:
-    machine = load(cores, *foreign)
-    assert 1 <= machine.threads <= cores
-    assert all(1 <= count <= cores for count in machine.applied)
-    assert all(a != b for a, b in pairwise([cores, *machine.applied]))
+    governor, applied = load(cores, *foreign)
+    assert 1 <= governor.threads <= cores
+    assert all(1 <= count <= cores for count in applied)
+    assert all(a != b for a, b in pairwise([cores, *applied]))
 
 
 def test_an_explicit_number_stays() -> None:
@@ -77,5 +59,56 @@ def test_an_explicit_number_stays() -> None:
     assert governor.threads == 3
 
 
+def test_where_the_system_does_not_tell_the_number_stays() -> None:
+    governor = ThreadGovernor(3, adapt=True, accounts=lambda: None)
+    assert not governor.look(0)
+
+
 def test_there_is_at_least_one_core_and_no_more_than_the_system_says() -> None:
-    assert 1 <= physical_cores() <= (os.cpu_count() or 1)
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_a_container_may_use_no_more_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "cpu.max"
+    monkeypatch.setattr(accounting, "_CGROUP_2", file)
+    monkeypatch.setattr(accounting, "_CGROUP_1", tmp_path)
+    monkeypatch.setattr(threads, "_physical_cores", lambda: 8)
+    assert (quota(), usable_cores()) == (None, 8)
+    for text, share, cores in [
+        ("max 100000", None, 8),
+        ("250000 100000", 2.5, 2),
+        ("50000 100000", 0.5, 1),
+        ("x", None, 8),
+    ]:
+        file.write_text(text)
+        assert (quota(), usable_cores()) == (share, cores)
+    file.unlink()
+    (tmp_path / "cpu.cfs_quota_us").write_text("300000\n")
+    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
+    assert quota() == 3.0
+
+
+STAT = """cpu  100 20 30 900 5 1 2 3 0 0
+cpu0 60 10 15 400 2 1 1 1 0 0
+cpu1 30 5 10 300 2 0 1 1 0 0
+cpu2 10 5 5 200 1 0 0 1 0 0
+intr 1 2 3
+"""
+
+
+def test_what_gives_way_does_not_count_and_neither_do_processors_that_are_not_ours() -> None:
+    assert parse_stat(STAT, None, nice=False) == 100 + 30 + 1 + 2 + 3
+    assert parse_stat(STAT, None, nice=True) == 100 + 30 + 1 + 2 + 3 + 20
+    assert parse_stat(STAT, frozenset({0, 2}), nice=False) == (60 + 15 + 1 + 1 + 1) + (10 + 5 + 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/stat")
+def test_the_accounts_of_this_machine_count_what_this_process_does() -> None:
+    read = open_accounts()
+    assert read is not None
+    first = read()
+    while time.process_time() < first.own + 0.1:
+        pass
+    last = read()
+    assert last.own - first.own >= 0.05
+    assert last.everybody >= first.everybody

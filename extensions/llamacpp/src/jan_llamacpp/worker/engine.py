@@ -21,7 +21,7 @@ from .protocol import Embedded, Failed, LoadOptions, ModelInfo, Pieces, Prompt
 from .refusal import Refusal
 from .scheduler import Scheduler
 from .state import StateStore, identity_of
-from .threads import ThreadGovernor, physical_cores
+from .threads import ThreadGovernor, usable_cores
 
 __all__ = ["Prompts", "make_engine"]
 
@@ -90,7 +90,7 @@ def make_engine(
     Raises Refusal: `model_load_failed`, `engine_broken`.
     """
     began = time.perf_counter()
-    governor = ThreadGovernor(options.threads or physical_cores(), adapt=options.threads is None)
+    governor = ThreadGovernor(options.threads or usable_cores(), adapt=options.threads is None)
     native = load_native(engine_dir)
     native.c.llama_backend_init()
     model = Model(native, path, options, progress)

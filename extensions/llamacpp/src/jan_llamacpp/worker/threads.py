@@ -2,29 +2,35 @@
 
 ggml's threads wait for each other by spinning, some hundred times a token: one that the operating system has
 put aside for another program stalls them all, and with as many threads as cores the speed falls to a tenth.
-So the number follows what the rest of the machine leaves. It is read from the kernel's accounting: no trials,
-no guessing.
+So the number follows what the rest of the machine leaves. It is read from the kernel's accounting
+(`accounting.py`): no trials, no guessing.
 
-Linux only (`/proc/stat`); elsewhere the number stays what it was. Containers that hide other programs' use,
-too.
+Where the system does not tell, the number stays what it was.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
-import weakref
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["ThreadGovernor", "physical_cores"]
+from .accounting import Reading, open_accounts, quota
+
+__all__ = ["ThreadGovernor", "usable_cores"]
 
 PERIOD = 0.15
 
 
-def physical_cores() -> int:
-    """Cores this process may run on, hyper-threads counted once where the system tells. At least 1."""
+def usable_cores() -> int:
+    """Cores this process may use, hyper-threads counted once where the system tells, within its share. At least 1."""
+    share = quota()
+    cores = _physical_cores()
+    return cores if share is None else max(1, min(cores, int(share)))
+
+
+def _physical_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         allowed = os.sched_getaffinity(0)
         cores = set()
@@ -44,16 +50,12 @@ def physical_cores() -> int:
 class ThreadGovernor:
     """Says how many threads to use: 1 to `most`, or always `most` with `adapt` False."""
 
-    def __init__(self, most: int, *, adapt: bool) -> None:
+    def __init__(
+        self, most: int, *, adapt: bool, accounts: Callable[[], Callable[[], Reading] | None] = open_accounts
+    ) -> None:
         self.threads = self.most = most
-        self._stat: int | None = None
-        if adapt and most > 1 and sys.platform == "linux":
-            try:
-                self._stat = os.open("/proc/stat", os.O_RDONLY | os.O_CLOEXEC)
-                weakref.finalize(self, os.close, self._stat)
-                self._last = self._read()
-            except (OSError, ValueError, IndexError):
-                self._stat = None
+        self._read = accounts() if adapt and most > 1 else None
+        self._last = self._read() if self._read else Reading(0, 0, 0)
         self._foreign = 0.0
 
     def look(self, period: float = PERIOD) -> bool:
@@ -61,12 +63,11 @@ class ThreadGovernor:
 
         To be called before a step: after a pause it then knows what others did meanwhile.
         """
-        if self._stat is None or self._now() - self._last[0] < period:
+        if self._read is None or self._now() - self._last.now < period:
             return False
-        now, busy, own = self._read()
-        then, busy_then, own_then = self._last
-        self._last = now, busy, own
-        foreign = max(0.0, (busy - busy_then) - (own - own_then)) / (now - then)
+        then, self._last = self._last, self._read()
+        seconds = self._last.now - then.now
+        foreign = max(0.0, (self._last.everybody - then.everybody) - (self._last.own - then.own)) / seconds
         # Down at once, up only after a calm while: a stalled barrier costs more than an idle core.
         self._foreign = 0.5 * self._foreign + 0.5 * foreign
         wanted = self.most - int(foreign + 0.55)
@@ -79,11 +80,3 @@ class ThreadGovernor:
 
     def _now(self) -> float:
         return time.monotonic()
-
-    def _read(self) -> tuple[float, float, float]:
-        """Now; CPU seconds spent by everybody; by this process."""
-        assert self._stat is not None
-        ticks = [int(field) for field in os.pread(self._stat, 256, 0).split(b"\n", 1)[0].split()[1:9]]
-        times = os.times()
-        busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
-        return time.monotonic(), busy, times.user + times.system
