@@ -344,6 +344,14 @@ async def test_an_engine_that_does_not_stream_is_heard_too(house: House) -> None
     assert items[1:] == [{"type": "delta", "text": "a b"}]
 
 
+async def test_what_a_sensitive_thread_asks_is_sensitive(house: House) -> None:
+    id = await house.thread(sensitivity="sensitive")
+    await house.call("threads.run", {"thread_id": id, "content": "hush"})
+    assert (await house.call("threads.update", {"thread_id": id, "sensitivity": "normal"})).get("sensitivity") is None
+    await house.call("threads.run", {"thread_id": id, "content": "aloud"})
+    assert [request.sensitivity for request in house.engine.requests] == ["sensitive", "normal"]
+
+
 async def test_a_run_without_streaming_sends_no_items(house: House) -> None:
     params = {"thread_id": await house.thread(), "content": "a b", "stream": False}
     async with house.client.stream("threads.run", params) as stream:

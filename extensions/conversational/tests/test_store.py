@@ -21,6 +21,7 @@ from jan_conversational.shapes import (
     CreateThread,
     ListMessages,
     ListThreads,
+    UpdateThread,
     MessageRef,
     Order,
 )
@@ -286,12 +287,29 @@ def test_a_migration_that_fails_half_way_changes_nothing() -> None:
     with pytest.raises(sqlite3.Error):
         schema.migrate(connection, broken)
     assert connection.execute("SELECT sql FROM sqlite_master").fetchall() == before
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
     working = (*schema.MIGRATIONS, ("ALTER TABLE threads ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'",))
     schema.migrate(connection, working)
     schema.migrate(connection, working)
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION + 1,)
     connection.close()
+
+
+async def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_conversations(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "conversations.db", isolation_level=None)
+    schema.migrate(connection, schema.MIGRATIONS[:1])
+    connection.execute(
+        "INSERT INTO threads (id, title, assistant_id, model, metadata, last_sequence, created_at, updated_at) "
+        "VALUES ('old', 'kept', '', '', '{}', 0, 1, 1)"
+    )
+    connection.close()
+    async with opened(tmp_path) as store:
+        thread = await store.get_thread("old")
+        assert (thread.title, thread.sensitivity) == ("kept", "normal")
+        changed = await store.update_thread(UpdateThread(thread_id="old", sensitivity="sensitive"))
+        assert changed.sensitivity == "sensitive"
+    async with opened(tmp_path) as store:
+        assert (await store.get_thread("old")).sensitivity == "sensitive"
 
 
 async def test_a_commit_is_on_the_disk_before_it_is_acknowledged(tmp_path: Path) -> None:
