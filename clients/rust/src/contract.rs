@@ -205,7 +205,8 @@ pub mod conversational {
 
     /// A new thread.
     ///
-    /// An empty title is taken from the first user message; `incognito` keeps it in memory only.
+    /// An empty title is taken from the first user message; `incognito` keeps it in memory only, and is always
+    /// sensitive.
     #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct CreateThread {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -220,6 +221,18 @@ pub mod conversational {
         /// up to 64 KiB of JSON, kept as it is
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+        /// Default: `"normal"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub sensitivity: Option<CreateThreadSensitivity>,
+    }
+
+    /// One of `normal`, `sensitive`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum CreateThreadSensitivity {
+        #[serde(rename = "normal")]
+        Normal,
+        #[serde(rename = "sensitive")]
+        Sensitive,
     }
 
     /// Which messages: `asc` begins with the oldest, `desc` with the newest.
@@ -372,6 +385,14 @@ pub mod conversational {
         pub thread_id: String,
     }
 
+    /// Data of the event `threads.erased`: the thread, or a text in it, was deleted or replaced.
+    ///
+    /// Whoever keeps something that was made of it deletes that.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ThreadErased {
+        pub thread_id: String,
+    }
+
     /// Threads, the last used first. `cursor` continues; it is empty at the end.
     ///
     /// A thread that is used while one pages moves to the front, where the next listing has it.
@@ -460,6 +481,8 @@ pub mod conversational {
         /// up to 64 KiB of JSON, kept as it is
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub sensitivity: Option<UpdateThreadSensitivity>,
     }
 
     impl UpdateThread {
@@ -472,8 +495,18 @@ pub mod conversational {
                 assistant_id: None,
                 model: None,
                 metadata: None,
+                sensitivity: None,
             }
         }
+    }
+
+    /// One of `normal`, `sensitive`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum UpdateThreadSensitivity {
+        #[serde(rename = "normal")]
+        Normal,
+        #[serde(rename = "sensitive")]
+        Sensitive,
     }
 }
 
@@ -526,7 +559,7 @@ pub mod core {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub finish_reason: Option<ChatChoiceFinishReason>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub logprobs: Option<serde_json::Map<String, serde_json::Value>>,
+        pub logprobs: Option<ChatLogprobs>,
     }
 
     /// One of `content_filter`, `length`, `stop`, `tool_calls`.
@@ -592,12 +625,32 @@ pub mod core {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub content: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub tool_calls: Option<Vec<ToolCall>>,
+        pub tool_calls: Option<Vec<ToolCallDelta>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub reasoning_content: Option<String>,
     }
 
+    /// A token of the answer, and the likeliest tokens of its place.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ChatLogprob {
+        pub token: String,
+        pub logprob: f64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub bytes: Option<Vec<i64>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub top_logprobs: Option<Vec<TopLogprob>>,
+    }
+
+    /// The tokens an answer (or a chunk of it) is made of: all that were generated, thoughts and calls included.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ChatLogprobs {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub content: Option<Vec<ChatLogprob>>,
+    }
+
     /// One message of a conversation. `role` is `system`, `developer`, `user`, `assistant` or `tool`.
+    ///
+    /// `reasoning_content` is what the model thought before it answered (DeepSeek's name for it, as other servers use).
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ChatMessage {
         pub role: String,
@@ -633,7 +686,32 @@ pub mod core {
     #[serde(untagged)]
     pub enum ChatMessageContent {
         Text(String),
-        List(Vec<ContentPart>),
+        List(Vec<ChatMessageContentListItem>),
+    }
+
+    /// One of `text`, `image_url`, `input_audio`, told by `type`.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    #[serde(tag = "type")]
+    #[non_exhaustive]
+    pub enum ChatMessageContentListItem {
+        /// A piece of text in a message of several parts.
+        #[serde(rename = "text")]
+        Text {
+            text: String,
+        },
+        /// An image in a message.
+        #[serde(rename = "image_url")]
+        ImageUrl {
+            image_url: ImageUrl,
+        },
+        /// Sound in a message. Known so that it can be refused: no engine here listens.
+        #[serde(rename = "input_audio")]
+        InputAudio {
+            input_audio: serde_json::Map<String, serde_json::Value>,
+        },
+        /// One that a newer host sends.
+        #[serde(other, skip_serializing)]
+        Unknown,
     }
 
     /// A chat-completion request. `model` empty: the default model. `stream`: send chunks as they come.
@@ -676,10 +754,28 @@ pub mod core {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub tool_choice: Option<ChatRequestToolChoice>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub response_format: Option<serde_json::Map<String, serde_json::Value>>,
+        pub parallel_tool_calls: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub response_format: Option<ChatRequestResponseFormat>,
         /// Default: `1`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub n: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub logprobs: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub top_logprobs: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub reasoning_format: Option<ChatRequestReasoningFormat>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub chat_template_kwargs: Option<serde_json::Map<String, serde_json::Value>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub grammar: Option<String>,
+        /// Default: `"interactive"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub priority: Option<ChatRequestPriority>,
+        /// Default: `"refuse"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub overflow: Option<ChatRequestOverflow>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub user: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -712,13 +808,67 @@ pub mod core {
                 max_completion_tokens: None,
                 tools: None,
                 tool_choice: None,
+                parallel_tool_calls: None,
                 response_format: None,
                 n: None,
+                logprobs: None,
+                top_logprobs: None,
+                reasoning_format: None,
+                chat_template_kwargs: None,
+                grammar: None,
+                priority: None,
+                overflow: None,
                 user: None,
                 thread_id: None,
                 sensitivity: None,
             }
         }
+    }
+
+    /// One of `refuse`, `shift`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum ChatRequestOverflow {
+        #[serde(rename = "refuse")]
+        Refuse,
+        #[serde(rename = "shift")]
+        Shift,
+    }
+
+    /// One of `batch`, `interactive`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum ChatRequestPriority {
+        #[serde(rename = "batch")]
+        Batch,
+        #[serde(rename = "interactive")]
+        Interactive,
+    }
+
+    /// One of `auto`, `deepseek`, `none`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum ChatRequestReasoningFormat {
+        #[serde(rename = "auto")]
+        Auto,
+        #[serde(rename = "deepseek")]
+        Deepseek,
+        #[serde(rename = "none")]
+        None_,
+    }
+
+    /// One of `text`, `json_object`, `json_schema`, told by `type`.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    #[serde(tag = "type")]
+    pub enum ChatRequestResponseFormat {
+        /// Any text.
+        #[serde(rename = "text")]
+        Text {},
+        /// Any JSON object.
+        #[serde(rename = "json_object")]
+        JsonObject {},
+        /// JSON that follows a schema.
+        #[serde(rename = "json_schema")]
+        JsonSchema {
+            json_schema: JsonSchema,
+        },
     }
 
     /// One of `normal`, `sensitive`.
@@ -742,8 +892,19 @@ pub mod core {
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     #[serde(untagged)]
     pub enum ChatRequestToolChoice {
-        Text(String),
-        Object(serde_json::Map<String, serde_json::Value>),
+        Known(ChatRequestToolChoiceKnown),
+        NamedTool(NamedTool),
+    }
+
+    /// One of `auto`, `none`, `required`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum ChatRequestToolChoiceKnown {
+        #[serde(rename = "auto")]
+        Auto,
+        #[serde(rename = "none")]
+        None_,
+        #[serde(rename = "required")]
+        Required,
     }
 
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -755,7 +916,7 @@ pub mod core {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub finish_reason: Option<ChunkChoiceFinishReason>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub logprobs: Option<serde_json::Map<String, serde_json::Value>>,
+        pub logprobs: Option<ChatLogprobs>,
     }
 
     /// One of `content_filter`, `length`, `stop`, `tool_calls`.
@@ -792,7 +953,7 @@ pub mod core {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub finish_reason: Option<CompletionChoiceFinishReason>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub logprobs: Option<serde_json::Map<String, serde_json::Value>>,
+        pub logprobs: Option<TextLogprobs>,
     }
 
     /// One of `content_filter`, `length`, `stop`, `tool_calls`.
@@ -810,6 +971,17 @@ pub mod core {
         /// One that a newer host sends.
         #[serde(untagged)]
         Other(String),
+    }
+
+    /// Tokens that were guessed from the text before them: those that were right, and those that were not.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct CompletionDetails {
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub accepted_prediction_tokens: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub rejected_prediction_tokens: Option<i64>,
     }
 
     /// A plain text completion: the prompt is continued as it stands, without a chat template.
@@ -848,6 +1020,19 @@ pub mod core {
         /// Default: `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub echo: Option<bool>,
+        /// Default: `1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub n: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub logprobs: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub grammar: Option<String>,
+        /// Default: `"interactive"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub priority: Option<CompletionRequestPriority>,
+        /// Default: `"refuse"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub overflow: Option<CompletionRequestOverflow>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub user: Option<String>,
     }
@@ -873,9 +1058,32 @@ pub mod core {
                 stream: None,
                 stream_options: None,
                 echo: None,
+                n: None,
+                logprobs: None,
+                grammar: None,
+                priority: None,
+                overflow: None,
                 user: None,
             }
         }
+    }
+
+    /// One of `refuse`, `shift`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum CompletionRequestOverflow {
+        #[serde(rename = "refuse")]
+        Refuse,
+        #[serde(rename = "shift")]
+        Shift,
+    }
+
+    /// One of `batch`, `interactive`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum CompletionRequestPriority {
+        #[serde(rename = "batch")]
+        Batch,
+        #[serde(rename = "interactive")]
+        Interactive,
     }
 
     /// One of several kinds of value.
@@ -884,28 +1092,6 @@ pub mod core {
     pub enum CompletionRequestStop {
         Text(String),
         List(Vec<String>),
-    }
-
-    /// One part of a multi-part message: `{"type": "text", "text": …}` or an image.
-    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
-    pub struct ContentPart {
-        pub r#type: String,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub text: Option<String>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub image_url: Option<serde_json::Map<String, serde_json::Value>>,
-    }
-
-    impl ContentPart {
-        /// With what is required; the rest left out.
-        #[must_use]
-        pub fn new(r#type: String) -> Self {
-            Self {
-                r#type,
-                text: None,
-                image_url: None,
-            }
-        }
     }
 
     /// One accelerator, as one kind of engine build sees it: a card that CUDA and Vulkan can use is listed twice.
@@ -981,6 +1167,135 @@ pub mod core {
         }
     }
 
+    /// The vector of the `index`th text, as numbers or in base64.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Embedding {
+        pub object: EmbeddingObject,
+        pub embedding: EmbeddingEmbedding,
+        pub index: i64,
+    }
+
+    /// One of several kinds of value.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    #[serde(untagged)]
+    pub enum EmbeddingEmbedding {
+        List(Vec<f64>),
+        Text(String),
+    }
+
+    /// The answer of `embeddings.create`: the vectors in the order of the texts.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct EmbeddingList {
+        pub object: EmbeddingListObject,
+        pub data: Vec<Embedding>,
+        pub model: String,
+        pub usage: EmbeddingUsage,
+    }
+
+    /// One of `list`.
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum EmbeddingListObject {
+        #[default]
+        #[serde(rename = "list")]
+        List,
+    }
+
+    /// One of `embedding`.
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum EmbeddingObject {
+        #[default]
+        #[serde(rename = "embedding")]
+        Embedding,
+    }
+
+    /// Texts to turn into vectors: one text, several, the tokens of one, or those of several (in `input`, not mixed).
+    ///
+    /// `model` empty: the default model. `encoding_format` `base64`: 32-bit floats, little-endian. `dimensions`: keep so
+    /// many numbers of each vector, brought to length 1 again; only models trained for it (Matryoshka) lose little by that.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct EmbeddingRequest {
+        pub input: EmbeddingRequestInput,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub model: Option<String>,
+        /// Default: `"float"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub encoding_format: Option<EmbeddingRequestEncodingFormat>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub dimensions: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub user: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub pooling: Option<EmbeddingRequestPooling>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub stream: Option<bool>,
+    }
+
+    impl EmbeddingRequest {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(input: EmbeddingRequestInput) -> Self {
+            Self {
+                input,
+                model: None,
+                encoding_format: None,
+                dimensions: None,
+                user: None,
+                pooling: None,
+                stream: None,
+            }
+        }
+    }
+
+    /// One of `base64`, `float`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum EmbeddingRequestEncodingFormat {
+        #[serde(rename = "base64")]
+        Base64,
+        #[serde(rename = "float")]
+        Float,
+    }
+
+    /// One of several kinds of value.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    #[serde(untagged)]
+    pub enum EmbeddingRequestInput {
+        Text(String),
+        List(Vec<EmbeddingRequestInputListItem>),
+    }
+
+    /// One of several kinds of value.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    #[serde(untagged)]
+    pub enum EmbeddingRequestInputListItem {
+        Text(String),
+        Integer(i64),
+        List(Vec<i64>),
+    }
+
+    /// One of `cls`, `last`, `mean`, `rank`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum EmbeddingRequestPooling {
+        #[serde(rename = "cls")]
+        Cls,
+        #[serde(rename = "last")]
+        Last,
+        #[serde(rename = "mean")]
+        Mean,
+        #[serde(rename = "rank")]
+        Rank,
+    }
+
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct EmbeddingUsage {
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub prompt_tokens: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub total_tokens: Option<i64>,
+    }
+
     /// Params or result with no members.
     #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Empty {}
@@ -988,8 +1303,9 @@ pub mod core {
     /// One build of the engine that could run here.
     ///
     /// `id` names its directory and is unique. `index` is where prebuilt wheels are offered, `cmake_args` how to make it
-    /// from source. `refused` says why it cannot run on this machine, where that is known; `note` what it would run on, or
-    /// what keeps it from being chosen by itself, which `optional` says.
+    /// from source. `refused` says why it cannot run on this machine, where that is known; `note` what it would run on.
+    /// It is not chosen without being asked for while there is a `doubt` that it would do well, or, not being installed,
+    /// while it `needs` something that only a person can bring.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct EngineBuild {
         pub id: String,
@@ -1006,9 +1322,10 @@ pub mod core {
         pub refused: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub note: Option<String>,
-        /// Default: `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub optional: Option<bool>,
+        pub doubt: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub needs: Option<String>,
     }
 
     /// One of `cpu`, `cuda`, `metal`, `rocm`, `vulkan`.
@@ -1174,6 +1491,15 @@ pub mod core {
         }
     }
 
+    /// What a chunk adds to a call: its name, once, and the next part of its arguments.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct FunctionDelta {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub name: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub arguments: Option<String>,
+    }
+
     /// This machine, as far as it can be told without loading native engine code. Memory in bytes.
     ///
     /// `absent`: by kind of device, why none is listed. `warnings`: what keeps hardware that is there from being used, and
@@ -1199,6 +1525,25 @@ pub mod core {
         pub container: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub libraries: Option<Vec<String>>,
+    }
+
+    /// Where an image is. An engine on this machine takes `data:` URLs only: it fetches nothing.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ImageUrl {
+        pub url: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub detail: Option<String>,
+    }
+
+    impl ImageUrl {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(url: String) -> Self {
+            Self {
+                url,
+                detail: None,
+            }
+        }
     }
 
     /// The first request of a session. Unknown members are ignored: a newer client may know more.
@@ -1283,7 +1628,11 @@ pub mod core {
         }
     }
 
-    /// A model on this machine (`models.list`). `size` in bytes, `context_length` in tokens.
+    /// A model on this machine (`models.list`). `size` in bytes, of all its files; `context_length` in tokens.
+    ///
+    /// `path`: its file, the first one of several. `projector`: the file that turns images into embeddings for it, if there
+    /// is one. `adapters` can be named when it is loaded. `options`: what it is loaded with where a load does not say
+    /// otherwise (`models.configure`).
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct InstalledModel {
         pub id: String,
@@ -1312,6 +1661,15 @@ pub mod core {
         pub imported_at: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub error: Option<String>,
+        /// Default: `1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub files: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub projector: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub adapters: Option<Vec<ModelAdapter>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub options: Option<serde_json::Map<String, serde_json::Value>>,
     }
 
     /// One of `available`, `failed`, `loaded`, `loading`.
@@ -1329,6 +1687,19 @@ pub mod core {
         /// One that a newer host sends.
         #[serde(untagged)]
         Other(String),
+    }
+
+    /// A JSON schema the answer must follow. It is always followed to the letter, whatever `strict` says.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct JsonSchema {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub name: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub schema: Option<serde_json::Map<String, serde_json::Value>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub description: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub strict: Option<bool>,
     }
 
     /// Lines of the log, oldest first.
@@ -1441,6 +1812,14 @@ pub mod core {
         pub uptime: f64,
     }
 
+    /// A LoRA adapter that was taken in for a model. `size` in bytes.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ModelAdapter {
+        pub id: String,
+        pub path: String,
+        pub size: i64,
+    }
+
     /// For whom models are filtered and ranked. Never leaves this machine.
     #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ModelContext {
@@ -1504,6 +1883,26 @@ pub mod core {
         /// One that a newer host sends.
         #[serde(untagged)]
         Other(String),
+    }
+
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct NamedFunction {
+        pub name: String,
+    }
+
+    /// The one function that must be called.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct NamedTool {
+        pub r#type: NamedToolType,
+        pub function: NamedFunction,
+    }
+
+    /// One of `function`.
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum NamedToolType {
+        #[default]
+        #[serde(rename = "function")]
+        Function,
     }
 
     /// What an installation would bring: its extensions, and the packages beside the application's. Both are empty when
@@ -1752,6 +2151,20 @@ pub mod core {
         TextCompletion,
     }
 
+    /// The tokens of a text, in columns. `text_offset`: where each begins, in characters of the text (with `echo` the
+    /// prompt is part of it).
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct TextLogprobs {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub tokens: Option<Vec<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub token_logprobs: Option<Vec<f64>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub top_logprobs: Option<Vec<std::collections::BTreeMap<String, f64>>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub text_offset: Option<Vec<i64>>,
+    }
+
     /// A conversation. Times are RFC 3339 in UTC.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Thread {
@@ -1768,6 +2181,9 @@ pub mod core {
         pub incognito: Option<bool>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+        /// Default: `"normal"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub sensitivity: Option<ThreadSensitivity>,
     }
 
     /// Threads of one extension: inside a call now, and those of them whose call was given up.
@@ -1776,6 +2192,19 @@ pub mod core {
         pub running: i64,
         pub stuck: i64,
         pub limit: i64,
+    }
+
+    /// One of `normal`, `sensitive`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum ThreadSensitivity {
+        #[serde(rename = "normal")]
+        Normal,
+        #[serde(rename = "sensitive")]
+        Sensitive,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
     }
 
     #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -1829,6 +2258,18 @@ pub mod core {
         }
     }
 
+    /// What a chunk adds to call `index` of an answer. `id`, `type` and the name come with its first part only.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ToolCallDelta {
+        pub index: i64,
+        pub function: FunctionDelta,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub id: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub r#type: Option<String>,
+    }
+
+    /// A function the model may ask for. `parameters`: a JSON schema of its arguments (an object).
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ToolFunction {
         pub name: String,
@@ -1836,6 +2277,8 @@ pub mod core {
         pub description: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub parameters: Option<serde_json::Map<String, serde_json::Value>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub strict: Option<bool>,
     }
 
     impl ToolFunction {
@@ -1846,8 +2289,19 @@ pub mod core {
                 name,
                 description: None,
                 parameters: None,
+                strict: None,
             }
         }
+    }
+
+    /// A token and how likely the model found it. `token` is its text, with U+FFFD for parts of a character; `bytes`
+    /// are what it really stands for.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct TopLogprob {
+        pub token: String,
+        pub logprob: f64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub bytes: Option<Vec<i64>>,
     }
 
     /// `purge`: delete its data folder too.
@@ -1870,7 +2324,8 @@ pub mod core {
         }
     }
 
-    /// Token counts. `prompt_tokens_details.cached_tokens` were already in the KV cache and cost nothing.
+    /// Token counts, of all answers of a request together. `prompt_tokens_details.cached_tokens` were already in the KV
+    /// cache and cost nothing.
     #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Usage {
         /// Default: `0`.
@@ -1884,6 +2339,8 @@ pub mod core {
         pub total_tokens: Option<i64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub prompt_tokens_details: Option<TokensDetails>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub completion_tokens_details: Option<CompletionDetails>,
     }
 
     /// Tells a member that is null (`Some(None)`) from one that is left out (`None`).
@@ -2129,11 +2586,13 @@ pub mod llamacpp {
         pub context: i64,
     }
 
-    /// Data of the event `engines.changed`: a build was installed or removed.
+    /// Data of the event `engines.changed`: a build was installed or removed, or set aside with a `reason`.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct EngineChanged {
         pub id: String,
         pub installed: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub reason: Option<String>,
     }
 
     /// A build's id.
@@ -2142,12 +2601,20 @@ pub mod llamacpp {
         pub id: String,
     }
 
-    /// Every build that could be used here, refused ones included, and the records of those that are
-    /// installed.
+    /// Every build that could be used here, refused ones included, and the records of those that are installed.
+    ///
+    /// `installed` has the generation in use of each build, `earlier` those that can be gone back to. `use`: the build a
+    /// person chose, empty: the house chooses.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct EngineList {
         pub builds: Vec<super::core::EngineBuild>,
         pub installed: Vec<EngineRecord>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub earlier: Option<Vec<EngineRecord>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub set_aside: Option<Vec<SetAside>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub r#use: Option<String>,
     }
 
     /// The content of `engine.json`.
@@ -2233,9 +2700,10 @@ pub mod llamacpp {
         Other(String),
     }
 
-    /// Which build is used on this machine and why. `by`: the extension that chose.
+    /// Which build is used on this machine and why. `by`: the extension that chose, or `person`.
     ///
-    /// `damaged`: libraries of the chosen build that are not what was installed.
+    /// `damaged`: libraries of the chosen build that are not what was installed. `warnings`: what a person expects and does
+    /// not get (a GPU that no driver speaks for, a setting that cannot be followed), and what to do.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Explanation {
         pub build: String,
@@ -2245,6 +2713,8 @@ pub mod llamacpp {
         pub hardware: super::core::Hardware,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub damaged: Option<Vec<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub warnings: Option<Vec<String>>,
     }
 
     /// Take in the GGUF file at `path`. `id` empty: made from the file's name. `copy`: never share the file's
@@ -2286,13 +2756,16 @@ pub mod llamacpp {
         pub metadata: serde_json::Map<String, serde_json::Value>,
     }
 
-    /// `id` empty: the build chosen for this machine. `wheel`: take the engine from this file (absolute path).
+    /// `id` empty: the build chosen for this machine. `wheel`: take the engine from this file (absolute path), which
+    /// must have this `sha256` (hex) if one is given. With a wheel and no `id`, the build is of the wheel's version.
     #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct InstallEngine {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub id: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub wheel: Option<String>,
+        #[serde(rename = "sha256", default, skip_serializing_if = "Option::is_none")]
+        pub sha_256: Option<String>,
     }
 
     /// One native library: its path inside the engine directory (with `/`), size in bytes, SHA-256 as hex.
@@ -2516,6 +2989,41 @@ pub mod llamacpp {
         Other(String),
     }
 
+    /// `id` empty: the build that is in use.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct RollbackEngine {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub id: Option<String>,
+    }
+
+    /// A build that is neither used nor installed again by itself, and why.
+    ///
+    /// `generation`: the installation it is about, 0 when there is none. `by`: what showed it: its installation, its first
+    /// use, or a person. `at`: RFC 3339, UTC.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct SetAside {
+        pub id: String,
+        pub generation: i64,
+        pub reason: String,
+        pub by: SetAsideBy,
+        pub at: String,
+    }
+
+    /// One of `install`, `person`, `use`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum SetAsideBy {
+        #[serde(rename = "install")]
+        Install,
+        #[serde(rename = "person")]
+        Person,
+        #[serde(rename = "use")]
+        Use,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
     /// `force`: also when it is answering; those answers end with an error.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct UnloadModel {
@@ -2534,6 +3042,13 @@ pub mod llamacpp {
                 force: None,
             }
         }
+    }
+
+    /// `id`: an installed build, or empty: whichever the house chooses.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct UseEngine {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub id: Option<String>,
     }
 
     /// What became of one candidate, and why.
@@ -2980,6 +3495,26 @@ pub mod methods {
         type Result = super::download::Verification;
     }
 
+    /// `embeddings.create`: Turn texts into vectors of length 1: OpenAI's embeddings request and response.
+    ///
+    /// The model is loaded for it if it is not, and an engine installed if there is none; both are reported as
+    /// progress. A model that generates text may be used, too. With the pooling `rank` a vector is what the model's
+    /// classification head says of the text, as it stands. With `stream` the vectors are stream items, in the order of
+    /// the texts, and the result has none. Cancelling ends the work at its next step.
+    ///
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `embedding_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`.
+    pub struct EmbeddingsCreate;
+
+    impl super::Method for EmbeddingsCreate {
+        const NAME: &'static str = "embeddings.create";
+        type Params = super::core::EmbeddingRequest;
+        type Result = super::core::EmbeddingList;
+    }
+
+    impl super::Streaming for EmbeddingsCreate {
+        type Item = super::core::Embedding;
+    }
+
     /// `engines.explain`: Say which build is used on this machine, and for each candidate why it was taken or not.
     ///
     /// The libraries of an installed choice are hashed whole, to find damage.
@@ -2997,7 +3532,8 @@ pub mod methods {
     ///
     /// place.
     ///
-    /// An installed one is left as it is, except that a wheel file always installs anew.
+    /// An installed one is left as it is, except that a wheel file always installs anew; the generation before is kept.
+    /// One that was set aside is tried again. Cancelled, it goes on where it was when it is called again.
     ///
     /// Errors of its own: `engine_install_failed`, `engine_not_found`, `no_usable_engine`.
     pub struct EnginesInstall;
@@ -3008,7 +3544,9 @@ pub mod methods {
         type Result = super::llamacpp::EngineRecord;
     }
 
-    /// `engines.list`: List the engine builds for this machine, refused ones with the reason, and what is installed.
+    /// `engines.list`: List the engine builds for this machine, refused ones with the reason, what is installed, what can be gone
+    ///
+    /// back to, and what was set aside and why.
     pub struct EnginesList;
 
     impl super::Method for EnginesList {
@@ -3017,7 +3555,9 @@ pub mod methods {
         type Result = super::llamacpp::EngineList;
     }
 
-    /// `engines.remove`: Remove an installed build. Refused while a loaded model runs on it.
+    /// `engines.remove`: Remove an installed build, all its generations, and what is kept of an unfinished installation. Refused while
+    ///
+    /// a loaded model runs on it.
     ///
     /// Errors of its own: `engine_not_found`, `engine_in_use`.
     pub struct EnginesRemove;
@@ -3026,6 +3566,32 @@ pub mod methods {
         const NAME: &'static str = "engines.remove";
         type Params = super::llamacpp::EngineId;
         type Result = super::core::Empty;
+    }
+
+    /// `engines.rollback`: Go back to what was used before this build (empty: the one in use): its generation before, which then counts
+    ///
+    /// as the better one, else the build that loaded a model last before it. From the next load of a model on.
+    ///
+    /// Errors of its own: `engine_not_found`, `no_usable_engine`.
+    pub struct EnginesRollback;
+
+    impl super::Method for EnginesRollback {
+        const NAME: &'static str = "engines.rollback";
+        type Params = super::llamacpp::RollbackEngine;
+        type Result = super::llamacpp::EngineRecord;
+    }
+
+    /// `engines.use`: Use this installed build from the next load of a model on; `id` empty: let the house choose again.
+    ///
+    /// One that was set aside is used again. Loaded models stay on theirs.
+    ///
+    /// Errors of its own: `engine_not_found`, `no_usable_engine`.
+    pub struct EnginesUse;
+
+    impl super::Method for EnginesUse {
+        const NAME: &'static str = "engines.use";
+        type Params = super::llamacpp::UseEngine;
+        type Result = super::llamacpp::Explanation;
     }
 
     /// `extensions.disable`: Switch an extension off, now and for the next start. Calls inside it may end first (`draining`).
@@ -3629,6 +4195,8 @@ pub enum Event {
     SettingsChanged(core::SettingsChanged),
     /// `threads.changed`
     ThreadsChanged(conversational::ThreadChanged),
+    /// `threads.erased`
+    ThreadsErased(conversational::ThreadErased),
     /// One that this version does not know, or knows otherwise.
     Other {
         /// Its name.
@@ -3653,6 +4221,7 @@ impl Event {
             "remotes.asked" => serde_json::from_value(data.clone()).map(Self::RemotesAsked),
             "settings.changed" => serde_json::from_value(data.clone()).map(Self::SettingsChanged),
             "threads.changed" => serde_json::from_value(data.clone()).map(Self::ThreadsChanged),
+            "threads.erased" => serde_json::from_value(data.clone()).map(Self::ThreadsErased),
             _ => return Self::Other { name: name.to_owned(), data },
         };
         known.unwrap_or_else(|_| Self::Other { name: name.to_owned(), data })
@@ -3689,11 +4258,13 @@ pub enum ErrorType {
     DownloadNotFound,
     /// An extension voted against the download (`jan_admit_download`): `extension` and its reason.
     DownloadRefused,
+    /// The model makes no usable vector of a text: not a number, or all zeros. `index` says of which.
+    EmbeddingFailed,
     /// The engine's libraries cannot be loaded, or the worker cannot be started. `log` has its last lines.
     EngineBroken,
     /// A loaded model runs on this build; unload it first. `data.models` names the models.
     EngineInUse,
-    /// A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the next attempt. `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server` (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`, `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of compiling, `compiler_missing` and `build_failed`; `check_failed`: it does not run here; `refused`: not tried. `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output, empty when nothing was run.
+    /// A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the next attempt. `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server` (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`, `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of compiling, `compiler_missing` and `build_failed`; `check_failed`: it does not run here; `no_device`: a GPU build that finds no GPU; `refused`: not tried. `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output, empty when nothing was run.
     EngineInstallFailed,
     /// No build of this id is known, or it is not installed. `data.known` lists the ids that are.
     EngineNotFound,
@@ -3827,6 +4398,7 @@ impl ErrorType {
             "download_conflict" => Self::DownloadConflict,
             "download_not_found" => Self::DownloadNotFound,
             "download_refused" => Self::DownloadRefused,
+            "embedding_failed" => Self::EmbeddingFailed,
             "engine_broken" => Self::EngineBroken,
             "engine_in_use" => Self::EngineInUse,
             "engine_install_failed" => Self::EngineInstallFailed,
@@ -3906,6 +4478,7 @@ impl ErrorType {
             Self::DownloadConflict => "download_conflict",
             Self::DownloadNotFound => "download_not_found",
             Self::DownloadRefused => "download_refused",
+            Self::EmbeddingFailed => "embedding_failed",
             Self::EngineBroken => "engine_broken",
             Self::EngineInUse => "engine_in_use",
             Self::EngineInstallFailed => "engine_install_failed",
@@ -3985,6 +4558,7 @@ impl ErrorType {
             Self::DownloadConflict => Some(-32061),
             Self::DownloadNotFound => Some(-32060),
             Self::DownloadRefused => Some(-32062),
+            Self::EmbeddingFailed => Some(-32051),
             Self::EngineBroken => Some(-32036),
             Self::EngineInUse => Some(-32042),
             Self::EngineInstallFailed => Some(-32040),

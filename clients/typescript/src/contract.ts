@@ -155,7 +155,8 @@ export namespace conversational {
   /**
    * A new thread.
    *
-   * An empty title is taken from the first user message; `incognito` keeps it in memory only.
+   * An empty title is taken from the first user message; `incognito` keeps it in memory only, and is always
+   * sensitive.
    */
   export interface CreateThread {
     /**
@@ -177,6 +178,8 @@ export namespace conversational {
      * @default {}
      */
     metadata?: { [name: string]: unknown };
+    /** @default "normal" */
+    sensitivity?: "normal" | "sensitive";
   }
 
   /** Which messages: `asc` begins with the oldest, `desc` with the newest. */
@@ -344,6 +347,15 @@ export namespace conversational {
   }
 
   /**
+   * Data of the event `threads.erased`: the thread, or a text in it, was deleted or replaced.
+   *
+   * Whoever keeps something that was made of it deletes that.
+   */
+  export interface ThreadErased {
+    thread_id: string;
+  }
+
+  /**
    * Threads, the last used first. `cursor` continues; it is empty at the end.
    *
    * A thread that is used while one pages moves to the front, where the next listing has it.
@@ -380,6 +392,7 @@ export namespace conversational {
     model?: string;
     /** up to 64 KiB of JSON, kept as it is */
     metadata?: { [name: string]: unknown };
+    sensitivity?: "normal" | "sensitive";
   }
 }
 
@@ -404,6 +417,12 @@ export namespace core {
     updated_at?: string;
   }
 
+  /** Sound in a message. Known so that it can be refused: no engine here listens. */
+  export interface AudioPart {
+    type: "input_audio";
+    input_audio: { [name: string]: unknown };
+  }
+
   /**
    * What was done. `overlay` is the number of the set that serves from now on (0: none). `extensions` are the new
    * ones as they are now. `restart_required`: this process goes on with the set before, for the `reason`.
@@ -426,7 +445,7 @@ export namespace core {
     /** @default 0 */
     index?: number;
     finish_reason?: Open<"content_filter" | "length" | "stop" | "tool_calls"> | null;
-    logprobs?: { [name: string]: unknown } | null;
+    logprobs?: core.ChatLogprobs | null;
   }
 
   /** One item of the stream. A chunk with no choices carries the usage, when it was asked for. */
@@ -452,14 +471,32 @@ export namespace core {
   export interface ChatDelta {
     role?: string | null;
     content?: string | null;
-    tool_calls?: core.ToolCall[] | null;
+    tool_calls?: core.ToolCallDelta[] | null;
     reasoning_content?: string | null;
   }
 
-  /** One message of a conversation. `role` is `system`, `developer`, `user`, `assistant` or `tool`. */
+  /** A token of the answer, and the likeliest tokens of its place. */
+  export interface ChatLogprob {
+    token: string;
+    logprob: number;
+    bytes?: number[] | null;
+    /** @default [] */
+    top_logprobs?: core.TopLogprob[];
+  }
+
+  /** The tokens an answer (or a chunk of it) is made of: all that were generated, thoughts and calls included. */
+  export interface ChatLogprobs {
+    content?: core.ChatLogprob[] | null;
+  }
+
+  /**
+   * One message of a conversation. `role` is `system`, `developer`, `user`, `assistant` or `tool`.
+   *
+   * `reasoning_content` is what the model thought before it answered (DeepSeek's name for it, as other servers use).
+   */
   export interface ChatMessage {
     role: string;
-    content?: string | core.ContentPart[] | null;
+    content?: string | (core.TextPart | core.ImagePart | core.AudioPart)[] | null;
     name?: string | null;
     tool_calls?: core.ToolCall[] | null;
     tool_call_id?: string | null;
@@ -527,15 +564,30 @@ export namespace core {
      * @maximum 2147483647
      */
     max_completion_tokens?: number | null;
+    /** @maxItems 128 */
     tools?: core.Tool[] | null;
-    tool_choice?: string | { [name: string]: unknown } | null;
-    response_format?: { [name: string]: unknown } | null;
+    tool_choice?: "auto" | "none" | "required" | core.NamedTool | null;
+    parallel_tool_calls?: boolean | null;
+    response_format?: core.TextFormat | core.JsonFormat | core.JsonSchemaFormat | null;
     /**
      * @default 1
      * @minimum 1
-     * @maximum 1
+     * @maximum 16
      */
     n?: number;
+    logprobs?: boolean | null;
+    /**
+     * @minimum 0
+     * @maximum 20
+     */
+    top_logprobs?: number | null;
+    reasoning_format?: "auto" | "deepseek" | "none" | null;
+    chat_template_kwargs?: { [name: string]: unknown } | null;
+    grammar?: string | null;
+    /** @default "interactive" */
+    priority?: "batch" | "interactive";
+    /** @default "refuse" */
+    overflow?: "refuse" | "shift";
     user?: string | null;
     thread_id?: string | null;
     /** @default "normal" */
@@ -547,7 +599,7 @@ export namespace core {
     /** @default 0 */
     index?: number;
     finish_reason?: Open<"content_filter" | "length" | "stop" | "tool_calls"> | null;
-    logprobs?: { [name: string]: unknown } | null;
+    logprobs?: core.ChatLogprobs | null;
   }
 
   export interface ClientInfo {
@@ -562,7 +614,15 @@ export namespace core {
     /** @default 0 */
     index?: number;
     finish_reason?: Open<"content_filter" | "length" | "stop" | "tool_calls"> | null;
-    logprobs?: { [name: string]: unknown } | null;
+    logprobs?: core.TextLogprobs | null;
+  }
+
+  /** Tokens that were guessed from the text before them: those that were right, and those that were not. */
+  export interface CompletionDetails {
+    /** @default 0 */
+    accepted_prediction_tokens?: number;
+    /** @default 0 */
+    rejected_prediction_tokens?: number;
   }
 
   /** A plain text completion: the prompt is continued as it stands, without a chat template. */
@@ -622,15 +682,23 @@ export namespace core {
     stream_options?: core.StreamOptions | null;
     /** @default false */
     echo?: boolean;
+    /**
+     * @default 1
+     * @minimum 1
+     * @maximum 16
+     */
+    n?: number;
+    /**
+     * @minimum 0
+     * @maximum 20
+     */
+    logprobs?: number | null;
+    grammar?: string | null;
+    /** @default "interactive" */
+    priority?: "batch" | "interactive";
+    /** @default "refuse" */
+    overflow?: "refuse" | "shift";
     user?: string | null;
-  }
-
-  /** One part of a multi-part message: `{"type": "text", "text": …}` or an image. */
-  export interface ContentPart {
-    type: string;
-    /** @default "" */
-    text?: string;
-    image_url?: { [name: string]: unknown } | null;
   }
 
   /**
@@ -670,6 +738,48 @@ export namespace core {
     size?: number;
   }
 
+  /** The vector of the `index`th text, as numbers or in base64. */
+  export interface Embedding {
+    object: "embedding";
+    embedding: number[] | string;
+    index: number;
+  }
+
+  /** The answer of `embeddings.create`: the vectors in the order of the texts. */
+  export interface EmbeddingList {
+    object: "list";
+    data: core.Embedding[];
+    model: string;
+    usage: core.EmbeddingUsage;
+  }
+
+  /**
+   * Texts to turn into vectors: one text, several, the tokens of one, or those of several (in `input`, not mixed).
+   *
+   * `model` empty: the default model. `encoding_format` `base64`: 32-bit floats, little-endian. `dimensions`: keep so
+   * many numbers of each vector, brought to length 1 again; only models trained for it (Matryoshka) lose little by that.
+   */
+  export interface EmbeddingRequest {
+    input: string | (string | number | number[])[];
+    /** @default "" */
+    model?: string;
+    /** @default "float" */
+    encoding_format?: "base64" | "float";
+    /** @minimum 1 */
+    dimensions?: number | null;
+    user?: string | null;
+    pooling?: "cls" | "last" | "mean" | "rank" | null;
+    /** @default false */
+    stream?: boolean;
+  }
+
+  export interface EmbeddingUsage {
+    /** @default 0 */
+    prompt_tokens?: number;
+    /** @default 0 */
+    total_tokens?: number;
+  }
+
   /** Params or result with no members. */
   export type Empty = { [name: string]: never };
 
@@ -677,8 +787,9 @@ export namespace core {
    * One build of the engine that could run here.
    *
    * `id` names its directory and is unique. `index` is where prebuilt wheels are offered, `cmake_args` how to make it
-   * from source. `refused` says why it cannot run on this machine, where that is known; `note` what it would run on, or
-   * what keeps it from being chosen by itself, which `optional` says.
+   * from source. `refused` says why it cannot run on this machine, where that is known; `note` what it would run on.
+   * It is not chosen without being asked for while there is a `doubt` that it would do well, or, not being installed,
+   * while it `needs` something that only a person can bring.
    */
   export interface EngineBuild {
     id: string;
@@ -694,8 +805,10 @@ export namespace core {
     refused?: string;
     /** @default "" */
     note?: string;
-    /** @default false */
-    optional?: boolean;
+    /** @default "" */
+    doubt?: string;
+    /** @default "" */
+    needs?: string;
   }
 
   /**
@@ -803,6 +916,12 @@ export namespace core {
     arguments?: string;
   }
 
+  /** What a chunk adds to a call: its name, once, and the next part of its arguments. */
+  export interface FunctionDelta {
+    name?: string | null;
+    arguments?: string | null;
+  }
+
   /**
    * This machine, as far as it can be told without loading native engine code. Memory in bytes.
    *
@@ -829,6 +948,18 @@ export namespace core {
     container?: string;
     /** @default [] */
     libraries?: string[];
+  }
+
+  /** An image in a message. */
+  export interface ImagePart {
+    type: "image_url";
+    image_url: core.ImageUrl;
+  }
+
+  /** Where an image is. An engine on this machine takes `data:` URLs only: it fetches nothing. */
+  export interface ImageUrl {
+    url: string;
+    detail?: string | null;
   }
 
   /** The first request of a session. Unknown members are ignored: a newer client may know more. */
@@ -877,7 +1008,13 @@ export namespace core {
     permissions?: string[];
   }
 
-  /** A model on this machine (`models.list`). `size` in bytes, `context_length` in tokens. */
+  /**
+   * A model on this machine (`models.list`). `size` in bytes, of all its files; `context_length` in tokens.
+   *
+   * `path`: its file, the first one of several. `projector`: the file that turns images into embeddings for it, if there
+   * is one. `adapters` can be named when it is loaded. `options`: what it is loaded with where a load does not say
+   * otherwise (`models.configure`).
+   */
   export interface InstalledModel {
     id: string;
     name: string;
@@ -901,6 +1038,34 @@ export namespace core {
     imported_at?: string;
     /** @default "" */
     error?: string;
+    /** @default 1 */
+    files?: number;
+    /** @default "" */
+    projector?: string;
+    /** @default [] */
+    adapters?: core.ModelAdapter[];
+    /** @default {} */
+    options?: { [name: string]: unknown };
+  }
+
+  /** Any JSON object. */
+  export interface JsonFormat {
+    type: "json_object";
+  }
+
+  /** A JSON schema the answer must follow. It is always followed to the letter, whatever `strict` says. */
+  export interface JsonSchema {
+    /** @default "" */
+    name?: string;
+    schema?: { [name: string]: unknown } | null;
+    description?: string | null;
+    strict?: boolean | null;
+  }
+
+  /** JSON that follows a schema. */
+  export interface JsonSchemaFormat {
+    type: "json_schema";
+    json_schema: core.JsonSchema;
   }
 
   /** Lines of the log, oldest first. */
@@ -963,6 +1128,13 @@ export namespace core {
     uptime: number;
   }
 
+  /** A LoRA adapter that was taken in for a model. `size` in bytes. */
+  export interface ModelAdapter {
+    id: string;
+    path: string;
+    size: number;
+  }
+
   /** For whom models are filtered and ranked. Never leaves this machine. */
   export interface ModelContext {
     /** @default "" */
@@ -1003,6 +1175,16 @@ export namespace core {
     verification?: Open<"builtin" | "unverified" | "verified">;
     /** @default {} */
     extra?: { [name: string]: unknown };
+  }
+
+  export interface NamedFunction {
+    name: string;
+  }
+
+  /** The one function that must be called. */
+  export interface NamedTool {
+    type: "function";
+    function: core.NamedFunction;
   }
 
   /**
@@ -1180,6 +1362,32 @@ export namespace core {
     usage?: core.Usage | null;
   }
 
+  /** Any text. */
+  export interface TextFormat {
+    type: "text";
+  }
+
+  /**
+   * The tokens of a text, in columns. `text_offset`: where each begins, in characters of the text (with `echo` the
+   * prompt is part of it).
+   */
+  export interface TextLogprobs {
+    /** @default [] */
+    tokens?: string[];
+    /** @default [] */
+    token_logprobs?: number[];
+    /** @default [] */
+    top_logprobs?: ({ [name: string]: number })[];
+    /** @default [] */
+    text_offset?: number[];
+  }
+
+  /** A piece of text in a message of several parts. */
+  export interface TextPart {
+    type: "text";
+    text: string;
+  }
+
   /** A conversation. Times are RFC 3339 in UTC. */
   export interface Thread {
     id: string;
@@ -1194,6 +1402,8 @@ export namespace core {
     incognito?: boolean;
     /** @default {} */
     metadata?: { [name: string]: unknown };
+    /** @default "normal" */
+    sensitivity?: Open<"normal" | "sensitive">;
   }
 
   /** Threads of one extension: inside a call now, and those of them whose call was given up. */
@@ -1223,11 +1433,35 @@ export namespace core {
     index?: number;
   }
 
+  /** What a chunk adds to call `index` of an answer. `id`, `type` and the name come with its first part only. */
+  export interface ToolCallDelta {
+    index: number;
+    function: core.FunctionDelta;
+    id?: string | null;
+    type?: string | null;
+  }
+
+  /** A function the model may ask for. `parameters`: a JSON schema of its arguments (an object). */
   export interface ToolFunction {
+    /**
+     * @minLength 1
+     * @maxLength 256
+     */
     name: string;
     /** @default "" */
     description?: string;
     parameters?: { [name: string]: unknown } | null;
+    strict?: boolean | null;
+  }
+
+  /**
+   * A token and how likely the model found it. `token` is its text, with U+FFFD for parts of a character; `bytes`
+   * are what it really stands for.
+   */
+  export interface TopLogprob {
+    token: string;
+    logprob: number;
+    bytes?: number[] | null;
   }
 
   /** `purge`: delete its data folder too. */
@@ -1237,7 +1471,10 @@ export namespace core {
     purge?: boolean;
   }
 
-  /** Token counts. `prompt_tokens_details.cached_tokens` were already in the KV cache and cost nothing. */
+  /**
+   * Token counts, of all answers of a request together. `prompt_tokens_details.cached_tokens` were already in the KV
+   * cache and cost nothing.
+   */
   export interface Usage {
     /** @default 0 */
     prompt_tokens?: number;
@@ -1246,6 +1483,7 @@ export namespace core {
     /** @default 0 */
     total_tokens?: number;
     prompt_tokens_details?: core.TokensDetails;
+    completion_tokens_details?: core.CompletionDetails;
   }
 }
 
@@ -1398,10 +1636,12 @@ export namespace llamacpp {
     context: number;
   }
 
-  /** Data of the event `engines.changed`: a build was installed or removed. */
+  /** Data of the event `engines.changed`: a build was installed or removed, or set aside with a `reason`. */
   export interface EngineChanged {
     id: string;
     installed: boolean;
+    /** @default "" */
+    reason?: string;
   }
 
   /** A build's id. */
@@ -1414,12 +1654,20 @@ export namespace llamacpp {
   }
 
   /**
-   * Every build that could be used here, refused ones included, and the records of those that are
-   * installed.
+   * Every build that could be used here, refused ones included, and the records of those that are installed.
+   *
+   * `installed` has the generation in use of each build, `earlier` those that can be gone back to. `use`: the build a
+   * person chose, empty: the house chooses.
    */
   export interface EngineList {
     builds: core.EngineBuild[];
     installed: llamacpp.EngineRecord[];
+    /** @default [] */
+    earlier?: llamacpp.EngineRecord[];
+    /** @default [] */
+    set_aside?: llamacpp.SetAside[];
+    /** @default "" */
+    use?: string;
   }
 
   /**
@@ -1455,9 +1703,10 @@ export namespace llamacpp {
   }
 
   /**
-   * Which build is used on this machine and why. `by`: the extension that chose.
+   * Which build is used on this machine and why. `by`: the extension that chose, or `person`.
    *
-   * `damaged`: libraries of the chosen build that are not what was installed.
+   * `damaged`: libraries of the chosen build that are not what was installed. `warnings`: what a person expects and does
+   * not get (a GPU that no driver speaks for, a setting that cannot be followed), and what to do.
    */
   export interface Explanation {
     build: string;
@@ -1467,6 +1716,8 @@ export namespace llamacpp {
     hardware: core.Hardware;
     /** @default [] */
     damaged?: string[];
+    /** @default [] */
+    warnings?: string[];
   }
 
   /**
@@ -1501,12 +1752,17 @@ export namespace llamacpp {
     metadata: { [name: string]: unknown };
   }
 
-  /** `id` empty: the build chosen for this machine. `wheel`: take the engine from this file (absolute path). */
+  /**
+   * `id` empty: the build chosen for this machine. `wheel`: take the engine from this file (absolute path), which
+   * must have this `sha256` (hex) if one is given. With a wheel and no `id`, the build is of the wheel's version.
+   */
   export interface InstallEngine {
     /** @default "" */
     id?: string;
     /** @default "" */
     wheel?: string;
+    /** @default "" */
+    sha256?: string;
   }
 
   /** One native library: its path inside the engine directory (with `/`), size in bytes, SHA-256 as hex. */
@@ -1669,6 +1925,26 @@ export namespace llamacpp {
     key: Open<"file" | "keyring" | "none">;
   }
 
+  /** `id` empty: the build that is in use. */
+  export interface RollbackEngine {
+    /** @default "" */
+    id?: string;
+  }
+
+  /**
+   * A build that is neither used nor installed again by itself, and why.
+   *
+   * `generation`: the installation it is about, 0 when there is none. `by`: what showed it: its installation, its first
+   * use, or a person. `at`: RFC 3339, UTC.
+   */
+  export interface SetAside {
+    id: string;
+    generation: number;
+    reason: string;
+    by: Open<"install" | "person" | "use">;
+    at: string;
+  }
+
   /** `force`: also when it is answering; those answers end with an error. */
   export interface UnloadModel {
     /**
@@ -1678,6 +1954,12 @@ export namespace llamacpp {
     id: string;
     /** @default false */
     force?: boolean;
+  }
+
+  /** `id`: an installed build, or empty: whichever the house chooses. */
+  export interface UseEngine {
+    /** @default "" */
+    id?: string;
   }
 
   /** What became of one candidate, and why. */
@@ -1949,6 +2231,20 @@ export interface Methods {
     errors: "download_not_found" | "download_conflict";
   };
   /**
+   * Turn texts into vectors of length 1: OpenAI's embeddings request and response.
+   *
+   * The model is loaded for it if it is not, and an engine installed if there is none; both are reported as
+   * progress. A model that generates text may be used, too. With the pooling `rank` a vector is what the model's
+   * classification head says of the text, as it stands. With `stream` the vectors are stream items, in the order of
+   * the texts, and the result has none. Cancelling ends the work at its next step.
+   */
+  "embeddings.create": {
+    params: core.EmbeddingRequest;
+    result: core.EmbeddingList;
+    item: core.Embedding;
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "embedding_failed" | "generation_failed" | "invalid_generation" | "invalid_params" | "overloaded";
+  };
+  /**
    * Say which build is used on this machine, and for each candidate why it was taken or not.
    *
    * The libraries of an installed choice are hashed whole, to find damage.
@@ -1964,7 +2260,8 @@ export interface Methods {
    *
    * place.
    *
-   * An installed one is left as it is, except that a wheel file always installs anew.
+   * An installed one is left as it is, except that a wheel file always installs anew; the generation before is kept.
+   * One that was set aside is tried again. Cancelled, it goes on where it was when it is called again.
    */
   "engines.install": {
     params: llamacpp.InstallEngine;
@@ -1972,19 +2269,49 @@ export interface Methods {
     item: never;
     errors: "engine_install_failed" | "engine_not_found" | "no_usable_engine";
   };
-  /** List the engine builds for this machine, refused ones with the reason, and what is installed. */
+  /**
+   * List the engine builds for this machine, refused ones with the reason, what is installed, what can be gone
+   *
+   * back to, and what was set aside and why.
+   */
   "engines.list": {
     params: core.Empty;
     result: llamacpp.EngineList;
     item: never;
     errors: never;
   };
-  /** Remove an installed build. Refused while a loaded model runs on it. */
+  /**
+   * Remove an installed build, all its generations, and what is kept of an unfinished installation. Refused while
+   *
+   * a loaded model runs on it.
+   */
   "engines.remove": {
     params: llamacpp.EngineId;
     result: core.Empty;
     item: never;
     errors: "engine_not_found" | "engine_in_use";
+  };
+  /**
+   * Go back to what was used before this build (empty: the one in use): its generation before, which then counts
+   *
+   * as the better one, else the build that loaded a model last before it. From the next load of a model on.
+   */
+  "engines.rollback": {
+    params: llamacpp.RollbackEngine;
+    result: llamacpp.EngineRecord;
+    item: never;
+    errors: "engine_not_found" | "no_usable_engine";
+  };
+  /**
+   * Use this installed build from the next load of a model on; `id` empty: let the house choose again.
+   *
+   * One that was set aside is used again. Loaded models stay on theirs.
+   */
+  "engines.use": {
+    params: llamacpp.UseEngine;
+    result: llamacpp.Explanation;
+    item: never;
+    errors: "engine_not_found" | "no_usable_engine";
   };
   /** Switch an extension off, now and for the next start. Calls inside it may end first (`draining`). */
   "extensions.disable": {
@@ -2416,6 +2743,7 @@ export interface Events {
   "remotes.asked": llamacpp.RemoteAsked;
   "settings.changed": core.SettingsChanged;
   "threads.changed": conversational.ThreadChanged;
+  "threads.erased": conversational.ThreadErased;
 }
 
 /** The code of every error, by its stable type. Two extensions may use one code: rely on the type. */
@@ -2446,11 +2774,13 @@ export const ERROR_CODES = {
   "download_not_found": -32060,
   /** An extension voted against the download (`jan_admit_download`): `extension` and its reason. */
   "download_refused": -32062,
+  /** The model makes no usable vector of a text: not a number, or all zeros. `index` says of which. */
+  "embedding_failed": -32051,
   /** The engine's libraries cannot be loaded, or the worker cannot be started. `log` has its last lines. */
   "engine_broken": -32036,
   /** A loaded model runs on this build; unload it first. `data.models` names the models. */
   "engine_in_use": -32042,
-  /** A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the next attempt. `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server` (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`, `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of compiling, `compiler_missing` and `build_failed`; `check_failed`: it does not run here; `refused`: not tried. `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output, empty when nothing was run. */
+  /** A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the next attempt. `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server` (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`, `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of compiling, `compiler_missing` and `build_failed`; `check_failed`: it does not run here; `no_device`: a GPU build that finds no GPU; `refused`: not tried. `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output, empty when nothing was run. */
   "engine_install_failed": -32040,
   /** No build of this id is known, or it is not installed. `data.known` lists the ids that are. */
   "engine_not_found": -32041,
