@@ -21,9 +21,9 @@ from jan_conversational.shapes import (
     CreateThread,
     ListMessages,
     ListThreads,
-    UpdateThread,
     MessageRef,
     Order,
+    UpdateThread,
 )
 from jan_conversational.store import Store
 
