@@ -388,14 +388,14 @@ def test_a_request_that_cannot_be_admitted_ends_alone(
     bench: MakeBench, parrot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     b = bench(parrot)
-    real = scheduler.Sampler
+    real = scheduler.make_sampler
 
-    def sampler(native: Any, n_vocab: int, params: Sampling) -> Any:
-        if params.seed == 13:
+    def sampler(native: Any, model: Any, params: GenerateParams, index: int) -> Any:
+        if params.sampling.seed == 13:
             raise OverflowError("a defect")
-        return real(native, n_vocab, params)
+        return real(native, model, params, index)
 
-    monkeypatch.setattr(scheduler, "Sampler", sampler)
+    monkeypatch.setattr(scheduler, "make_sampler", sampler)
     b.ask(1)
     b.ask(2, sampling=Sampling(seed=13))
     b.run()

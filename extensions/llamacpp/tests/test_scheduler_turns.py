@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from jan_llamacpp.worker.admission import PATIENCE, Queue
-from jan_llamacpp.worker.protocol import GenerateParams, Pieces, Prompt, Sampling
+from jan_llamacpp.worker.protocol import GenerateParams, Grammar, Pieces, Prompt, Sampling
 from jan_llamacpp.worker.refusal import Refusal
 from jan_llamacpp.worker.sequence import Sequence
 from jan_llamacpp.worker.text import TextStream
@@ -116,6 +116,26 @@ def test_answers_without_number_are_refused(bench: MakeBench, endless: Path) -> 
     for n in (0, -1, 1000):
         with pytest.raises(Refusal, match="n is"):
             b.ask(1, n=n)
+
+
+def test_log_probabilities_come_with_their_tokens_guessed_ones_too(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+    b = bench(endless, n_ctx=1024)
+    b.ask(1, max_tokens=300, logprobs=2)
+    b.run()
+    told = [each for _, piece in b.pieces(1) for each in piece.logprobs or []]
+    assert b"".join(each.token for each in told).decode() == b.text(1) == (ALPHABET * 12)[:300]
+    assert all(len(each.top) == 2 and each.top[0] == (each.token, each.logprob) for each in told)
+    assert b.usage(1).accepted > 0
+
+
+def test_a_grammar_holds_for_guessed_tokens_too(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+    b = bench(endless, n_ctx=1024)
+    b.ask(1, max_tokens=300, grammar=Grammar(gbnf='root ::= [a-z]{100} "!" [a-z]{150}'))
+    b.run()
+    lines = b.text(1).split("!")
+    assert [len(line) for line in lines] == [100, 150]
+    assert b.end(1).finish == "stop"
+    assert b.usage(1).accepted > 0
 
 
 # --- shifting -------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ class Drawer:
             token = sampler.sample(
                 context.logits(row + number), context.handle, row + number, sequence.tokens, sequence.prompt_left
             )
+            if sampler.last_logprob is not None:
+                sequence.logprobs.append(sampler.last_logprob)
             finish = self._take(sequence, token, texts)
             right = number < part.guesses and token == guesses[number]
             if right:

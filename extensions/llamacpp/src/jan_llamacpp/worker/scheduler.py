@@ -19,8 +19,6 @@ import threading
 import time
 from collections import deque
 
-import msgspec
-
 from .admission import Queue, urgent
 from .cache import Cache
 from .context import Context
@@ -30,7 +28,7 @@ from .native import Native
 from .outbox import Emit, Outbox
 from .protocol import Finish, GenerateParams, Stats
 from .refusal import Refusal
-from .sampling import Sampler
+from .sampling import make_sampler
 from .sequence import Sequence
 from .state import StateStore
 from .stepping import Part, Stepper
@@ -238,7 +236,7 @@ class Scheduler:
             self._queue.remove(sequence)
             if sequence.sampler is None:
                 try:
-                    sequence.sampler = self._sampler(sequence)
+                    sequence.sampler = make_sampler(self._native, self._model, sequence.params, sequence.index)
                 except Exception as error:
                     self._fail(sequence, _refusal(error))
                     continue
@@ -247,12 +245,6 @@ class Scheduler:
             if sequence.cached is None:
                 sequence.cached = length
             self._stats.reused += length
-
-    def _sampler(self, sequence: Sequence) -> Sampler:
-        sampling = sequence.params.sampling
-        if sampling.seed is not None and sequence.index:
-            sampling = msgspec.structs.replace(sampling, seed=sampling.seed + sequence.index)
-        return Sampler(self._native, self._model.n_vocab, sampling)
 
     def _make_way(self, sequence: Sequence, now: float) -> bool:
         """Let batch jobs leave, the youngest first, for somebody who waits for an answer. True: there is room now."""
