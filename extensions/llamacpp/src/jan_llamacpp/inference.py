@@ -128,8 +128,19 @@ class InferenceMethods:
     async def count(self, params: CountTokens, call: Call) -> Counted:
         """Count a chat prompt's tokens with the model's own template and vocabulary.
 
-        The model is loaded if it is not.
+        The model is loaded if it is not. Those of a model that only a remote engine has are estimated here.
         """
+        try:
+            return await self._counted(params, call)
+        except JanError as failure:
+            remote = self.services.router.elsewhere(params.model, failure)
+            if remote is None:
+                raise
+        from .remote.tokens import estimate
+
+        return estimate(params.messages, remote)
+
+    async def _counted(self, params: CountTokens, call: Call) -> Counted:
         from . import openai
         from .worker.protocol import Prompt
 

@@ -21,6 +21,7 @@ from .errors import InvalidModelFile, ModelNotFound, NoUsableEngine, RequestRefu
 from .failures import EngineBroken, ModelLoadFailed
 
 if TYPE_CHECKING:
+    from .remote.remote import Remote
     from .services import Services
 
 __all__ = ["ENGINE_ID", "Routed", "Router", "kept_here"]
@@ -94,6 +95,13 @@ class Router:
         except RequestRefused:
             return None
         return None if again.engine.id == ENGINE_ID else again
+
+    def elsewhere(self, model: str, failure: JanError) -> Remote | None:
+        """The remote engine whose model it is that could not be used here; None: it is nobody's."""
+        settings = self._services.settings
+        if failure.type not in _CANNOT_LOAD:
+            return None
+        return next((r for r in settings.remotes if r.serves(model or settings.default_model)), None)
 
     async def prefer(self, request: InferenceRequest, candidates: list[InferenceEngine]) -> Route | None:
         """The house's own choice: this machine where it can answer, else the first other engine that may."""

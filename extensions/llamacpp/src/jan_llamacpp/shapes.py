@@ -204,12 +204,14 @@ class CountTokens(Struct):
 
 
 class Counted(Struct):
-    """`tokens` is exact for the whole prompt.
+    """`tokens` is exact for the whole prompt, unless it is `estimated`: errs high, for a remote engine's model.
 
     `per_message`: each message's own tokens and an even share of what the template adds, rounded up, so that
-    their sum is never below `tokens`. `context`: the tokens one request may take, prompt and answer together.
+    their sum is never below `tokens`. `context`: the tokens one request may take, prompt and answer together;
+    0: not known.
     """
 
     tokens: int
     per_message: list[int]
     context: int
+    estimated: bool = False
