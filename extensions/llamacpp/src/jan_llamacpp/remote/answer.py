@@ -17,16 +17,20 @@ from jan_core.types import (
     ChatChunk,
     ChatCompletion,
     ChatDelta,
+    ChatLogprob,
+    ChatLogprobs,
     ChatMessage,
     ChunkChoice,
     FinishReason,
     FunctionCall,
+    FunctionDelta,
     ToolCall,
+    ToolCallDelta,
     Usage,
 )
 
 from .errors import RemoteAnswerInvalid, RemoteFailed, RemoteInterrupted
-from .wire import WireCall, WireChoice, WireChunk, WirePart, error_text, finish_reason, text_of, usage_of
+from .wire import WireCall, WireChoice, WireChunk, WirePart, error_text, finish_reason, logprobs_of, text_of, usage_of
 
 __all__ = ["RemoteAnswer"]
 
@@ -40,7 +44,7 @@ class _Choice:
     calls: dict[int, list[str]] = field(default_factory=dict)
     """By index: id, name, then the parts of the arguments."""
     finish: FinishReason | None = None
-    logprobs: list[object] = field(default_factory=list)
+    logprobs: list[ChatLogprob] = field(default_factory=list)
 
 
 class RemoteAnswer:
@@ -122,9 +126,9 @@ class RemoteAnswer:
         finish = finish_reason(wire.finish_reason) if wire.finish_reason else None
         if finish is not None:
             choice.finish = "tool_calls" if choice.calls and finish == "stop" else finish
-        if wire.logprobs and isinstance(found := wire.logprobs.get("content"), list):
-            choice.logprobs += found
-        if known is not None and not (text or reasoning or calls or finish or wire.logprobs):
+        logprobs = logprobs_of(wire)
+        choice.logprobs += (logprobs and logprobs.content) or []
+        if known is not None and not (text or reasoning or calls or finish or logprobs):
             return None
         delta = ChatDelta(
             role=None if known else "assistant",
@@ -132,9 +136,9 @@ class RemoteAnswer:
             tool_calls=calls or None,
             reasoning_content=reasoning or None,
         )
-        return ChunkChoice(delta, wire.index, choice.finish if finish else None, wire.logprobs)
+        return ChunkChoice(delta, wire.index, choice.finish if finish else None, logprobs)
 
-    def _call(self, choice: _Choice, position: int, wire: WireCall) -> ToolCall:
+    def _call(self, choice: _Choice, position: int, wire: WireCall) -> ToolCallDelta:
         index = position if wire.index is None else wire.index
         known = choice.calls.setdefault(index, ["", ""])
         name = (wire.function.name if wire.function else None) or ""
@@ -142,7 +146,8 @@ class RemoteAnswer:
         known[0] = known[0] or wire.id or ""
         known[1] = known[1] or name
         known.append(arguments)
-        return ToolCall(wire.id or "", FunctionCall(name, arguments), index=index)
+        function = FunctionDelta(name or None, arguments)
+        return ToolCallDelta(index, function, wire.id or None, "function" if wire.id else None)
 
     @staticmethod
     def _whole_choice(index: int, choice: _Choice) -> ChatChoice:
@@ -157,5 +162,5 @@ class RemoteAnswer:
             tool_calls=calls or None,
             reasoning_content="".join(choice.reasoning) or None,
         )
-        logprobs = {"content": choice.logprobs} if choice.logprobs else None
+        logprobs = ChatLogprobs(choice.logprobs) if choice.logprobs else None
         return ChatChoice(message, index, choice.finish or "stop", logprobs)

@@ -23,9 +23,10 @@ class Remote(Struct, frozen=True, omit_defaults=True):
     `base_url` is what `/chat/completions` is put behind, as `https://api.example.com/v1`. `models`: those it may be
     asked for; empty: any. `key` says where the key is kept. `connect_seconds`, `first_byte_seconds` and `idle_seconds`
     bound the connection, the wait for the answer's beginning, and each pause in it. `retries`: how often a request that
-    brought no byte yet is sent again. `ca_file`: the only certificates to trust here, in place of the public ones (PEM,
-    absolute path). `proxy`: an HTTP proxy for TLS; the environment's are not used. `on_this_machine`: the person's word
-    that it answers here and hands nothing on, so that policy counts it as local; for loopback addresses alone.
+    brought no byte yet is sent again. `context`: the tokens its models take, prompt and answer together; 0: nobody
+    knows. `ca_file`: the only certificates to trust here, in place of the public ones (PEM, absolute path). `proxy`: an
+    HTTP proxy for TLS; the environment's are not used. `on_this_machine`: the person's word that it answers here and
+    hands nothing on, so that policy counts it as local; for loopback addresses alone.
     """
 
     id: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
@@ -36,6 +37,7 @@ class Remote(Struct, frozen=True, omit_defaults=True):
     first_byte_seconds: Seconds = 120.0
     idle_seconds: Seconds = 60.0
     retries: Annotated[int, Meta(ge=0, le=5)] = 2
+    context: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     ca_file: str = ""
     proxy: Annotated[str, Meta(max_length=2048)] = ""
     on_this_machine: bool = False
@@ -54,9 +56,10 @@ class Remote(Struct, frozen=True, omit_defaults=True):
         """Where it is, read from `base_url`."""
         return address_of(self.base_url)
 
-    def own_name(self, model: str) -> str:
-        """What the endpoint calls the model that a request calls `model`."""
-        return model.removeprefix(f"{self.id}/")
+    def serves(self, model: str) -> bool:
+        """Whether a request for this model may be answered here: `ID/MODEL`, or one of `models` by itself."""
+        name = model.removeprefix(f"{self.id}/")
+        return name in self.models if self.models else name != model
 
 
 def engine_of(remote: Remote) -> InferenceEngine:

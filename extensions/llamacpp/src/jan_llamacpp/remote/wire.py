@@ -79,6 +79,14 @@ class WireModels(Struct):
     data: list[WireModel] = field(default_factory=list)
 
 
+def logprobs_of(choice: WireChoice) -> ChatLogprobs | None:
+    """The log-probabilities of a choice, if they came in the form of the API reference."""
+    try:
+        return msgspec.convert(choice.logprobs, ChatLogprobs | None)
+    except msgspec.ValidationError:
+        return None
+
+
 def text_of(part: WirePart) -> str:
     """The text of a part; of a list of content parts those that are text."""
     if isinstance(part.content, list):
