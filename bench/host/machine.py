@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 __all__ = ["Load", "describe"]
@@ -25,19 +26,26 @@ def describe() -> str:
 class Load:
     """What other processes compute between its beginning and `cores()`. Linux only; None elsewhere.
 
-    Ours are this process and those it has waited for, theirs included.
+    Ours are this process and those it has waited for, theirs included; and those of `others`, which still run.
     """
 
-    def __init__(self) -> None:
-        self._began, self._busy, self._own = time.monotonic(), _busy(), _own()
+    def __init__(self, others: Callable[[], Iterable[int]] = tuple) -> None:
+        self._others = others
+        self._began, self._busy, self._own = time.monotonic(), _busy(), self.own(others())
 
     def cores(self) -> float | None:
         """Cores kept busy by others, on average since the beginning."""
         now = _busy()
         if self._busy is None or now is None:
             return None
-        foreign = now - self._busy - (_own() - self._own)
+        foreign = now - self._busy - (self.own(self._others()) - self._own)
         return max(0.0, foreign / (time.monotonic() - self._began))
+
+    @staticmethod
+    def own(others: Iterable[int] = ()) -> float:
+        """Seconds of computing so far of this process, of those it has waited for, and of `others`."""
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(u.ru_utime + u.ru_stime for u in used) + sum(map(_spent, others))
 
 
 def _busy() -> float | None:
@@ -50,6 +58,10 @@ def _busy() -> float | None:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def _own() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in used)
+def _spent(pid: int) -> float:
+    """Seconds of computing of a process that runs, without its children's."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

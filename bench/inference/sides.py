@@ -1,0 +1,373 @@
+"""The sides that are compared: each takes a burst of requests and says when text came.
+
+Ours are asked in three ways (the worker alone, a host over JSON-RPC, a host over HTTP), the others in their own. All
+get the same messages, the same limits (`N_SEQ` requests at a time of up to `n_ctx` tokens each) and the same sampling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import peers
+from kit import Kit, NotTakenError, child_pids, spawned
+from models import Shape
+from sse import Answer, AnswerError, ask
+
+if TYPE_CHECKING:
+    from jan_llamacpp.client import WorkerProcess
+
+    from jan_core.rpc.client import WireClient
+
+__all__ = ["BATCHED", "BATCHED_ONE", "HTTP", "LIMITS", "LLAMA_CPP", "N_SEQ", "ONE", "RPC", "SERVER", "SIDES", "WORKER"]
+__all__ += ["Burst", "Job", "Side", "WorkerSide", "follow", "free_port", "host", "house", "llama_server"]
+__all__ += ["server_command", "start", "worker"]
+
+N_SEQ = 16
+START_SECONDS = 120.0
+SAMPLING = {"top_k": 40, "top_p": 0.95, "min_p": 0.05}
+"""With a temperature; at 0 nothing of it matters."""
+
+WORKER, RPC, HTTP = "ours, worker", "ours, RPC", "ours, HTTP"
+SERVER, ONE, LLAMA_CPP = "llama-server", "llama-server, one cache", "llama_cpp.server"
+BATCHED, BATCHED_ONE = "llama-batched-bench", "llama-batched-bench, one cache"
+LIMITS = (BATCHED, BATCHED_ONE)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked: `texts` are user messages of `prompt` tokens each with the template, `tokens` answers' lengths."""
+
+    texts: Sequence[str]
+    prompt: int
+    tokens: int
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True)
+class Burst:
+    """What came of a job. Times in seconds; llama-batched-bench has no answers of its own."""
+
+    seconds: float
+    tokens: int
+    answers: Sequence[Answer] = ()
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / self.seconds
+
+    @property
+    def firsts(self) -> list[float]:
+        return [answer.first for answer in self.answers]
+
+    @property
+    def gaps(self) -> list[float]:
+        return [gap for answer in self.answers for gap in answer.gaps]
+
+
+class Side(ABC):
+    """Something that answers."""
+
+    async def burst(self, job: Job) -> Burst:
+        """All requests at once. Raises NotTakenError when an answer is not as it must be."""
+        began = time.perf_counter()
+        try:
+            answers = await asyncio.gather(*(self.answer(text, job) for text in job.texts))
+        except (AnswerError, OSError) as error:
+            raise NotTakenError(str(error)) from error
+        seconds = time.perf_counter() - began
+        for answer in answers:
+            if (answer.completion or answer.events) != job.tokens:
+                raise NotTakenError(f"{answer.completion or answer.events} tokens instead of {job.tokens}")
+            if answer.prompt not in (0, job.prompt):
+                raise NotTakenError(f"the prompt had {answer.prompt} tokens instead of {job.prompt}")
+        return Burst(seconds, job.tokens * len(answers), answers)
+
+    @abstractmethod
+    async def answer(self, text: str, job: Job) -> Answer:
+        """One of them."""
+
+    def pids(self) -> list[int]:
+        """The processes that work for it."""
+        return []
+
+
+class WorkerSide(Side):
+    """A worker process, its host being this process."""
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        self.worker = worker
+
+    async def answer(self, text: str, job: Job) -> Answer:
+        from jan_llamacpp.client import GenerateParams, Prompt, Sampling
+
+        sampling = Sampling(temperature=job.temperature, seed=42, **SAMPLING)  # type: ignore[arg-type]
+        prompt = Prompt(messages=[{"role": "user", "content": text}])
+        return await follow(self.worker, GenerateParams(prompt, sampling, max_tokens=job.tokens, speculate=False))
+
+    def pids(self) -> list[int]:
+        return [self.worker.pid]
+
+
+class HttpSide(Side):
+    """Any server of OpenAI's API."""
+
+    def __init__(self, port: int, model: str, process: int) -> None:
+        self.port, self._model, self._process = port, model, process
+
+    async def answer(self, text: str, job: Job) -> Answer:
+        return await ask(self.port, {**body(text, job), "model": self._model, "stream": True, "stream_options": USAGE})
+
+    def pids(self) -> list[int]:
+        return child_pids(self._process)
+
+
+class RpcSide(Side):
+    """`chat.complete` of a host."""
+
+    def __init__(self, client: WireClient, model: str, process: int) -> None:
+        self.client, self._model, self._process = client, model, process
+
+    async def answer(self, text: str, job: Job) -> Answer:
+        answer = Answer(time.perf_counter())
+        request = {**body(text, job), "model": self._model, "stream": True}
+        async with self.client.stream("chat.complete", request) as stream:
+            async for chunk in stream:
+                now = time.perf_counter()
+                for choice in chunk["choices"]:
+                    if piece := choice["delta"].get("content"):
+                        answer.arrived(piece, now)
+            usage = (await stream.result())["usage"]
+        answer.ended = time.perf_counter()
+        answer.prompt, answer.completion = usage["prompt_tokens"], usage["completion_tokens"]
+        return answer
+
+    def pids(self) -> list[int]:
+        return child_pids(self._process)
+
+
+class BatchedSide(Side):
+    """llama-batched-bench: decoding alone, without sampling, text or requests. The limit of what batching can give."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+
+    async def burst(self, job: Job) -> Burst:
+        # A second, small measurement after the one that counts: the last line is often lost, for the program ends
+        # before its logging thread has written it.
+        counts = f"{len(job.texts)},1"
+        command = [*self._command, "-npp", str(job.prompt), "-ntg", str(job.tokens), "-npl", counts]
+        pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        process = await asyncio.create_subprocess_exec(*command, "--output-format", "jsonl", stdout=pipe, stderr=null)
+        out, _ = await process.communicate()
+        found = [json.loads(line) for line in out.splitlines() if line.startswith(b"{")]
+        if process.returncode or not found:
+            raise NotTakenError(f"llama-batched-bench ended with {process.returncode}")
+        return Burst(found[0]["t"], job.tokens * len(job.texts))
+
+    async def answer(self, text: str, job: Job) -> Answer:
+        raise NotImplementedError("it answers nothing")
+
+
+USAGE = {"include_usage": True}
+
+
+def body(text: str, job: Job) -> dict[str, Any]:
+    """A chat request as OpenAI has it, with llama.cpp's sampling fields."""
+    said = {"messages": [{"role": "user", "content": text}], "max_tokens": job.tokens}
+    return said | {"temperature": job.temperature, "seed": 42, **(SAMPLING if job.temperature else {})}
+
+
+async def follow(worker: WorkerProcess, params: Any) -> Answer:
+    """An answer of a worker."""
+    answer = Answer(time.perf_counter())
+    async for piece in worker.generate(params):
+        now = time.perf_counter()
+        if piece.text:
+            answer.arrived(piece.text, now)
+        if piece.usage is not None:
+            used, answer.ended = piece.usage, now
+            answer.prompt, answer.completion, answer.cached = used.prompt, used.completion, used.cached
+            answer.drafted, answer.accepted = used.drafted, used.accepted
+    return answer
+
+
+# --- starting them --------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def worker(kit: Kit, model: Path, **options: Any) -> AsyncIterator[WorkerProcess]:
+    """A worker of ours with a model; `options` are those of LoadOptions, 16 requests and no speculation unless said."""
+    from jan_llamacpp.client import LoadOptions, WorkerProcess
+
+    options = {"n_seq": N_SEQ, "speculate": False, **options}
+    running = await WorkerProcess.start(kit.engine, model, LoadOptions(**options))
+    try:
+        yield running
+    finally:
+        await running.close()
+
+
+@asynccontextmanager
+async def host(kit: Kit) -> AsyncIterator[tuple[WireClient, int]]:
+    """A `jan-sidecar` on the benchmark's data folder, connected to: the client, and the process."""
+    from jan_core.rpc.client import WireClient
+
+    command = [str(executable("jan-sidecar")), "--data-dir", str(kit.data)]
+    pipe = asyncio.subprocess.PIPE
+    log = kit.cache / "logs" / "jan-sidecar.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=out)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    client = WireClient(process.stdout, process.stdin)
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            await client.call("initialize", {"protocolVersion": "1.0", "clientInfo": {"name": "bench"}})
+            client.notify("initialized", {})
+            await client.call("models.list")  # waits for the extension: until it is active it has no settings
+        yield client, process.pid
+    finally:
+        await client.aclose()
+        try:
+            async with asyncio.timeout(30):
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+
+async def house(client: WireClient, kit: Kit, shape: Shape, n_ctx: int) -> None:
+    """Give a host the model, and the same limits as everybody else."""
+    from jan_core.errors import RpcError
+
+    known = {model["id"] for model in (await client.call("models.list"))["models"]}
+    if shape.name not in known:
+        await client.call("models.import", {"path": str(kit.model(shape)), "id": shape.name})
+    values = {"n_ctx": n_ctx, "parallel": N_SEQ, "threads": kit.threads, "speculate": False}
+    try:
+        await client.call("settings.set", {"extension": "llamacpp", "values": values})
+    except RpcError as error:
+        raise NotTakenError(f"the host does not take the settings: {error}") from error
+
+
+@asynccontextmanager
+async def rpc_side(kit: Kit, shape: Shape, n_ctx: int) -> AsyncIterator[Side]:
+    async with host(kit) as (client, pid):
+        await house(client, kit, shape, n_ctx)
+        yield RpcSide(client, shape.name, pid)
+
+
+@asynccontextmanager
+async def http_side(kit: Kit, shape: Shape, n_ctx: int) -> AsyncIterator[Side]:
+    async with host(kit) as (client, _):
+        await house(client, kit, shape, n_ctx)  # settings are read at the start of the server below
+    port = free_port()
+    command = [str(executable("jan")), "--data-dir", str(kit.data), "serve", "--port", str(port)]
+    async with listening(command, kit.cache / "logs" / "jan-serve.log", port, shape.name) as side:
+        yield side
+
+
+@asynccontextmanager
+async def worker_side(kit: Kit, shape: Shape, n_ctx: int) -> AsyncIterator[Side]:
+    async with worker(kit, kit.model(shape), n_ctx=n_ctx, n_cells=n_ctx * N_SEQ, threads=kit.threads) as running:
+        yield WorkerSide(running)
+
+
+def llama_server(
+    kit: Kit, shape: Shape, n_ctx: int, *options: str, threads: int | None = None
+) -> AbstractAsyncContextManager[HttpSide]:
+    """llama-server with the same limits; `options` are its own."""
+    port = free_port()
+    command = server_command(kit, shape, n_ctx, port, *options, threads=threads)
+    return listening(command, kit.cache / "logs" / "llama-server.log", port, shape.name)
+
+
+def server_command(
+    kit: Kit, shape: Shape, n_ctx: int, port: int, *options: str, threads: int | None = None
+) -> list[str]:
+    """How llama-server is started."""
+    count = str(threads or kit.threads)
+    command = [str(peers.llama_server(kit.cache)), "-m", str(kit.model(shape)), "-a", shape.name, "--port", str(port)]
+    command += ["-c", str(n_ctx * N_SEQ), "-np", str(N_SEQ), "-t", count, "-tb", count, "-b", "2048", "-ub", "512"]
+    # No searching for what fits, no copies of evicted prompts in memory, no monitoring: nothing beside the answers.
+    return [*command, "--fit", "off", "--cache-ram", "0", "--no-slots", "--no-webui", "--log-disable", *options]
+
+
+def llama_cpp_server(kit: Kit, shape: Shape, n_ctx: int) -> AbstractAsyncContextManager[HttpSide]:
+    """llama-cpp-python's own server, on the engine that ours runs on. It serves one request after the other."""
+    port, count = free_port(), str(kit.threads)
+    command = [sys.executable, "-P", "-m", "llama_cpp.server", "--model", str(kit.model(shape)), "--port", str(port)]
+    command += ["--n_ctx", str(n_ctx), "--n_threads", count, "--n_threads_batch", count, "--n_batch", "512"]
+    command += ["--interrupt_requests", "False", "--verbose", "False", "--model_alias", shape.name]
+    path = f"{kit.engine}:{peers.llama_cpp_server(kit.cache)}"
+    return listening(command, kit.cache / "logs" / "llama_cpp.server.log", port, shape.name, PYTHONPATH=path)
+
+
+@asynccontextmanager
+async def batched_side(kit: Kit, shape: Shape, n_ctx: int, *options: str) -> AsyncIterator[Side]:
+    count = str(kit.threads)
+    command = [str(peers.batched_bench(kit.cache)), "-m", str(kit.model(shape)), "-t", count, "-tb", count]
+    yield BatchedSide([*command, "-c", str(n_ctx * N_SEQ), "-b", "2048", "-ub", "512", "--fit", "off", *options])
+
+
+SIDES: dict[str, Callable[[Kit, Shape, int], AbstractAsyncContextManager[Side]]] = {
+    WORKER: worker_side,
+    RPC: rpc_side,
+    HTTP: http_side,
+    SERVER: llama_server,
+    ONE: lambda kit, shape, n_ctx: llama_server(kit, shape, n_ctx, "-kvu"),
+    BATCHED: batched_side,
+    BATCHED_ONE: lambda kit, shape, n_ctx: batched_side(kit, shape, n_ctx, "-kvu"),
+    LLAMA_CPP: llama_cpp_server,
+}
+
+
+def start(name: str, kit: Kit, shape: Shape, n_ctx: int) -> AbstractAsyncContextManager[Side]:
+    """One of SIDES, running. Raises NotTakenError when it is not there or does not start."""
+    return SIDES[name](kit, shape, n_ctx)
+
+
+@asynccontextmanager
+async def listening(command: Sequence[str], log: Path, port: int, model: str, **env: str) -> AsyncIterator[HttpSide]:
+    async with spawned(command, log, **env) as process:
+        side = HttpSide(port, model, process.pid)
+        hello = Job(["hello"], 0, 1)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while process.returncode is None:
+                    try:
+                        await side.answer("hello", hello)
+                        break
+                    except (AnswerError, OSError):
+                        await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise NotTakenError(f"no answer from {Path(command[0]).name}; see {log}") from None
+        if process.returncode is not None:
+            raise NotTakenError(f"{Path(command[0]).name} ended with {process.returncode}; see {log}")
+        yield side
+
+
+def executable(name: str) -> Path:
+    """A program installed beside this interpreter. Raises NotTakenError."""
+    path = Path(sys.executable).with_name(name)
+    if not path.exists():
+        raise NotTakenError(f"{name} is not installed beside {path.parent.name}/python")
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
