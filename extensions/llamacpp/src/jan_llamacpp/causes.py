@@ -51,8 +51,8 @@ _ADVICE: dict[Kind, str] = {
     "assertion": "This is a defect of the engine or of the model's file: try another engine build.",
 }
 
-_SKIP = re.compile(r"pinned memory", re.IGNORECASE)
-"""An allocation that may fail: llama.cpp goes on without it."""
+_SKIP = re.compile(r"pinned memory|^llama_model_loader: - kv", re.IGNORECASE)
+"""An allocation that may fail (llama.cpp goes on without it), and texts of the model's author."""
 _DEVICE_MEMORY = re.compile(
     r"ErrorOutOfDeviceMemory|OutOfDeviceMemoryError|kIOGPUCommandBufferCallbackErrorOutOfMemory"
     r"|(?:CUDA|ROCm|MUSA|HIP|SYCL) error: out of memory|(?:cuda|hip|musa)Malloc\w* failed"
