@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .app import App, pass_app, wrong_usage
-from .output import Column, clean, json_option, note, on_terminal, print_json, print_table
+from .output import Column, clean, json_option, note, on_terminal, print_json, print_table, size
 
 __all__ = ["engines"]
 
@@ -18,6 +18,12 @@ COLUMNS = (
     Column("version", "VERSION"),
     Column("state", "STATE"),
     Column("refused", "NOT USABLE BECAUSE"),
+)
+VERDICTS = (
+    Column("id", "BUILD"),
+    Column("verdict", "VERDICT"),
+    Column("installed", "INSTALLED"),
+    Column("reason", "WHY"),
 )
 
 
@@ -52,10 +58,13 @@ def explain(app: App, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    _say(f"{answer['build']}: {answer['reason']} (chosen by {answer['by']})")
-    for candidate in answer["candidates"]:
-        state = "installed" if candidate["installed"] else "not installed"
-        _say(f"  {candidate['id']} is {candidate['verdict']}, {state}: {candidate['reason']}")
+    for line in _machine(answer["hardware"]) if on_terminal() else ():
+        _say(line)
+    by = "you" if answer["by"] == "person" else answer["by"]
+    _say(f"{answer['build']} is used, chosen by {by}: {answer['reason']}")
+    for warning in answer.get("warnings", []):
+        note(f"warning: {warning}")
+    print_table(answer["candidates"], VERDICTS, as_json=False, empty="no engine build is known for this machine")
     for library in answer.get("damaged", []):
         _say(f"damaged: {library}; install it anew: jan engines remove {answer['build']}, then jan engines install")
 
@@ -148,6 +157,20 @@ def _origin(record: dict[str, Any]) -> str:
         return "compiled here from pinned sources"
     checked = {"index": "hash as the index tells", "person": "hash as given"}.get(record["verified"], "hash not known")
     return f"{record['wheel']}, {checked}"
+
+
+def _machine(hardware: dict[str, Any]) -> list[str]:
+    """What was found: the processor, the memory, and each GPU by the driver it was found through."""
+    memory = f"{size(hardware['memory_free'])} of {size(hardware['memory_total'])} memory free"
+    where = f", in {hardware['container']}" if hardware.get("container") else ""
+    lines = [f"{hardware['cpu']} ({hardware['cores']} cores, {hardware['os']} {hardware['arch']}{where}), {memory}"]
+    for device in hardware.get("devices", []):
+        told = [device["kind"], device.get("compute_capability", "")]
+        if device.get("memory_total"):
+            told.append(f"{size(device['memory_total'])}{' shared' if device.get('integrated') else ''}")
+        told.append(f"driver {device['driver']}" if device.get("driver") else "")
+        lines.append(f"{device['name']} ({', '.join(part for part in told if part)})")
+    return lines
 
 
 def _say(text: str) -> None:
