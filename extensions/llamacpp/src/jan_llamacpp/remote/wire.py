@@ -10,9 +10,20 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, field
 
-from jan_core.types import FinishReason, TokensDetails, Usage
+from jan_core.types import ChatLogprobs, FinishReason, TokensDetails, Usage
 
-__all__ = ["WireCall", "WireChunk", "WireModels", "WirePart", "error_text", "finish_reason", "text_of", "usage_of"]
+__all__ = [
+    "WireCall",
+    "WireChoice",
+    "WireChunk",
+    "WireModels",
+    "WirePart",
+    "error_text",
+    "finish_reason",
+    "logprobs_of",
+    "text_of",
+    "usage_of",
+]
 
 Index = Annotated[int, Meta(ge=0, lt=128)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
