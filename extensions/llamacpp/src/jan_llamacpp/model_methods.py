@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import msgspec
 from jan_core import Call, Empty, StorageError, method
 from jan_core.types import InstalledModel
 
-from .engines.errors import EngineInstallFailed
+from .engines.errors import EngineInstallFailed, EngineNotFound
 from .errors import (
     InvalidModelFile,
     InvalidModelId,
@@ -23,7 +24,21 @@ from .errors import (
 )
 from .failures import EngineBroken, ModelLoadFailed, OutOfMemory, WorkerDied, WorkerHung
 from .services import Services, report_to
-from .shapes import ImportModel, InspectedModel, LoadedModel, LoadModel, ModelChanged, ModelId, ModelList, UnloadModel
+from .shapes import (
+    ConfigureModel,
+    DeleteModel,
+    EstimateModel,
+    ImportModel,
+    InspectedModel,
+    LoadedModel,
+    LoadModel,
+    ModelChanged,
+    ModelEstimate,
+    ModelId,
+    ModelList,
+    ModelOptions,
+    UnloadModel,
+)
 
 if TYPE_CHECKING:
     from .gguf import GGUFInfo
@@ -42,6 +57,9 @@ LOAD_ERRORS = [
     OutOfMemory,
 ]
 """What a request that needs a loaded model may end with."""
+
+IMPORT_ERRORS = [InvalidModelFile, InvalidModelId, ModelExists, ModelReadOnly, ModelNotFound, StorageError]
+"""What taking in a file may end with."""
 
 _SHOWN_TEXT = 4096
 
@@ -74,53 +92,112 @@ class ModelMethods:
             metadata=_shown(info),
         )
 
-    @method("models.import", errors=[InvalidModelFile, InvalidModelId, ModelExists, ModelReadOnly, StorageError])
+    @method("models.import", errors=IMPORT_ERRORS)
     async def import_(self, params: ImportModel, call: Call) -> InstalledModel:
-        """Take in a GGUF file of this machine. The file stays where it is; when this answers, the model is
-        installed.
+        """Take in a model of this machine, with all its files, or a LoRA adapter for an installed one. The files stay
+        where they are; when this answers, the model is installed.
         """
-        path = Path(params.path)
-        if not path.is_absolute():
-            raise InvalidModelFile("a file's path must be absolute", path=params.path, reason="unreadable")
-        model = await self.services.store.take_in(
-            path,
-            id=params.id or None,
-            share=not params.copy,
-            on_bytes=lambda done, total: call.progress(f"copying {path.name}", done=done, total=total),
-        )
+        path = _absolute(params.path)
+
+        def show(done: int, total: int) -> None:
+            call.progress(f"copying {path.name}", done=done, total=total)
+
+        store, id, share = self.services.store, params.id or None, not params.copy
+        if params.base:
+            model = await store.take_in_adapter(path, params.base, id=id, share=share, on_bytes=show)
+            return self._with_state(model)
+        projector = _absolute(params.projector) if params.projector else None
+        find = params.projector is None
+        model = await store.take_in(path, id=id, share=share, projector=projector, find_projector=find, on_bytes=show)
         self.services.forget(model.id)
         self._changed(model.id, "available")
         return model
 
-    @method("models.load", errors=LOAD_ERRORS)
+    @method("models.estimate", errors=[ModelNotFound, InvalidModelFile])
+    async def estimate(self, params: EstimateModel) -> ModelEstimate:
+        """What a model would take of the memory that is free now, in parts, and how it would be loaded. From its
+        header: nothing is loaded, and no engine needs to be installed.
+        """
+        from .engines.hardware import detect
+        from .loading import estimate, merged
+
+        services = self.services
+        model = await anyio.to_thread.run_sync(services.store.get, params.id)
+        info = await anyio.to_thread.run_sync(services.store.inspect, params.id)
+        try:
+            selected = await services.selection.select()
+            hardware, variant = selected.hardware, selected.build.variant
+        except (NoUsableEngine, EngineNotFound):
+            hardware, variant = await anyio.to_thread.run_sync(detect), "cpu"
+        asked = merged(_options_of(params), model)
+        work = partial(estimate, model, info, asked, services.settings, hardware, variant=variant)
+        return await anyio.to_thread.run_sync(work)
+
+    @method("models.configure", errors=[ModelNotFound, ModelReadOnly, StorageError])
+    async def configure(self, params: ConfigureModel) -> InstalledModel:
+        """Keep what a model is loaded with from now on, where a load does not say otherwise. One that is loaded stays
+        as it is.
+        """
+        options = msgspec.to_builtins(params.options)
+        model = await anyio.to_thread.run_sync(self.services.store.configure, params.id, options)
+        self.services.forget(params.id)
+        return self._with_state(model)
+
+    @method("models.load", errors=[*LOAD_ERRORS, ModelBusy])
     async def load(self, params: LoadModel, call: Call) -> LoadedModel:
         """Load a model now rather than at its first request, also when it failed a short time ago, or died too often.
 
-        It stays until it is unloaded, idle for longer than the settings allow, or the least recently used one when
-        another needs room; with `pin` until it is unloaded.
+        With other options than those it is loaded with it is loaded anew, unless it is answering. It stays until it is
+        unloaded, idle for longer than the settings allow, or the least recently used one when another needs room; with
+        `pin` until it is unloaded.
         """
+        from .loading import device_memory
+
         services = self.services
         id = await services.resolve(params.id, to_embed=True)
         loaded = await services.worker_of(id)
+        asked = _options_of(params)
+        there = services.state(id)[0] == "loaded"
+        if there and asked not in (ModelOptions(), services.asked.get(id, (ModelOptions(),))[0]):
+            await services.unload(id)
+            there = False
+        if not there:
+            services.asked[id] = asked, params.force
         worker = await services.pool.load(loaded, report_to(call), pin=params.pin)
-        return LoadedModel(id, services.engine_of.get(loaded, ""), worker.info, services.pool.is_pinned(loaded))
+        fit = services.fits.get(loaded)
+        return LoadedModel(
+            id,
+            services.engine_of.get(loaded, ""),
+            worker.info,
+            services.pool.is_pinned(loaded),
+            device_memory(fit) if fit else [],
+            fit.reasons if fit else [],
+        )
 
     @method("models.unload", errors=[ModelNotFound, ModelBusy])
     async def unload(self, params: UnloadModel) -> Empty:
         """Free a model's memory. One that is not loaded is left as it is."""
-        if not await self.services.unload(params.id, force=params.force):
+        unloaded = await self.services.unload(params.id, force=params.force)
+        self.services.asked.pop(params.id, None)
+        if not unloaded:
             await anyio.to_thread.run_sync(self.services.store.get, params.id)
         return Empty()
 
     @method("models.delete", errors=[ModelNotFound, ModelReadOnly, ModelBusy, StorageError])
-    async def delete(self, params: ModelId) -> Empty:
-        """Delete a model and its files. Refused while it is answering, and for the embedded model."""
+    async def delete(self, params: DeleteModel) -> Empty:
+        """Delete a model and its files, or one of its adapters. Refused while it is answering, and for the embedded
+        model.
+        """
         store = self.services.store
         await anyio.to_thread.run_sync(store.check_deletable, params.id)
         await self.services.unload(params.id)
+        if params.adapter:
+            await anyio.to_thread.run_sync(store.delete_adapter, params.id, params.adapter)
+            return Empty()
         await anyio.to_thread.run_sync(store.delete, params.id)
         await anyio.to_thread.run_sync(self.services.states.forget_model, params.id)
         self.services.forget(params.id)
+        self.services.asked.pop(params.id, None)
         self._changed(params.id, "deleted")
         return Empty()
 
@@ -132,6 +209,17 @@ class ModelMethods:
 
     def _changed(self, id: str, state: str) -> None:
         self.services.ctx.emit("models.changed", {"id": id, "state": state, "error": ""}, key=f"models.changed/{id}")
+
+
+def _options_of(params: ModelOptions) -> ModelOptions:
+    """The options alone of params that have more."""
+    return ModelOptions(**{name: getattr(params, name) for name in ModelOptions.__struct_fields__})
+
+
+def _absolute(path: str) -> Path:
+    if not Path(path).is_absolute():
+        raise InvalidModelFile("a file's path must be absolute", path=path, reason="unreadable")
+    return Path(path)
 
 
 def _shown(info: GGUFInfo) -> dict[str, Any]:

@@ -6,7 +6,7 @@ host starts without them. It has no methods of the table and no hooks itself.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +17,7 @@ from jan_core import Call, Context, Progress
 
 from .embedded import EMBEDDED_MODEL
 from .settings import LlamaCppSettings
+from .shapes import ModelOptions
 from .variants import embedding_id, embeds_only, model_of, with_variant
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .engines.progress import OnProgress
     from .engines.progress import Progress as InstallProgress
     from .engines.record import InstalledEngine
+    from .memory.fit import Fit
     from .pool import ModelPool
     from .routing import Router
     from .selection import EngineSelection
@@ -38,12 +40,16 @@ _STATES = ("loaded", "loading", "failed", "available")
 
 
 class Services:
-    """Of one activation. `engine_of` names the engine build a loaded model runs on."""
+    """Of one activation. `engine_of` names the engine build a loaded model runs on, `fits` tells what it was estimated
+    to take; `asked`: the options `models.load` gave for a model, and whether to load it whatever it takes.
+    """
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self.engines = ctx.data_dir / "engines"
         self.engine_of: dict[str, str] = {}
+        self.asked: dict[str, tuple[ModelOptions, bool]] = {}
+        self.fits: dict[str, Fit] = {}
 
     @property
     def settings(self) -> LlamaCppSettings:
@@ -170,24 +176,37 @@ class Services:
 
     async def _start(self, id: str, report: Progress) -> WorkerProcess:
         from .client import LoadOptions, WorkerProcess
+        from .engines.hardware import detect
         from .errors import InvalidModelFile
+        from .loading import check_fit, merged, plan
 
         name = model_of(id)
         model = await anyio.to_thread.run_sync(self.store.get, name)
         if model.error:
             raise InvalidModelFile(f"{name}: {model.error}", path=model.path, reason="changed")
-        await anyio.to_thread.run_sync(self.store.inspect, name)  # before native code sees the file
+        info = await anyio.to_thread.run_sync(self.store.inspect, name)  # before native code sees the file
         settings = self.settings
-        options = LoadOptions(
-            n_ctx=settings.n_ctx, n_seq=settings.parallel, threads=settings.threads, speculate=settings.speculate
-        )
+        base = LoadOptions()
         if settings.keep_states:
             kept = str(self.states.of(name))
-            options = msgspec.structs.replace(options, state_dir=kept, state_bytes=int(settings.state_gib * 2**30))
-        options = with_variant(options, id)
+            base = msgspec.structs.replace(base, state_dir=kept, state_bytes=int(settings.state_gib * 2**30))
+        given, force = self.asked.get(name, (ModelOptions(), False))
+        asked = merged(given, model)
         message = f"loading {name}"
 
         async def start(engine: InstalledEngine) -> WorkerProcess:
+            hardware = await anyio.to_thread.run_sync(detect)
+            variant = engine.record.variant
+            work = partial(plan, model, info, asked, settings, hardware, variant=variant, base=base)
+            found = await anyio.to_thread.run_sync(work)
+            if id == name:
+                if not force:
+                    check_fit(name, found)
+                options = found.options
+                self.fits[id] = found
+            else:  # one that embeds chooses its own context
+                n_ctx = asked.n_ctx or settings.n_ctx
+                options = with_variant(msgspec.structs.replace(found.options, n_ctx=n_ctx, n_cells=None), id)
             report(message, 0.0, 1.0)
             return await WorkerProcess.start(
                 engine.path,
@@ -204,6 +223,7 @@ class Services:
     def _changed(self, id: str) -> None:
         if self.pool.state(id)[0] != "loaded":
             self.engine_of.pop(id, None)
+            self.fits.pop(id, None)
         name = model_of(id)
         state, error = self.state(name)
         self.ctx.emit("models.changed", {"id": name, "state": state, "error": error}, key=f"models.changed/{name}")

@@ -15,9 +15,10 @@ from ..gguf import GGUFInfo, TensorInfo
 from ..worker.protocol import LoadOptions
 from .graph import F32, compute_bytes, scratch_bytes
 from .layers import Layer, ModelShape, model_shape
+from .need import MemoryNeed
 from .repack import repacked_bytes
 
-__all__ = ["CELL_STEP", "DEFAULT_CTX", "MemoryNeed", "Weights", "cells_of", "memory_need", "weights_of"]
+__all__ = ["CELL_STEP", "DEFAULT_CTX", "Weights", "cells_of", "memory_need", "weights_of"]
 
 CELL_STEP = 256
 DEFAULT_CTX = 8192
@@ -33,33 +34,10 @@ GPU_BASE = 300 << 20
 """What a GPU's driver takes for a process that uses it. Measured on no machine yet."""
 
 
-class MemoryNeed(Struct, frozen=True):
-    """Bytes of memory by purpose, of the processor (`host`) or of one GPU.
-
-    `weights` are used as they are in the file, mapped or read; `repacked` are rewritten for this CPU. `cache`: the KV
-    cache, and the states of recurrent layers. `compute`: results within a step, and the rows matrix products quantise.
-    `output`: the logits. `base`: the process itself, its vocabulary, a GPU's driver.
-    """
-
-    weights: int = 0
-    repacked: int = 0
-    cache: int = 0
-    compute: int = 0
-    output: int = 0
-    projector: int = 0
-    adapters: int = 0
-    base: int = 0
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return sum(getattr(self, name) for name in self.__struct_fields__)
-
-
 class Weights(Struct, frozen=True):
     """A model's weights by place. `layers`: bytes of each block; `head`: of the output; `rest`: what is looked up,
-    which stays with the processor. `repacked_layers`, `repacked_head`: of their rewritten copies; what is not rewritten of a
-    block is `plain_layers`, of the head `plain_head`.
+    which stays with the processor. `repacked_layers`, `repacked_head`: of their rewritten copies; what is not rewritten
+    of a block is `plain_layers`, of the head `plain_head`.
     """
 
     layers: list[int]
