@@ -12,25 +12,44 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 __all__ = [
+    "AudioPart",
     "ChatChoice",
     "ChatChunk",
     "ChatCompletion",
     "ChatDelta",
+    "ChatLogprob",
+    "ChatLogprobs",
     "ChatMessage",
     "ChatRequest",
     "ChunkChoice",
     "CompletionChoice",
+    "CompletionDetails",
     "CompletionRequest",
     "ContentPart",
     "FinishReason",
     "FunctionCall",
+    "FunctionDelta",
+    "ImagePart",
+    "ImageUrl",
+    "JsonFormat",
+    "JsonSchema",
+    "JsonSchemaFormat",
+    "NamedFunction",
+    "NamedTool",
+    "ResponseFormat",
     "Sampling",
     "StreamOptions",
     "TextCompletion",
+    "TextFormat",
+    "TextLogprobs",
+    "TextPart",
     "TokensDetails",
     "Tool",
     "ToolCall",
+    "ToolCallDelta",
+    "ToolChoice",
     "ToolFunction",
+    "TopLogprob",
     "Usage",
 ]
 
@@ -38,12 +57,32 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
-class ContentPart(Struct, omit_defaults=True):
-    """One part of a multi-part message: `{"type": "text", "text": …}` or an image."""
+class TextPart(Struct, tag_field="type", tag="text"):
+    """A piece of text in a message of several parts."""
 
-    type: str
-    text: str = ""
-    image_url: dict[str, Any] | None = None
+    text: str
+
+
+class ImageUrl(Struct, omit_defaults=True):
+    """Where an image is. An engine on this machine takes `data:` URLs only: it fetches nothing."""
+
+    url: str
+    detail: str | None = None
+
+
+class ImagePart(Struct, tag_field="type", tag="image_url"):
+    """An image in a message."""
+
+    image_url: ImageUrl
+
+
+class AudioPart(Struct, tag_field="type", tag="input_audio"):
+    """Sound in a message. Known so that it can be refused: no engine here listens."""
+
+    input_audio: dict[str, Any]
+
+
+ContentPart = TextPart | ImagePart | AudioPart
 
 
 class FunctionCall(Struct):
@@ -60,10 +99,29 @@ class ToolCall(Struct):
     index: int = 0
 
 
+class FunctionDelta(Struct, omit_defaults=True):
+    """What a chunk adds to a call: its name, once, and the next part of its arguments."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(Struct, omit_defaults=True):
+    """What a chunk adds to call `index` of an answer. `id`, `type` and the name come with its first part only."""
+
+    index: int
+    function: FunctionDelta
+    id: str | None = None
+    type: str | None = None
+
+
 class ToolFunction(Struct, omit_defaults=True):
-    name: str
+    """A function the model may ask for. `parameters`: a JSON schema of its arguments (an object)."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=256)]
     description: str = ""
     parameters: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 class Tool(Struct):
@@ -71,8 +129,51 @@ class Tool(Struct):
     type: str = "function"
 
 
+class NamedFunction(Struct):
+    name: str
+
+
+class NamedTool(Struct, tag_field="type", tag="function"):
+    """The one function that must be called."""
+
+    function: NamedFunction
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool
+"""`auto`: the model may call tools; `required`: it must call at least one."""
+
+
+class TextFormat(Struct, tag_field="type", tag="text"):
+    """Any text."""
+
+
+class JsonFormat(Struct, tag_field="type", tag="json_object"):
+    """Any JSON object."""
+
+
+class JsonSchema(Struct, omit_defaults=True):
+    """A JSON schema the answer must follow. It is always followed to the letter, whatever `strict` says."""
+
+    name: str = ""
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(Struct, tag_field="type", tag="json_schema"):
+    """JSON that follows a schema."""
+
+    json_schema: JsonSchema
+
+
+ResponseFormat = TextFormat | JsonFormat | JsonSchemaFormat
+
+
 class ChatMessage(Struct, omit_defaults=True):
-    """One message of a conversation. `role` is `system`, `developer`, `user`, `assistant` or `tool`."""
+    """One message of a conversation. `role` is `system`, `developer`, `user`, `assistant` or `tool`.
+
+    `reasoning_content` is what the model thought before it answered (DeepSeek's name for it, as other servers use).
+    """
 
     role: str
     content: str | list[ContentPart] | None = None
@@ -84,7 +185,7 @@ class ChatMessage(Struct, omit_defaults=True):
     def text(self) -> str:
         """The textual content: parts of other kinds are left out."""
         if isinstance(self.content, list):
-            return "".join(part.text for part in self.content if part.type == "text")
+            return "".join(part.text for part in self.content if isinstance(part, TextPart))
         return self.content or ""
 
 
@@ -121,10 +222,25 @@ class ChatRequest(Sampling, omit_defaults=True, kw_only=True):
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_completion_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
-    tools: list[Tool] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    response_format: dict[str, Any] | None = None
-    n: Annotated[int, Meta(ge=1, le=1)] = 1
+    tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    """Whether an answer may hold several calls; it may unless this is false."""
+    response_format: ResponseFormat | None = None
+    n: Annotated[int, Meta(ge=1, le=16)] = 1
+    """How many answers to make."""
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    reasoning_format: Literal["auto", "deepseek", "none"] | None = None
+    """What the model thinks comes apart from its answer, as `reasoning_content`, unless this is `none`. llama.cpp's."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """More variables for the chat template, such as `enable_thinking`. llama.cpp's."""
+    grammar: str | None = None
+    """A grammar in llama.cpp's GBNF that the answer must follow. llama.cpp's."""
+    priority: Literal["interactive", "batch"] = "interactive"
+    """`batch` waits while anything interactive does. Not OpenAI's."""
+    overflow: Literal["refuse", "shift"] = "refuse"
+    """Where prompt and answer do not fit the context: refuse, or forget the oldest of it. Not OpenAI's."""
     user: str | None = None
     thread_id: str | None = None
     """The conversation this belongs to, when there is one: routing and caches may use it. Not OpenAI's."""
@@ -140,20 +256,55 @@ class TokensDetails(Struct):
     cached_tokens: int = 0
 
 
+class CompletionDetails(Struct):
+    """Tokens that were guessed from the text before them: those that were right, and those that were not."""
+
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
 class Usage(Struct):
-    """Token counts. `prompt_tokens_details.cached_tokens` were already in the KV cache and cost nothing."""
+    """Token counts, of all answers of a request together. `prompt_tokens_details.cached_tokens` were already in the KV
+    cache and cost nothing.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
     prompt_tokens_details: TokensDetails = field(default_factory=TokensDetails)
+    completion_tokens_details: CompletionDetails = field(default_factory=CompletionDetails)
+
+
+class TopLogprob(Struct):
+    """A token and how likely the model found it. `token` is its text, with U+FFFD for parts of a character; `bytes`
+    are what it really stands for.
+    """
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class ChatLogprob(Struct):
+    """A token of the answer, and the likeliest tokens of its place."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list[TopLogprob] = []
+
+
+class ChatLogprobs(Struct):
+    """The tokens an answer (or a chunk of it) is made of: all that were generated, thoughts and calls included."""
+
+    content: list[ChatLogprob] | None = None
 
 
 class ChatChoice(Struct):
     message: ChatMessage
     index: int = 0
     finish_reason: FinishReason | None = None
-    logprobs: dict[str, Any] | None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletion(Struct, tag_field="object", tag="chat.completion"):
@@ -169,7 +320,7 @@ class ChatCompletion(Struct, tag_field="object", tag="chat.completion"):
 class ChatDelta(Struct, omit_defaults=True):
     role: str | None = None
     content: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[ToolCallDelta] | None = None
     reasoning_content: str | None = None
 
 
@@ -177,7 +328,7 @@ class ChunkChoice(Struct):
     delta: ChatDelta
     index: int = 0
     finish_reason: FinishReason | None = None
-    logprobs: dict[str, Any] | None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatChunk(Struct, omit_defaults=True, tag_field="object", tag="chat.completion.chunk"):
@@ -202,14 +353,34 @@ class CompletionRequest(Sampling, omit_defaults=True, kw_only=True):
     stream: bool = False
     stream_options: StreamOptions | None = None
     echo: bool = False
+    n: Annotated[int, Meta(ge=1, le=16)] = 1
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    """Log-probabilities of each token and of so many alternatives."""
+    grammar: str | None = None
+    """A grammar in llama.cpp's GBNF that the text must follow. llama.cpp's."""
+    priority: Literal["interactive", "batch"] = "interactive"
+    """`batch` waits while anything interactive does. Not OpenAI's."""
+    overflow: Literal["refuse", "shift"] = "refuse"
+    """Where prompt and answer do not fit the context: refuse, or forget the oldest of it. Not OpenAI's."""
     user: str | None = None
+
+
+class TextLogprobs(Struct):
+    """The tokens of a text, in columns. `text_offset`: where each begins, in characters of the text (with `echo` the
+    prompt is part of it).
+    """
+
+    tokens: list[str] = []
+    token_logprobs: list[float] = []
+    top_logprobs: list[dict[str, float]] = []
+    text_offset: list[int] = []
 
 
 class CompletionChoice(Struct):
     text: str
     index: int = 0
     finish_reason: FinishReason | None = None
-    logprobs: dict[str, Any] | None = None
+    logprobs: TextLogprobs | None = None
 
 
 class TextCompletion(Struct, omit_defaults=True, tag_field="object", tag="text_completion"):

@@ -31,9 +31,11 @@ from jan_core.types import (
     EmbeddingRequest,
     EmbeddingUsage,
     FunctionCall,
+    FunctionDelta,
     InstalledModel,
     TextCompletion,
     ToolCall,
+    ToolCallDelta,
     Usage,
 )
 
@@ -170,7 +172,8 @@ class ScriptedEngine:
         if order == "tool":
             tool_calls = [ToolCall("call_1", FunctionCall("get_weather", '{"city": "Lima"}'))]
             reason = "tool_calls"
-            await send(ChatDelta(tool_calls=tool_calls))
+            function = FunctionDelta("get_weather", '{"city": "Lima"}')
+            await send(ChatDelta(tool_calls=[ToolCallDelta(0, function, "call_1", "function")]))
         if order == "long":
             reason = "length"
         await send(ChatDelta(), finish=reason)

@@ -3,33 +3,69 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jan_llamacpp.client import Piece, Usage
-from jan_llamacpp.openai import Answer, chat_params, chat_prompt
+from jan_llamacpp.client import GenerateParams, Grammar, ModelInfo, Piece, TokenLogprob, Usage
+from jan_llamacpp.openai import Answer, chat_params, chat_prompt, completion_params
+from jan_llamacpp.text_answer import TextAnswer
+from jan_llamacpp.toolcalls import ToolStyle
+from jan_llamacpp.worker.gbnf import GrammarError
+from jan_llamacpp.worker.grammar import compile_grammar
 
 from jan_core import InvalidParams
-from jan_core.types import ChatChunk, ChatMessage, ChatRequest, FunctionCall, Tool, ToolCall, ToolFunction
+from jan_core.types import (
+    ChatChunk,
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    FunctionCall,
+    StreamOptions,
+    TextCompletion,
+    Tool,
+    ToolCall,
+    ToolFunction,
+)
 
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
+
+
+def info(tools: ToolStyle = "hermes", *, reasons: bool = False) -> ModelInfo:
+    return ModelInfo(
+        n_ctx=512, n_ctx_train=512, n_cells=512, n_seq=1, n_vocab=260, n_params=1, size=1, description="", eos="",
+        has_template=True, threads=1, load_seconds=0.0, engine="", pid=1, tools=tools, reasons=reasons,
+    )  # fmt: skip
 
 
 def asked(**more: object) -> ChatRequest:
-    return ChatRequest(messages=[ChatMessage("user", "Hi")], **more)  # type: ignore[arg-type]
+    plain = {"messages": [{"role": "user", "content": "Hi"}], **more}
+    return msgspec.convert(msgspec.to_builtins(plain), ChatRequest)
 
 
-def feed(answer: Answer, *texts: str, finish: str = "stop") -> list[ChatChunk]:
-    pieces = [Piece(text, 1, number) for number, text in enumerate(texts)]
-    pieces.append(Piece("", 0, len(texts), finish, Usage(5, len(texts), 2)))  # type: ignore[arg-type]
+def made(request: ChatRequest, model: ModelInfo | None = None) -> GenerateParams:
+    return chat_params(request, 5.0, model or info())
+
+
+def answer_to(**more: object) -> Answer:
+    request = asked(**more)
+    return Answer("m", request, info(), sure=made(request).grammar is not None)
+
+
+def feed(answer: Answer, *texts: str, finish: str = "stop", index: int = 0) -> list[ChatChunk]:
+    pieces = [Piece(text, 1, number, index=index) for number, text in enumerate(texts)]
+    usage = Usage(5, len(texts), 2, 4, 3)
+    pieces.append(Piece("", 0, len(texts), finish, usage, index))  # type: ignore[arg-type]
     return [chunk for piece in pieces for chunk in answer.feed(piece)]
 
 
 def test_sampling_that_is_not_given_is_left_to_the_engine() -> None:
     from jan_llamacpp.client import Sampling
 
-    params = chat_params(asked(), 5.0)
+    params = made(asked())
     assert params.sampling == Sampling()
     assert (params.max_tokens, params.stop, params.queue_seconds) == (None, [], 5.0)
 
@@ -39,7 +75,7 @@ def test_every_sampling_parameter_arrives() -> None:
         temperature=0.1, top_p=0.2, top_k=3, min_p=0.4, repeat_penalty=1.5, presence_penalty=0.6, frequency_penalty=0.7,
         seed=-1, stop="x", max_tokens=9, logit_bias={"7": -100.0},
     )  # fmt: skip
-    params = chat_params(request, 5.0)
+    params = made(request)
     got = params.sampling
     assert (got.temperature, got.top_p, got.top_k, got.min_p) == (0.1, 0.2, 3, 0.4)
     assert (got.repeat_penalty, got.presence_penalty, got.frequency_penalty) == (1.5, 0.6, 0.7)
@@ -48,7 +84,7 @@ def test_every_sampling_parameter_arrives() -> None:
 
 
 def test_openais_newer_limit_wins_over_the_older() -> None:
-    assert chat_params(asked(max_tokens=9, max_completion_tokens=4), 5.0).max_tokens == 4
+    assert made(asked(max_tokens=9, max_completion_tokens=4)).max_tokens == 4
 
 
 def test_a_developer_is_a_system_to_the_template() -> None:
@@ -57,39 +93,187 @@ def test_a_developer_is_a_system_to_the_template() -> None:
 
 
 def test_tools_are_offered_unless_the_choice_is_none() -> None:
-    tools = [Tool(ToolFunction("f"))]
-    offered = [{"type": "function", "function": {"name": "f"}}]
-    assert chat_params(asked(tools=tools), 5.0).prompt.tools == offered
-    assert chat_params(asked(tools=tools, tool_choice="auto"), 5.0).prompt.tools == offered
-    assert chat_params(asked(tools=tools, tool_choice="none"), 5.0).prompt.tools is None
-    with pytest.raises(InvalidParams):
-        chat_params(asked(tools=tools, tool_choice={"type": "function", "function": {"name": "f"}}), 5.0)
+    assert made(asked(tools=TOOLS)).prompt.tools == TOOLS
+    assert made(asked(tools=TOOLS, tool_choice="auto")).prompt.tools == TOOLS
+    assert made(asked(tools=TOOLS, tool_choice="none")).prompt.tools is None
+    assert made(asked(tools=TOOLS, tool_choice="none")).grammar is None
 
 
-def test_a_tool_call_is_held_back_and_becomes_a_call() -> None:
-    answer = Answer("m", tools=True)
-    chunks = feed(answer, "Let me see. ", CALL[:5], CALL[5:20], CALL[20:])
+def test_a_choice_among_no_tools_or_of_one_there_is_not_is_refused() -> None:
+    for choice, path in (
+        ("required", "$.tool_choice"),
+        ({"type": "function", "function": {"name": "x"}}, "$.tool_choice"),
+    ):
+        with pytest.raises(InvalidParams) as caught:
+            made(asked(tool_choice=choice))
+        assert caught.value.data["path"] == path
+    with pytest.raises(InvalidParams, match="no tool 'x'"):
+        made(asked(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "x"}}))
+
+
+def follows(grammar: Grammar | None, text: str) -> bool:
+    assert grammar is not None
+    return compile_grammar(grammar)[2].matches(text)
+
+
+@pytest.mark.parametrize(
+    ("style", "call"),
+    [
+        ("hermes", CALL),
+        ("mistral", '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Oslo"}}]'),
+        ("llama", '{"name": "get_weather", "parameters": {"city": "Oslo"}}'),
+    ],
+)
+def test_a_forced_call_is_a_grammar_in_the_models_own_way(style: ToolStyle, call: str) -> None:
+    params = {"type": "object", "properties": {"city": {"$ref": "#/$defs/City"}}, "$defs": {"City": {"type": "string"}}}
+    tools = [Tool(ToolFunction("get_weather", parameters=params)), Tool(ToolFunction("other"))]
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    for choice in ("required", named):
+        grammar = made(asked(tools=tools, tool_choice=choice), info(style)).grammar
+        assert follows(grammar, call)
+        assert not follows(grammar, "Hello")
+        assert not follows(grammar, call.replace('"Oslo"', "7")), "the reference within the tool's schema leads there"
+        assert follows(grammar, call.replace("get_weather", "other").replace('"Oslo"', "7")) == (choice == "required")
+    several = made(asked(tools=tools, tool_choice="required"), info("hermes")).grammar
+    assert follows(several, f"{CALL}\n{CALL}")
+    one = made(asked(tools=tools, tool_choice="required", parallel_tool_calls=False), info("hermes")).grammar
+    assert not follows(one, f"{CALL}\n{CALL}")
+
+
+def test_a_free_choice_holds_the_grammar_back_until_a_call_begins() -> None:
+    grammar = made(asked(tools=TOOLS)).grammar
+    assert grammar is not None
+    assert grammar.triggers == ["<tool_call>"]
+    llama = made(asked(tools=TOOLS), info("llama")).grammar
+    assert llama is not None
+    assert '{"name": "get_weather"' in llama.triggers
+
+
+def test_a_tool_whose_schema_makes_no_grammar_is_offered_all_the_same_but_cannot_be_forced() -> None:
+    tools = [Tool(ToolFunction("f", parameters={"$ref": "https://example.com"}))]
+    assert follows(made(asked(tools=tools)).grammar, CALL.replace("get_weather", "f"))
+    forced = made(asked(tools=tools, tool_choice="required")).grammar
+    assert forced is not None
+    with pytest.raises(GrammarError, match="example"):
+        compile_grammar(forced)
+
+
+def test_a_response_format_is_a_grammar() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    strict = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+    assert made(asked(response_format={"type": "text"})).grammar is None
+    assert follows(made(asked(response_format={"type": "json_object"})).grammar, '{"b": [1]}')
+    grammar = made(asked(response_format=strict)).grammar
+    assert follows(grammar, '{"a": 1}')
+    assert not follows(grammar, '{"b": 1}')
+
+
+def test_a_model_that_thinks_may_do_so_before_what_the_grammar_wants() -> None:
+    grammar = made(asked(response_format={"type": "json_object"}), info(reasons=True)).grammar
+    assert grammar is not None
+    assert follows(grammar, "<think>\nWell, </thin</think>\n\n{}")
+    assert follows(grammar, "{}")
+    assert not follows(grammar, "<think>{}")
+    opened = msgspec.structs.replace(grammar, opened=True)
+    assert follows(opened, "Well <</think></think>{}") is False
+    assert follows(opened, "Well << </think>\n{}")
+    assert not follows(opened, "{}")
+
+
+def test_what_excludes_each_other_is_refused() -> None:
+    json_object = {"type": "json_object"}
+    for request, path in (
+        (asked(tools=TOOLS, response_format=json_object), "$.response_format"),
+        (asked(grammar='root ::= "x"', response_format=json_object), "$.grammar"),
+        (asked(top_logprobs=2), "$.top_logprobs"),
+    ):
+        with pytest.raises(InvalidParams) as caught:
+            made(request)
+        assert caught.value.data["path"] == path
+    deep: dict[str, Any] = {}
+    for _ in range(150):
+        deep = {"items": deep}
+    with pytest.raises(InvalidParams, match="deeper"):
+        made(asked(tools=[{"function": {"name": "f", "parameters": deep}}]))
+
+
+def test_images_and_sound_are_refused_with_their_place() -> None:
+    for part in ({"type": "image_url", "image_url": {"url": "data:,"}}, {"type": "input_audio", "input_audio": {}}):
+        with pytest.raises(InvalidParams) as caught:
+            made(asked(messages=[{"role": "user", "content": [part]}]))
+        assert caught.value.data["path"] == "$.messages[0].content"
+    with pytest.raises(msgspec.ValidationError, match="video"):
+        asked(messages=[{"role": "user", "content": [{"type": "video"}]}])
+
+
+def test_a_tool_call_is_taken_out_of_the_text_and_streamed_name_first() -> None:
+    answer = answer_to(tools=TOOLS)
+    chunks = feed(answer, "Let me see. ", CALL[:5], CALL[5:50], CALL[50:])
     assert "".join(chunk.text() for chunk in chunks) == "Let me see. "
     message = answer.completion().choices[0].message
     assert message.content == "Let me see. "
     [call] = message.tool_calls or []
     assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "Oslo"})
-    assert answer.finish_reason == "tool_calls"
-    [sent] = [chunk.choices[0].delta.tool_calls for chunk in chunks if chunk.choices[0].delta.tool_calls]
-    assert sent == [call]
+    deltas = [delta for chunk in chunks for delta in chunk.choices[0].delta.tool_calls or []]
+    assert len(deltas) > 1
+    assert [delta.id for delta in deltas] == [call.id] + [None] * (len(deltas) - 1)
+    assert [delta.function.name for delta in deltas] == ["get_weather"] + [None] * (len(deltas) - 1)
+    assert "".join(delta.function.arguments or "" for delta in deltas) == call.function.arguments
+    assert answer.completion().choices[0].finish_reason == "tool_calls"
 
 
 def test_a_bare_tool_call_has_no_content() -> None:
-    answer = Answer("m", tools=True)
+    answer = answer_to(tools=TOOLS)
     feed(answer, CALL)
     assert answer.completion().choices[0].message.content is None
 
 
 def test_without_tools_the_same_text_is_only_text() -> None:
-    answer = Answer("m")
-    feed(answer, CALL)
-    assert answer.completion().choices[0].message.content == CALL
-    assert answer.finish_reason == "stop"
+    for more in ({}, {"tools": TOOLS, "tool_choice": "none"}):
+        answer = answer_to(**more)
+        feed(answer, CALL)
+        choice = answer.completion().choices[0]
+        assert (choice.message.content, choice.finish_reason) == (CALL, "stop")
+
+
+def test_thoughts_come_apart_and_are_streamed_unless_that_is_switched_off() -> None:
+    answer = answer_to(tools=TOOLS)
+    chunks = feed(answer, "<think>\nHm", "m.\n</think>\n\n", "Sunny.")
+    assert "".join(chunk.choices[0].delta.reasoning_content or "" for chunk in chunks) == "Hmm."
+    assert "".join(chunk.text() for chunk in chunks) == "Sunny."
+    message = answer.completion().choices[0].message
+    assert (message.reasoning_content, message.content) == ("Hmm.", "Sunny.")
+    plain = answer_to(reasoning_format="none")
+    feed(plain, "<think>\nHmm.\n</think>\n\nSunny.")
+    message = plain.completion().choices[0].message
+    assert (message.reasoning_content, message.content) == (None, "<think>\nHmm.\n</think>\n\nSunny.")
+
+
+def test_log_probabilities_have_openais_form() -> None:
+    answer = answer_to(logprobs=True, top_logprobs=1)
+    found = TokenLogprob(b"\xc3", -0.5, [(b"\xc3", -0.5), (b"x", float("-inf"))])
+    chunks = answer.feed(Piece("", 1, 0, logprobs=[found]))
+    chunks += answer.feed(Piece("é", 1, 1, "stop", Usage(1, 2, 0), logprobs=[TokenLogprob(b"\xa9", -1.0)]))
+    streamed = [each for c in chunks if c.choices[0].logprobs for each in c.choices[0].logprobs.content or []]
+    logprobs = answer.completion().choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content == streamed
+    assert [(each.token, each.bytes, each.logprob) for each in streamed] == [
+        ("\ufffd", [0xC3], -0.5),
+        ("\ufffd", [0xA9], -1.0),
+    ]
+    assert [top.logprob for top in streamed[0].top_logprobs] == [-0.5, -9999.0]
+
+
+def test_several_answers_are_told_apart_by_their_index() -> None:
+    answer = answer_to(n=2, stream_options={"include_usage": True})
+    chunks = [*feed(answer, "a", "b", index=1), *feed(answer, "x", index=0)]
+    assert [choice.message.content for choice in answer.completion().choices] == ["x", "ab"]
+    assert [chunk.choices[0].index for chunk in chunks[:-1]] == [1, 1, 1, 0, 0]
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (5, 3, 8)
+    assert usage.completion_tokens_details.accepted_prediction_tokens == 6
 
 
 def test_a_call_goes_back_to_the_template_as_it_came() -> None:
@@ -101,7 +285,7 @@ def test_a_call_goes_back_to_the_template_as_it_came() -> None:
 
 
 def test_an_empty_answer_still_has_its_role_and_its_end() -> None:
-    answer = Answer("m", include_usage=True)
+    answer = answer_to(stream_options={"include_usage": True})
     chunks = feed(answer)
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[1].choices[0].finish_reason == "stop"
@@ -112,9 +296,29 @@ def test_an_empty_answer_still_has_its_role_and_its_end() -> None:
 
 @given(st.lists(st.text(max_size=8), max_size=8), st.booleans())
 def test_the_chunks_make_up_the_whole_answer(texts: list[str], tools: bool) -> None:
-    answer = Answer("m", tools=tools)
+    answer = answer_to(**({"tools": TOOLS} if tools else {}), reasoning_format="none")
     chunks = feed(answer, *texts, finish="length")
     content = answer.completion().choices[0].message.content
     assert "".join(chunk.text() for chunk in chunks) == content == "".join(texts)
     assert [chunk.choices[0].finish_reason for chunk in chunks].count("length") == 1
     assert [chunk.choices[0].delta.role for chunk in chunks].count("assistant") == 1
+
+
+def test_a_text_is_completed_in_parts_with_its_log_probabilities_and_offsets() -> None:
+    request = CompletionRequest(prompt="ab", echo=True, n=2, logprobs=1, stream_options=StreamOptions(True))
+    assert (completion_params(request, 1.0).n, completion_params(request, 1.0).logprobs) == (2, 1)
+    answer = TextAnswer("m", request)
+    parts: list[TextCompletion] = []
+    for index in (1, 0):
+        parts += answer.feed(Piece("", 1, 0, index=index, logprobs=[TokenLogprob(b"cd", -1.0, [(b"x", -0.5)])]))
+        parts += answer.feed(Piece("cde", 1, 1, "length", Usage(2, 2, 0), index, [TokenLogprob(b"e", -2.0)]))
+    whole = answer.completion()
+    assert [choice.text for choice in whole.choices] == ["abcde", "abcde"]
+    logprobs = whole.choices[1].logprobs
+    assert logprobs is not None
+    assert (logprobs.tokens, logprobs.token_logprobs, logprobs.text_offset) == (["cd", "e"], [-1.0, -2.0], [2, 4])
+    assert logprobs.top_logprobs == [{"x": -0.5}, {}]
+    assert "".join(c.text for part in parts for c in part.choices if c.index == 0) == "abcde"
+    assert parts[-1].usage == whole.usage
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == 4

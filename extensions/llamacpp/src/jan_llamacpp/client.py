@@ -52,6 +52,7 @@ from .worker.protocol import (
     FromWorker,
     Generate,
     GenerateParams,
+    Grammar,
     Hello,
     Load,
     Loaded,
@@ -65,6 +66,7 @@ from .worker.protocol import (
     Stats,
     StatsReply,
     StatsRequest,
+    TokenLogprob,
     ToWorker,
     Usage,
 )
@@ -73,12 +75,14 @@ __all__ = [
     "Embedded",
     "ExitReason",
     "GenerateParams",
+    "Grammar",
     "LoadOptions",
     "ModelInfo",
     "Piece",
     "Prompt",
     "Sampling",
     "Stats",
+    "TokenLogprob",
     "Usage",
     "WorkerProcess",
     "death",
@@ -97,8 +101,8 @@ _WATCH = 0
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """A part of an answer. `tokens`: how many it took. `finish` and `usage` are set on the last, whose text
-    may be empty.
+    """A part of answer `index`. `tokens`: how many it took. `finish` and `usage` are set on the last, whose text
+    may be empty. `logprobs`: of its tokens, where they were asked for.
 
     `step` is the scheduler's step it came from: pieces of different answers with the same number were decoded
     together.
@@ -109,12 +113,15 @@ class Piece(msgspec.Struct, frozen=True):
     step: int
     finish: Finish | None = None
     usage: Usage | None = None
+    index: int = 0
+    logprobs: list[TokenLogprob] | None = None
 
 
 class _Stream:
-    """The pieces of one generation that wait for their consumer."""
+    """The pieces of one generation that wait for their consumer. `left`: its answers that have not ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, left: int) -> None:
+        self.left = left
         self._pieces: list[Piece] = []
         self._error: JanError | None = None
         self._ready = asyncio.Event()
@@ -184,21 +191,21 @@ class WorkerProcess:
         return self
 
     async def generate(self, params: GenerateParams) -> AsyncIterator[Piece]:
-        """The pieces of one answer, from an async generator; the last has `finish`. Closing or cancelling it ends it in
-        the worker, too.
+        """The pieces of one answer, or of `params.n`, from an async generator; the last of each has `finish`. Closing
+        or cancelling it ends it in the worker, too.
 
         Raises ContextOverflow, TemplateFailed, InvalidGeneration, Overloaded, GenerationFailed, WorkerDied and its
         kinds WorkerHung and OutOfMemory.
         """
-        id, stream = self._new_id(), _Stream()
+        id, stream = self._new_id(), _Stream(params.n)
         self._streams[id] = stream
         try:
             self._send(Generate(id, params))
-            while True:
+            left = params.n
+            while left > 0:
                 for piece in await stream.take():
+                    left -= piece.finish is not None
                     yield piece
-                    if piece.finish is not None:
-                        return
         finally:
             # Still there: neither finished nor failed, so the worker is still at it.
             if self._streams.pop(id, None) is not None and self._reason is None:
@@ -367,9 +374,12 @@ class WorkerProcess:
                 for item in pieces:
                     stream = self._streams.get(item.id)
                     if stream is not None:
-                        if item.finish is not None:
+                        stream.left -= item.finish is not None
+                        if stream.left == 0:
                             del self._streams[item.id]
-                        stream.put(Piece(item.text, item.tokens, item.step, item.finish, item.usage))
+                        stream.put(
+                            Piece(item.text, item.tokens, item.step, item.finish, item.usage, item.index, item.logprobs)
+                        )
             case Counted(id, n_tokens):
                 self._answer(id, n_tokens)
             case Embedded(id):

@@ -18,13 +18,11 @@ from jan_core.types import (
     ChatCompletion,
     ChatMessage,
     ChatRequest,
-    CompletionChoice,
     CompletionRequest,
     InferenceEngine,
     InferenceOutcome,
     InferenceRequest,
     TextCompletion,
-    Usage,
 )
 
 from .errors import RequestRefused
@@ -98,31 +96,20 @@ class InferenceMethods:
         With `stream` the parts are stream items, and the result is the whole text all the same.
         """
         from . import openai
+        from .text_answer import TextAnswer
 
         id = await self.services.resolve(params.model)
-        answer = TextCompletion(openai.answer_id("cmpl"), int(time.time()), id, [], Usage())
         generation = openai.completion_params(params, self.services.settings.queue_seconds)
-        texts = [params.prompt] if params.echo else []
-        unsent = params.prompt if params.echo else ""
-        choice = CompletionChoice("")
+        answer = TextAnswer(id, params)
         async with (
             self.services.pool.use(id, report_to(call)) as worker,
             _pieces(worker, generation) as pieces,
         ):
             async for piece in pieces:
-                texts.append(piece.text)
-                if piece.finish is not None:
-                    choice.finish_reason = "length" if piece.finish == "length" else "stop"
-                    answer.usage = openai.usage_of(piece)
-                if params.stream and (piece.text or unsent or piece.finish):
-                    part = CompletionChoice(unsent + piece.text, finish_reason=choice.finish_reason)
-                    await call.send(TextCompletion(answer.id, answer.created, id, [part]))
-                    unsent = ""
-        if params.stream and params.stream_options and params.stream_options.include_usage:
-            await call.send(TextCompletion(answer.id, answer.created, id, [], answer.usage))
-        choice.text = "".join(texts)
-        answer.choices = [choice]
-        return answer
+                for part in answer.feed(piece):
+                    if params.stream:
+                        await call.send(part)
+        return answer.completion()
 
     @method("tokens.count", errors=_ERRORS)
     async def count(self, params: CountTokens, call: Call) -> Counted:
@@ -158,7 +145,7 @@ class InferenceMethods:
         self, chat: ChatRequest, engine: InferenceEngine, call: Call, outcome: InferenceOutcome, started: float
     ) -> ChatCompletion:
         async def send(chunk: ChatChunk) -> None:
-            if outcome.time_to_first_token is None and chunk.text():
+            if outcome.time_to_first_token is None and _says(chunk):
                 outcome.time_to_first_token = time.monotonic() - started
             if chat.stream:
                 await call.send(chunk)
@@ -174,24 +161,26 @@ class InferenceMethods:
                 return completion
         from . import openai
 
-        generation = openai.chat_params(chat, services.settings.queue_seconds)
         outcome.model = await services.resolve(chat.model)
-        include_usage = bool(chat.stream_options and chat.stream_options.include_usage)
-        tools = generation.prompt.tools is not None
-        answer = openai.Answer(outcome.model, tools=tools, include_usage=include_usage)
-        async with (
-            services.pool.use(outcome.model, report_to(call)) as worker,
-            _pieces(worker, generation) as pieces,
-        ):
-            async for piece in pieces:
-                for chunk in answer.feed(piece):
-                    await send(chunk)
+        async with services.pool.use(outcome.model, report_to(call)) as worker:
+            generation = openai.chat_params(chat, services.settings.queue_seconds, worker.info)
+            answer = openai.Answer(outcome.model, chat, worker.info, sure=generation.grammar is not None)
+            async with _pieces(worker, generation) as pieces:
+                async for piece in pieces:
+                    for chunk in answer.feed(piece):
+                        await send(chunk)
         return answer.completion()
 
 
 def _pieces(worker: WorkerProcess, generation: GenerateParams) -> aclosing[AsyncGenerator[Piece, None]]:
     """An answer's pieces; leaving the block ends the generation at once, not when garbage is collected."""
     return aclosing(cast("AsyncGenerator[Piece, None]", worker.generate(generation)))
+
+
+def _says(chunk: ChatChunk) -> bool:
+    """Whether there is something of the answer in it: text, thoughts or a call."""
+    deltas = [choice.delta for choice in chunk.choices]
+    return any(delta.content or delta.reasoning_content or delta.tool_calls for delta in deltas)
 
 
 def _text(message: ChatMessage) -> str:

@@ -15,6 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 from jan_core.types import (
     ChatChunk,
     ChatCompletion,
+    ChatLogprobs,
     ChunkChoice,
     CompletionChoice,
     TextCompletion,
@@ -39,7 +40,7 @@ class Choice(Struct):
     index: int
     message: Message
     finish_reason: str | None
-    logprobs: dict[str, Any] | None
+    logprobs: ChatLogprobs | None
 
 
 class Completion(Struct):

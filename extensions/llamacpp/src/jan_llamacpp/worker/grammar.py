@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from ..markers import THINK_CLOSE, THINK_OPEN
 from .candidates import Candidates
@@ -43,7 +44,12 @@ MANY = 1024
 
 def compile_grammar(grammar: Grammar) -> tuple[str, str, Gbnf]:
     """The text of a grammar for llama.cpp, its root, and what reads it here. Raises GrammarError."""
-    return _compiled(msgspec.msgpack.encode(grammar))
+    try:
+        return _compiled(msgspec.msgpack.encode(grammar))
+    except GrammarError:
+        if grammar.fallback is None:
+            raise
+        return _compiled(msgspec.msgpack.encode(structs.replace(grammar, json_schema=grammar.fallback)))
 
 
 @lru_cache(maxsize=64)

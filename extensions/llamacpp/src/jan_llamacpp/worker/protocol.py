@@ -17,6 +17,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from ..toolcalls import ToolStyle
+
 __all__ = [
     "IMAGE_MARK",
     "PROTOCOL",
@@ -155,10 +157,12 @@ class Grammar(Struct, frozen=True, omit_defaults=True):
     `triggers`: the grammar holds only from the first of these texts on, which is part of it; before it, anything goes.
     `before` and `after`: texts around it; `many`: several of these, one on a line. `reasoning`: the answer may think
     first, between `<think>` and `</think>`; `opened`: it does, because the prompt ends within it (set by the worker).
+    `fallback`: the schema to follow where no grammar can be made from `json_schema`.
     """
 
     gbnf: str | None = None
     json_schema: dict[str, Any] | None = None
+    fallback: dict[str, Any] | None = None
     triggers: list[str] = []
     before: str = ""
     after: str = ""
@@ -196,7 +200,7 @@ class GenerateParams(Struct, frozen=True, omit_defaults=True):
 
 class ModelInfo(Struct, frozen=True):
     """A loaded model. `size`: bytes of the weights. `n_ctx`: the limit of one request; `n_cells`: of all
-    together.
+    together. `tools`: how it writes tool calls (see `toolcalls.py`). `reasons`: its chat template speaks of thoughts.
     """
 
     n_ctx: int
@@ -213,6 +217,8 @@ class ModelInfo(Struct, frozen=True):
     load_seconds: float
     engine: str
     pid: int
+    tools: ToolStyle = "hermes"
+    reasons: bool = False
 
 
 class Usage(Struct, frozen=True, array_like=True):
