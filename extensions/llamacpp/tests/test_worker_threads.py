@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jan_llamacpp.worker import accounting, threads
 from jan_llamacpp.worker.accounting import Reading, open_accounts, parse_stat, quota
-from jan_llamacpp.worker.threads import PERIOD, ThreadGovernor, usable_cores
+from jan_llamacpp.worker.threads import EAGER_PERIOD, PERIOD, ThreadGovernor, usable_cores
 
 
 def load(cores: int, *foreign: float) -> tuple[ThreadGovernor, list[int]]:
@@ -51,6 +51,20 @@ def test_there_is_always_a_thread_and_never_more_than_asked_for(cores: int, fore
     assert 1 <= governor.threads <= cores
     assert all(1 <= count <= cores for count in applied)
     assert all(a != b for a, b in pairwise([cores, *applied]))
+
+
+def test_what_happened_in_a_pause_does_not_hide_what_happens_now() -> None:
+    readings = [
+        Reading(0, 0, 0),
+        Reading(100, 5, 1),
+        Reading(100 + EAGER_PERIOD, 5 + 2 * EAGER_PERIOD, 1 + EAGER_PERIOD),
+    ]
+    told = iter(readings)
+    governor = ThreadGovernor(4, adapt=True, accounts=lambda: lambda: next(told))
+    governor._now = lambda: 100 + EAGER_PERIOD  # type: ignore[method-assign]
+    governor.begin()
+    assert governor.look(), "one core was busy with others since the work began, though none was for most of the pause"
+    assert governor.threads == 3
 
 
 def test_an_explicit_number_stays() -> None:

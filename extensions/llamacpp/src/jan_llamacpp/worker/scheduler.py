@@ -23,13 +23,14 @@ from .admission import Queue, urgent
 from .cache import Cache
 from .context import Context
 from .drawing import Drawer
+from .images import Picture, Projector
 from .model import Model
 from .native import Native
 from .outbox import Emit, Outbox
 from .protocol import Finish, GenerateParams, Stats
 from .refusal import Refusal
 from .sampling import make_sampler
-from .sequence import Sequence
+from .sequence import Sequence, Slot
 from .state import StateStore
 from .stepping import Part, Stepper
 from .text import TextStream
@@ -52,6 +53,7 @@ class Scheduler:
     def __init__(
         self, native: Native, model: Model, context: Context, *, n_seq: int, n_ctx: int, n_cells: int, max_queue: int,
         emit: Emit, governor: ThreadGovernor, states: StateStore | None = None, speculate: bool = True,
+        projector: Projector | None = None,
     ) -> None:  # fmt: skip
         self._native, self._model, self._context = native, model, context
         self._n_ctx, self._max_queue, self._n_seq = n_ctx, max_queue, n_seq
@@ -61,7 +63,9 @@ class Scheduler:
         self._queue = Queue()
         self._outbox = Outbox(emit)
         self._stats = Stats()
-        self._stepper = Stepper(context, self._cache, self._stats, n_ctx=n_ctx, speculate=speculate)
+        self._stepper = Stepper(
+            context, self._cache, self._stats, n_ctx=n_ctx, speculate=speculate, projector=projector
+        )
         self._drawer = Drawer(model, context, self._stats, speculate=speculate)
         self._inbox: deque[Sequence] = deque()
         self._forgotten: deque[str] = deque()
@@ -75,16 +79,27 @@ class Scheduler:
 
     # --- any thread -----------------------------------------------------------------------------------------
 
-    def submit(self, id: int, tokens: list[int], params: GenerateParams) -> None:
-        """Queue a generation. Raises Refusal: `context_overflow`, `overloaded`, `invalid_generation`."""
-        tokens = self._fitted(list(tokens), params)
+    def submit(
+        self, id: int, tokens: list[int], params: GenerateParams, pictures: dict[int, Picture] | None = None
+    ) -> None:
+        """Queue a generation. `pictures`: those that stand in `tokens`, by where they begin.
+
+        Raises Refusal: `context_overflow`, `overloaded`, `invalid_generation`.
+        """
+        pictures = pictures or {}
+        tokens = self._fitted(list(tokens), params, pictures)
         now = time.monotonic()
-        shifting = params.overflow == "shift"
+        shifting = params.overflow == "shift" and not pictures
         most = params.max_tokens
         if most is None:
-            most = self._n_ctx * ENDLESS if shifting else self._n_ctx - len(tokens)
+            most = self._n_ctx * ENDLESS if shifting else self._n_ctx - len(tokens) - _more_cells(pictures)
         saved = None
-        if params.thread is not None and self._states is not None and not self._cache.knows(params.thread):
+        if (
+            params.thread is not None
+            and not pictures
+            and self._states is not None
+            and not self._cache.knows(params.thread)
+        ):
             saved = self._states.read(params.thread)
         for index in range(params.n):
             self._arrivals += 1
@@ -93,7 +108,7 @@ class Scheduler:
                     id, index, self._arrivals, list(tokens), min(self._n_ctx, len(tokens) + most), most,
                     params.max_tokens is None, params, TextStream(params.stop), now,
                     None if params.queue_seconds is None else now + params.queue_seconds,
-                    len(tokens), len(tokens), saved=saved if index == 0 else None,
+                    len(tokens), len(tokens), pictures=pictures, saved=saved if index == 0 else None,
                 )
             )  # fmt: skip
         self._wake.set()
@@ -132,17 +147,19 @@ class Scheduler:
         current, began = self._stats, self._stepper.began
         current.active, current.queued = len(self._cache.active), len(self._queue) + len(self._inbox)
         current.free_slots = self._n_seq - current.active
-        current.cells_used = sum(len(slot.cache) for slot in self._cache.slots)
+        current.cells_used = sum(slot.cells for slot in self._cache.slots)
         current.threads = self._governor.threads
         current.step_age = time.monotonic() - began if began else 0.0
         return current
 
-    def _fitted(self, tokens: list[int], params: GenerateParams) -> list[int]:
+    def _fitted(self, tokens: list[int], params: GenerateParams, pictures: dict[int, Picture]) -> list[int]:
         """The prompt as it can be evaluated. Raises Refusal."""
-        n_prompt, n_ctx = len(tokens), self._n_ctx
+        n_prompt, n_ctx = len(tokens) + _more_cells(pictures), self._n_ctx
         if not tokens:
             raise Refusal("invalid_generation", "the prompt is empty")
-        if min(tokens) < 0 or max(tokens) >= self._model.n_vocab:
+        if pictures and tokens[-1] < 0:
+            raise Refusal("invalid_generation", "a prompt cannot end with a picture")
+        if (min(tokens) < 0 and not pictures) or max(tokens) >= self._model.n_vocab:
             raise Refusal("invalid_generation", f"the prompt has a token outside 0..{self._model.n_vocab - 1}")
         if not 1 <= params.n <= MAX_ANSWERS:
             raise Refusal("invalid_generation", f"n is {params.n}; it must be between 1 and {MAX_ANSWERS}")
@@ -150,7 +167,7 @@ class Scheduler:
         if wanted < 0:
             raise Refusal("invalid_generation", "max_tokens is negative")
         if n_prompt + wanted > n_ctx:
-            if params.overflow != "shift" or not self._model.shareable:
+            if params.overflow != "shift" or not self._model.shareable or pictures:
                 raise Refusal(
                     "context_overflow",
                     f"{n_prompt} tokens of prompt and {wanted} of answer do not fit the context of {n_ctx}",
@@ -175,6 +192,7 @@ class Scheduler:
                 self._wake.clear()
                 if not self.step() and not self._inbox and not self._closed:
                     self._rest()
+                    self._governor.begin()
             for slot in self._cache.unsaved():
                 self._cache.save(slot)
         finally:
@@ -265,7 +283,11 @@ class Scheduler:
     # --- one decode -----------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
+        if (slot := self._stepper.at_picture()) is not None:
+            self._look(slot)
         parts = self._stepper.plan()
+        if not parts:
+            return
         if any(part.guesses == 0 and len(part.tokens) > 1 for part in parts):
             self._outbox.flush()  # reading a prompt takes time
         ids = frozenset(part.slot.sequence.id for part in parts if part.slot.sequence is not None)
@@ -285,14 +307,31 @@ class Scheduler:
             self._isolate(parts, status)
         # 2, aborted: the part of the batch that went through was taken back; the next step finds the cancellations.
 
+    def _look(self, slot: Slot) -> None:
+        """Evaluate the next picture of a prompt: a step of its own, during which all others wait."""
+        assert slot.sequence is not None
+        self._outbox.flush()
+        with self._lock:
+            if slot.sequence.id in self._cancelled:
+                return
+            self._context.resume()
+            self._in_decode = frozenset((slot.sequence.id,))
+        status = self._stepper.picture(slot)
+        with self._lock:
+            self._in_decode = frozenset()
+        if status not in (0, 2):
+            self._undecodable(slot, status)
+
+    def _undecodable(self, slot: Slot, status: int) -> None:
+        sequence = self._cache.leave(slot)
+        slot.thread = None  # not to be kept
+        self._cache.forget(slot)
+        self._fail(sequence, Refusal("generation_failed", f"llama.cpp could not decode (status {status})"))
+
     def _isolate(self, parts: list[Part], status: int) -> None:
         """A decode failed: find whose fault it is by evaluating each part alone, and end only that one."""
         if len(parts) == 1:
-            slot = parts[0].slot
-            sequence = self._cache.leave(slot)
-            slot.thread = None  # not to be kept
-            self._cache.forget(slot)
-            self._fail(sequence, Refusal("generation_failed", f"llama.cpp could not decode (status {status})"))
+            self._undecodable(parts[0].slot, status)
             return
         for slot, _, _, _ in parts:
             if slot.sequence is None:
@@ -333,6 +372,10 @@ class Scheduler:
         for other in self._queue.take(lambda each: each.id == sequence.id):
             _close(other)
         self._outbox.failed(sequence.id, refusal)
+
+
+def _more_cells(pictures: dict[int, Picture]) -> int:
+    return sum(picture.more_cells for picture in pictures.values())
 
 
 def _close(sequence: Sequence) -> None:

@@ -21,6 +21,8 @@ from .accounting import Reading, open_accounts, quota
 __all__ = ["ThreadGovernor", "usable_cores"]
 
 PERIOD = 0.15
+EAGER_PERIOD, EAGER_LOOKS = 0.06, 2
+"""After a pause the machine may be another one: the first looks come sooner."""
 
 
 def usable_cores() -> int:
@@ -57,15 +59,24 @@ class ThreadGovernor:
         self._read = accounts() if adapt and most > 1 else None
         self._last = self._read() if self._read else Reading(0, 0, 0)
         self._foreign = 0.0
+        self._eager = 0
 
-    def look(self, period: float = PERIOD) -> bool:
+    def begin(self) -> None:
+        """Work begins after a pause, in which nothing of interest happened."""
+        if self._read is not None:
+            self._last, self._eager = self._read(), EAGER_LOOKS
+
+    def look(self, period: float | None = None) -> bool:
         """Look at the machine, at most every `period` seconds. True when `threads` has changed.
 
-        To be called before a step: after a pause it then knows what others did meanwhile.
+        To be called before each step.
         """
+        if period is None:
+            period = EAGER_PERIOD if self._eager else PERIOD
         if self._read is None or self._now() - self._last.now < period:
             return False
         then, self._last = self._last, self._read()
+        self._eager = max(0, self._eager - 1)
         seconds = self._last.now - then.now
         foreign = max(0.0, (self._last.everybody - then.everybody) - (self._last.own - then.own)) / seconds
         # Down at once, up only after a calm while: a stalled barrier costs more than an idle core.
