@@ -54,6 +54,9 @@ async def test_an_incognito_turn_is_shown_to_no_listener_and_stays_on_this_machi
     await house.call("messages.create", {"thread_id": id, "content": "hush"})
     request = house.engine.requests[0]
     assert (request.sensitivity, request.thread_id) == ("sensitive", None)
+    shared = await house.thread(incognito=True, sensitivity="normal")
+    await house.call("threads.run", {"thread_id": shared, "content": "kept nowhere, but no secret"})
+    assert (house.engine.requests.pop(1).sensitivity, request.thread_id) == ("normal", None)
     other = await house.thread()
     await house.call("threads.run", {"thread_id": other, "content": "aloud"})
     assert house.engine.requests[1].sensitivity == "normal"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from jan_core import StorageError
 
+from .ids import INCOGNITO
+
 if TYPE_CHECKING:
     import sqlite3
 
@@ -61,7 +63,10 @@ _V1 = (
     """,
 )
 
-_V2 = ("ALTER TABLE threads ADD COLUMN sensitivity TEXT NOT NULL DEFAULT 'normal'",)
+_V2 = (
+    "ALTER TABLE threads ADD COLUMN sensitivity TEXT NOT NULL DEFAULT 'normal'",
+    f"UPDATE threads SET sensitivity = 'sensitive' WHERE id LIKE '{INCOGNITO}%'",  # as they were treated before
+)
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2)
 """Statements that lead from version n to n + 1, by n."""

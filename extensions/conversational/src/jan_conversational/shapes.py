@@ -60,8 +60,8 @@ class Parameters(Sampling, omit_defaults=True, kw_only=True, forbid_unknown_fiel
 class CreateThread(Struct, forbid_unknown_fields=True, kw_only=True):
     """A new thread.
 
-    An empty title is taken from the first user message; `incognito` keeps it in memory only, and is always
-    sensitive.
+    An empty title is taken from the first user message; `incognito` keeps it in memory only. `sensitivity` null:
+    `sensitive` for an incognito one, else `normal`.
     """
 
     title: Title = ""
@@ -69,7 +69,7 @@ class CreateThread(Struct, forbid_unknown_fields=True, kw_only=True):
     model: ModelId = ""
     incognito: bool = False
     metadata: Metadata = field(default_factory=dict)
-    sensitivity: Sensitivity = "normal"
+    sensitivity: Sensitivity | None = None
 
 
 class ListThreads(Struct, forbid_unknown_fields=True, kw_only=True):

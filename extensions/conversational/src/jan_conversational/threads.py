@@ -23,7 +23,8 @@ def insert(connection: sqlite3.Connection, id: str, params: CreateThread) -> Thr
     """Add a thread. Raises InvalidParams for metadata that is too large."""
     at = now()
     metadata = encode_metadata(params.metadata)
-    values = (id, params.title, params.assistant_id, params.model, metadata, at, at, params.sensitivity)
+    sensitivity = params.sensitivity or ("sensitive" if id.startswith(INCOGNITO) else "normal")
+    values = (id, params.title, params.assistant_id, params.model, metadata, at, at, sensitivity)
     marks = ", ".join("?" for _ in values)
     connection.execute(f"INSERT INTO threads ({THREAD_COLUMNS}, last_sequence) VALUES ({marks}, 0)", values)
     return thread_of(values)

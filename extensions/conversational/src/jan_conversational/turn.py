@@ -116,9 +116,8 @@ class Turns:
             model=model,
             stream=True,
             stream_options=StreamOptions(include_usage=True),
-            # An incognito thread is named to nobody, and what it says stays on this machine.
-            thread_id=None if thread.incognito else thread.id,
-            sensitivity="sensitive" if thread.incognito else thread.sensitivity,
+            thread_id=None if thread.incognito else thread.id,  # an incognito thread is named to nobody
+            sensitivity=thread.sensitivity,
             **{name: getattr(sampling, name) for name in Sampling.__struct_fields__},
         )
         return request, prompt

@@ -28,6 +28,7 @@ LARGEST_INPUT = 16 * 1024 * 1024
 @click.option("--assistant", default="", metavar="ID", help="Who answers (jan assistants list).")
 @click.option("--thread", metavar="ID", help="Go on with this stored thread.")
 @click.option("--incognito", is_flag=True, help="Keep nothing: neither the conversation nor the input history.")
+@click.option("--sensitive", is_flag=True, help="Nothing of it leaves this machine, whatever the policy.")
 @click.option("--system", default="", metavar="TEXT", help="Instructions for this conversation.")
 @click.option("--temperature", type=click.FloatRange(0, 5), help="0: always the likeliest word.")
 @click.option("--top-p", type=click.FloatRange(0, 1))
@@ -48,6 +49,7 @@ def chat(
     assistant: str,
     thread: str | None,
     incognito: bool,
+    sensitive: bool,
     system: str,
     no_stream: bool,
     as_json: bool,
@@ -62,6 +64,8 @@ def chat(
         wrong_usage("--thread is stored and --incognito is not: give one of them")
     if thread and assistant:
         wrong_usage("the thread has its assistant already: give --thread or --assistant")
+    if thread and sensitive:
+        wrong_usage("the thread is as sensitive as it was made: give --thread or --sensitive")
     parameters = {name: value for name, value in sampling.items() if value not in (None, ())}
     if "stop" in parameters:
         parameters["stop"] = list(parameters["stop"])
@@ -71,6 +75,8 @@ def chat(
         "assistant": assistant,
         "model": model,
         "system": system,
+        # One question is kept nowhere, which does not make it a secret.
+        "sensitivity": "sensitive" if sensitive or incognito else "normal",
         "parameters": parameters,
     }
     if prompt or piped is not None:

@@ -55,6 +55,8 @@ class Conversation:
     assistant: str = ""
     model: str = ""
     system: str = ""
+    sensitivity: str | None = None
+    """Of a new thread; None: as it is for its kind."""
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def restart(self) -> None:
@@ -93,7 +95,12 @@ class Conversation:
         if self.thread_id is None:
             if self.assistant:  # a thread may name an assistant that is gone, but nobody asks for one
                 await call("assistants.get", {"assistant_id": self.assistant})
-            params = {"incognito": self.incognito, "assistant_id": self.assistant, "model": self.model}
+            params = {
+                "incognito": self.incognito,
+                "assistant_id": self.assistant,
+                "model": self.model,
+                "sensitivity": self.sensitivity,
+            }
             self.thread_id = (await call("threads.create", params))["id"]
         if self.system:
             params = {"thread_id": self.thread_id, "role": "system", "content": self.system}
