@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence as AnySequence
 
 from .context import Context
+from .images import whole_pictures
 from .sequence import Sequence, Slot, common_prefix
 from .state import SavedState, StateStore
 
@@ -70,7 +71,7 @@ class Cache:
         """Forget idle slots, the longest unused first, until `extra` cells are free beside what is reserved."""
         room = self.n_cells - self.reserved() - extra
         for slot in sorted((s for s in self.slots if s.sequence is None and s.cache), key=lambda s: -s.last_used):
-            room -= len(slot.cache)
+            room -= slot.cells
             if room < 0:
                 self.forget(slot)
 
@@ -98,10 +99,12 @@ class Cache:
             else:
                 self._context.share(source.index, slot.index, length)
                 slot.cache = source.cache[:length]
+                slot.wide = {at: more for at, more in source.wide.items() if at < length}
                 if not self._context.split:
                     slot.shared = source.shared = True
         length = self.cut(slot, length)
-        slot.sequence, slot.thread = sequence, sequence.params.thread
+        slot.sequence = sequence
+        slot.thread = None if sequence.pictures else sequence.params.thread
         slot.saved = min(slot.saved, length)
         self.active.append(slot)
         self.active.sort(key=_arrival)
@@ -141,7 +144,7 @@ class Cache:
 
     def _usable(self, cache: AnySequence[int], tokens: list[int]) -> int:
         """How much of `cache` helps with `tokens`. The last token is always computed: its logits are wanted."""
-        shared = min(common_prefix(cache, tokens), len(tokens) - 1)
+        shared = whole_pictures(tokens, min(common_prefix(cache, tokens), len(tokens) - 1))
         # A recurrent state can be continued, not cut.
         return shared if self._shareable or shared == len(cache) else 0
 
@@ -152,6 +155,7 @@ class Cache:
         if length < len(slot.cache):
             if self._context.truncate(slot.index, length):
                 del slot.cache[length:]
+                slot.wide = {at: more for at, more in slot.wide.items() if at < length}
             else:
                 self.forget(slot)
         return len(slot.cache)
@@ -160,7 +164,7 @@ class Cache:
         """Free the slot's cells. What is worth it goes to the disk first."""
         self.save(slot)
         self._context.clear(slot.index)
-        slot.cache, slot.thread, slot.saved, slot.shared = [], None, 0, False
+        slot.cache, slot.thread, slot.saved, slot.shared, slot.wide = [], None, 0, False, {}
 
     def shift(self, slot: Slot, keep: int) -> None:
         """Forget the oldest half of a sequence's tokens after the first `keep`, so that it can go on.

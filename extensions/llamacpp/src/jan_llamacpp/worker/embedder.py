@@ -114,7 +114,7 @@ class Embedder:
         self._inbox.append([_Text(request, index, tokens) for index, tokens in enumerate(texts)])
         self._wake.set()
 
-    def submit(self, id: int, tokens: list[int], params: GenerateParams) -> NoReturn:
+    def submit(self, id: int, tokens: list[int], params: GenerateParams, pictures: object = None) -> NoReturn:
         """What a scheduler does with a prompt: refused."""
         raise Refusal("invalid_generation", "this model is loaded for embeddings and generates no text")
 

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..markers import THINK_OPEN
 from ..template import ChatTemplate, TemplateError
+from ..toolcalls import style_of
 from .adapters import apply_adapters
 from .context import CELL_STEP, Context
 from .controls import Controls, cut
 from .embedder import Embedder, make_embedder
+from .images import Picture, Projector, with_pictures
 from .model import EMBEDS_ONLY, MAX_TEXT, Model
 from .native import Native, load_native
 from .protocol import Embedded, Failed, LoadOptions, ModelInfo, Pieces, Prompt
@@ -36,8 +39,8 @@ Emit = Callable[[Pieces | Embedded | Failed], None]
 class Prompts:
     """Turns a `Prompt` into tokens: by the model's chat template, or plainly. Any one thread at a time."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, model: Model, projector: Projector | None = None) -> None:
+        self._model, self._projector = model, projector
         self._controls = Controls(model.control_texts())
         # Compiled with the model's load and not by the first request; what is wrong with it is told to requests.
         self._template: ChatTemplate | TemplateError
@@ -50,8 +53,25 @@ class Prompts:
         """Raises Refusal: `template_failed`, `invalid_generation`, `context_overflow`."""
         if prompt.tokens is not None:
             return prompt.tokens
+        tokens: list[int] = []
+        for at, (part, own) in enumerate(self._parts(prompt)):
+            tokens += self._model.tokenize(part, bos=at == 0, special=own)
+        return tokens
+
+    def read(self, prompt: Prompt) -> tuple[list[int], dict[int, Picture]]:
+        """The tokens of a prompt and the pictures in it, by where they begin. Raises what `tokens` does, and Refusal:
+        `invalid_image`.
+        """
+        if not prompt.images:
+            return self.tokens(prompt), {}
+        if self._projector is None:
+            raise Refusal("invalid_generation", "this model takes no pictures: it has no projector")
+        return with_pictures(self._projector, self._model, self._parts(prompt), prompt.images)
+
+    def _parts(self, prompt: Prompt) -> list[tuple[str, bool]]:
+        """The text of a prompt in parts; with each, whether control tokens in it are meant."""
         if prompt.text is not None:
-            return self._model.tokenize(prompt.text)
+            return [(prompt.text, True)]
         if prompt.messages is None:
             raise Refusal("invalid_generation", "a prompt needs messages, text or tokens")
         found: list[str] = []
@@ -65,12 +85,16 @@ class Prompts:
             text = self._template.render(prompt.messages, tools=prompt.tools, extra=prompt.extra, hide=hide)
         except TemplateError as error:
             raise Refusal("template_failed", str(error), reason=error.reason) from error
-        tokens: list[int] = []
         if len(text) > MAX_TEXT:
-            return self._model.tokenize(text)  # which refuses it
-        for at, (part, own) in enumerate(cut(text, found)):
-            tokens += self._model.tokenize(part, bos=at == 0, special=own)
-        return tokens
+            return [(text, True)]  # which is refused where it is tokenised
+        return cut(text, found)
+
+    def opening(self, prompt: Prompt, tokens: list[int]) -> str:
+        """The tag with which a prompt of messages ends within the model's thoughts, and what follows it; else ""."""
+        if prompt.messages is None:
+            return ""
+        end = b"".join(self._model.written(token) for token in tokens[-8:] if token >= 0).decode("utf-8", "replace")
+        return THINK_OPEN + "\n" if end.rstrip().endswith(THINK_OPEN) else ""
 
     def whole(self, prompt: Prompt) -> list[int]:
         """The tokens of a text to embed. Raises Refusal: `invalid_generation`, `context_overflow`."""
@@ -104,13 +128,18 @@ def make_engine(
     apply_adapters(native, model, context, options.lora)
     if not native.c.llama_get_memory(context.handle):
         raise Refusal("model_load_failed", EMBEDS_ONLY, reason="no KV cache")
+    projector = None
+    if options.projector is not None:
+        projector = Projector(
+            native, model, context.handle, options.projector, n_batch=options.n_batch, threads=governor.threads
+        )
     scheduler = Scheduler(
         native, model, context, n_seq=options.n_seq, n_ctx=n_ctx, n_cells=n_cells,
         max_queue=options.max_queue, emit=emit, governor=governor, states=_states(native, model, path, options),
-        speculate=options.speculate,
+        speculate=options.speculate, projector=projector,
     )  # fmt: skip
     info = _info(native, model, governor, began, n_ctx, n_cells, options.n_seq)
-    return info, Prompts(model), scheduler
+    return info, Prompts(model, projector), scheduler
 
 
 def _info(
@@ -121,6 +150,7 @@ def _info(
         n_vocab=model.n_vocab, n_params=model.n_params, size=model.size, description=model.description,
         eos=model.eos, has_template=model.chat_template is not None, threads=governor.most,
         load_seconds=time.perf_counter() - began, engine=native.version, pid=os.getpid(),
+        tools=style_of(model.chat_template), reasons=THINK_OPEN in (model.chat_template or ""),
     )  # fmt: skip
 
 

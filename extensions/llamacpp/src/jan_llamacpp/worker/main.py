@@ -18,9 +18,10 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
+from msgspec.structs import replace
 
 from .frames import FrameDecoder, FrameError
 from .protocol import (
@@ -32,21 +33,27 @@ from .protocol import (
     Failed,
     ForgetThread,
     Generate,
+    GenerateParams,
     Hello,
     Load,
     Loaded,
     LoadProgress,
+    Pieces,
     Prompt,
     Shutdown,
     Stats,
     StatsReply,
     StatsRequest,
+    StepPiece,
     ToWorker,
     decode_to_worker,
     request_id,
 )
 from .refusal import Refusal
 from .stdio import Pipe, claim
+
+if TYPE_CHECKING:
+    from .images import Picture
 
 __all__ = ["main"]
 
@@ -117,14 +124,15 @@ class _Worker:
                 _exit(0)
             case Generate(id, params):
                 try:
-                    self._engine.submit(id, self._tokens(params.prompt), params)
+                    tokens, pictures = self._read(params.prompt)
+                    self._engine.submit(id, tokens, self._opened(id, params, tokens), pictures)
                 except Refusal as refusal:
                     self._refuse(id, refusal)
             case Embed(id, prompts, normalise):
                 self._embed(id, prompts, normalise)
             case Count(id, prompt):
                 try:
-                    self._pipe.send(Counted(id, len(self._tokens(prompt))))
+                    self._pipe.send(Counted(id, len(self._read(prompt)[0])))
                 except Refusal as refusal:
                     self._refuse(id, refusal)
             case Cancel(id):
@@ -133,6 +141,15 @@ class _Worker:
                 self._engine.forget_thread(thread)
             case StatsRequest(id):  # also before there is an engine: it asks whether anybody is there
                 self._pipe.send(StatsReply(id, self._engine.stats() if hasattr(self, "_engine") else Stats()))
+
+    def _opened(self, id: int, params: GenerateParams, tokens: list[int]) -> GenerateParams:
+        """Where the prompt ends within the model's thoughts, the answer's text begins with the tag that opened them."""
+        opening = self._prompts.opening(params.prompt, tokens)
+        if opening:
+            self._pipe.send(Pieces([StepPiece(id, opening, 0, 0, index=index) for index in range(params.n)]))
+            if params.grammar is not None and params.grammar.reasoning:
+                params = replace(params, grammar=replace(params.grammar, opened=True))
+        return params
 
     def _embed(self, id: int, prompts: list[Prompt], normalise: bool) -> None:
         from .embedder import Embedder  # not above: numpy is in the engine's directory
@@ -144,10 +161,10 @@ class _Worker:
         except Refusal as refusal:
             self._refuse(id, refusal)
 
-    def _tokens(self, prompt: Prompt) -> list[int]:
-        """The tokens of a prompt, or a Refusal: whatever is strange about one must not end the worker."""
+    def _read(self, prompt: Prompt) -> tuple[list[int], dict[int, Picture]]:
+        """The tokens and pictures of a prompt, or a Refusal: whatever is strange about one must not end the worker."""
         try:
-            return self._prompts.tokens(prompt)
+            return self._prompts.read(prompt)
         except (ValueError, RecursionError) as error:
             kind = type(error).__name__  # not its message: that could hold text of the request
             raise Refusal("invalid_generation", f"no prompt can be made of this ({kind})") from error

@@ -36,8 +36,8 @@ class Native:
         self.c = module
         self.version = version
         # Kept as long as the library: it calls this.
-        self._log = module.llama_log_callback(_log)
-        module.llama_log_set(self._log, None)
+        self.log = module.llama_log_callback(_log)
+        module.llama_log_set(self.log, None)
         self._quick = ctypes.PyDLL(module._lib._name)
         i32, ptr, size_t = ctypes.c_int32, ctypes.c_void_p, ctypes.c_size_t
         self.logits_address = self._bind("llama_get_logits_ith", ptr, ptr, i32)

@@ -212,6 +212,7 @@ class Sampler:
         start = 0 if last < 0 else max(0, len(tokens) - last)
         if params.repeat_penalty != 1.0:
             seen = np.unique(np.asarray(tokens[start:], dtype=np.intp))
+            seen = seen[seen >= 0]  # the others stand for pictures
             values = row[seen]
             row[seen] = np.where(values <= 0, values * params.repeat_penalty, values / params.repeat_penalty)
         answer = tokens[max(start, n_prompt) :]

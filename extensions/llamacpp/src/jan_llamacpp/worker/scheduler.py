@@ -94,13 +94,9 @@ class Scheduler:
         if most is None:
             most = self._n_ctx * ENDLESS if shifting else self._n_ctx - len(tokens) - _more_cells(pictures)
         saved = None
-        if (
-            params.thread is not None
-            and not pictures
-            and self._states is not None
-            and not self._cache.knows(params.thread)
-        ):
-            saved = self._states.read(params.thread)
+        thread = params.thread if not pictures else None  # a state on the disk knows no pictures
+        if thread is not None and self._states is not None and not self._cache.knows(thread):
+            saved = self._states.read(thread)
         for index in range(params.n):
             self._arrivals += 1
             self._inbox.append(

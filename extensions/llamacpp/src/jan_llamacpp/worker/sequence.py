@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
 
+from .images import Picture
 from .protocol import GenerateParams, TokenLogprob
 from .sampling import Sampler
 from .speculation import Lookup
@@ -50,6 +51,8 @@ class Sequence:
     n_generated: int = 0
     sampler: Sampler | None = None
     lookup: Lookup | None = None
+    pictures: dict[int, Picture] = field(default_factory=dict)
+    """Those in the prompt, by the place in `tokens` where the tokens that stand for them begin."""
     saved: SavedState | None = None
     """The KV state of its conversation, read from the disk for it."""
     cached: int | None = None
@@ -67,9 +70,10 @@ class Sequence:
 
     def reserve(self) -> int:
         """Cells to keep free for it, those it has included."""
+        wide = sum(picture.more_cells for picture in self.pictures.values())
         if self.open_ended:
-            return min(self.limit, (len(self.tokens) // GROWTH + 1) * GROWTH)
-        return self.limit
+            return wide + min(self.limit, (len(self.tokens) // GROWTH + 1) * GROWTH)
+        return wide + self.limit
 
 
 @dataclass(slots=True, eq=False)
@@ -77,7 +81,7 @@ class Slot:
     """A sequence number of the context. `cache`: the tokens whose keys and values its cells hold.
 
     `thread`: the conversation they belong to, of which `saved` tokens are on the disk. `shared`: other sequences may
-    hold some of its cells, too.
+    hold some of its cells, too. `wide`: where pictures begin that have more cells than tokens, and how many more.
     """
 
     index: int
@@ -87,6 +91,11 @@ class Slot:
     thread: str | None = None
     saved: int = 0
     shared: bool = False
+    wide: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> int:
+        return len(self.cache) + sum(self.wide.values())
 
 
 def common_prefix(a: AnySequence[int], b: AnySequence[int]) -> int:

@@ -1,7 +1,7 @@
 """One decode: what each slot evaluates in it, and the call itself.
 
 Generating sequences come first, with guesses at the tokens after their last where those pay (`speculation.py`); then
-prompts, in chunks that bound how long the others' next token waits.
+prompts, in chunks that bound how long the others' next token waits. A picture is a decode of its own.
 
 Not here: who has a slot (`cache.py`), and what is made of the logits (`drawing.py`).
 """
@@ -9,13 +9,15 @@ Not here: who has a slot (`cache.py`), and what is made of the logits (`drawing.
 from __future__ import annotations
 
 import time
+from itertools import takewhile
 from typing import NamedTuple
 
 from .admission import urgent
 from .cache import Cache
 from .context import Context
+from .images import Projector
 from .protocol import Stats
-from .sequence import Slot
+from .sequence import Sequence, Slot
 from .speculation import MOST_DRAFTED, Costs
 
 __all__ = ["LEAST_CHUNK", "Part", "Stepper"]
@@ -38,9 +40,11 @@ class Part(NamedTuple):
 class Stepper:
     """For the scheduler's thread. `stats` counts along."""
 
-    def __init__(self, context: Context, cache: Cache, stats: Stats, *, n_ctx: int, speculate: bool) -> None:
+    def __init__(
+        self, context: Context, cache: Cache, stats: Stats, *, n_ctx: int, speculate: bool, projector: Projector | None
+    ) -> None:
         self._context, self._cache, self._stats = context, cache, stats
-        self._n_ctx, self._speculate = n_ctx, speculate
+        self._n_ctx, self._speculate, self._projector = n_ctx, speculate, projector
         self._costs = Costs()
         self._prompt_seconds = 0.0  # for a token of a prompt
         self.began = 0.0
@@ -68,7 +72,9 @@ class Stepper:
         for slot in sorted(prompts, key=lambda s: s.sequence is not None and not urgent(s.sequence, now)):
             sequence, start = slot.sequence, len(slot.cache)
             if room > 0 and sequence is not None:
-                tokens = sequence.tokens[start : start + room]
+                tokens = _chunk(sequence, start, room)
+                if not tokens:
+                    continue  # a picture is next
                 parts.append(Part(slot, tokens, 0, int(start + len(tokens) == len(sequence.tokens))))
                 room -= len(tokens)
         return parts
@@ -85,6 +91,8 @@ class Stepper:
                 continue
             left = min(sequence.most - sequence.n_generated, sequence.reserve() - len(sequence.tokens)) - 1
             draft = lookup.guess(min(room, left))
+            if sequence.pictures:
+                draft = list(takewhile(lambda token: token >= 0, draft))
             if draft and (count := self._costs.worth(rows, len(draft), lookup.rate)):
                 parts[number] = Part(slot, tokens + draft[:count], count, count + 1)
                 rows, room = rows + count, room - count
@@ -127,5 +135,38 @@ class Stepper:
         """A small part of the slot's own, without guesses."""
         sequence, start = slot.sequence, len(slot.cache)
         assert sequence is not None
-        tokens = sequence.tokens[start : start + LEAST_CHUNK]
+        tokens = _chunk(sequence, start, LEAST_CHUNK)
         return Part(slot, tokens, 0, int(start + len(tokens) == len(sequence.tokens)))
+
+    def at_picture(self) -> Slot | None:
+        """The first slot whose prompt goes on with a picture."""
+        for slot in self._cache.active:
+            if slot.sequence is not None and len(slot.cache) in slot.sequence.pictures:
+                return slot
+        return None
+
+    def picture(self, slot: Slot) -> int:
+        """Evaluate the picture with which the slot's prompt goes on; returns what `decode` does for its status."""
+        assert slot.sequence is not None
+        assert self._projector is not None
+        at = len(slot.cache)
+        picture = slot.sequence.pictures[at]
+        began = self.began = time.monotonic()
+        status = self._projector.evaluate(picture, slot.index, at)
+        self.began = 0.0
+        self._stats.steps += 1
+        self._stats.decode_seconds += time.monotonic() - began
+        if status == 0:
+            slot.cache += picture.tokens
+            if picture.more_cells:
+                slot.wide[at] = picture.more_cells
+            self._stats.prefilled += picture.n_cells
+        elif not self._context.truncate(slot.index, at):
+            self._cache.forget(slot)
+        return status
+
+
+def _chunk(sequence: Sequence, start: int, most: int) -> list[int]:
+    """At most `most` tokens from `start` on, up to the next picture: none where one stands there."""
+    end = min((at for at in sequence.pictures if at >= start), default=len(sequence.tokens))
+    return sequence.tokens[start : min(start + most, end)]
