@@ -2528,6 +2528,26 @@ pub mod download {
 
 /// Types of the extension `llamacpp`.
 pub mod llamacpp {
+    /// One of the model's adapters (`InstalledModel.adapters`), and how strongly it applies.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct AdapterUse {
+        pub id: String,
+        /// Default: `1.0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub scale: Option<f64>,
+    }
+
+    impl AdapterUse {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String) -> Self {
+            Self {
+                id,
+                scale: None,
+            }
+        }
+    }
+
     /// `remote.key` is not looked at: where the key is kept shows when it is. `key` is never given out again.
     ///
     /// `replace`: change the engine of that id; without a `key` it keeps the one it has, if its address stays the same.
@@ -2549,6 +2569,25 @@ pub mod llamacpp {
                 remote,
                 key: None,
                 replace: None,
+            }
+        }
+    }
+
+    /// `options` replace those that were kept for the model; none: nothing is kept.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ConfigureModel {
+        pub id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub options: Option<ModelOptions>,
+    }
+
+    impl ConfigureModel {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String) -> Self {
+            Self {
+                id,
+                options: None,
             }
         }
     }
@@ -2575,15 +2614,50 @@ pub mod llamacpp {
         }
     }
 
-    /// `tokens` is exact for the whole prompt.
+    /// `tokens` is exact for the whole prompt, unless it is `estimated`: errs high, for a remote engine's model.
     ///
     /// `per_message`: each message's own tokens and an even share of what the template adds, rounded up, so that
-    /// their sum is never below `tokens`. `context`: the tokens one request may take, prompt and answer together.
+    /// their sum is never below `tokens`. `context`: the tokens one request may take, prompt and answer together;
+    /// 0: not known.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Counted {
         pub tokens: i64,
         pub per_message: Vec<i64>,
         pub context: i64,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub estimated: Option<bool>,
+    }
+
+    /// `adapter`: delete only this adapter of the model.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct DeleteModel {
+        pub id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub adapter: Option<String>,
+    }
+
+    impl DeleteModel {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String) -> Self {
+            Self {
+                id,
+                adapter: None,
+            }
+        }
+    }
+
+    /// Memory of one place, in bytes: `device` is `cpu`, or a GPU as in `cuda0`. `needed` is the sum of `parts`; a
+    /// twentieth of `free`, and at least 128 MiB, is left to others before something `fits`.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct DeviceMemory {
+        pub device: String,
+        pub name: String,
+        pub free: i64,
+        pub needed: i64,
+        pub fits: bool,
+        pub parts: MemoryNeed,
     }
 
     /// Data of the event `engines.changed`: a build was installed or removed, or set aside with a `reason`.
@@ -2700,6 +2774,60 @@ pub mod llamacpp {
         Other(String),
     }
 
+    /// The model, and the options to estimate it with.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct EstimateModel {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub n_ctx: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub parallel: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub kv_type: Option<EstimateModelKvType>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub threads: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub n_gpu_layers: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub mmap: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub repack: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub adapters: Option<Vec<AdapterUse>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub speculate: Option<bool>,
+        pub id: String,
+    }
+
+    impl EstimateModel {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String) -> Self {
+            Self {
+                n_ctx: None,
+                parallel: None,
+                kv_type: None,
+                threads: None,
+                n_gpu_layers: None,
+                mmap: None,
+                repack: None,
+                adapters: None,
+                speculate: None,
+                id,
+            }
+        }
+    }
+
+    /// One of `f16`, `q4_0`, `q8_0`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum EstimateModelKvType {
+        #[serde(rename = "f16")]
+        F16,
+        #[serde(rename = "q4_0")]
+        Q40,
+        #[serde(rename = "q8_0")]
+        Q80,
+    }
+
     /// Which build is used on this machine and why. `by`: the extension that chose, or `person`.
     ///
     /// `damaged`: libraries of the chosen build that are not what was installed. `warnings`: what a person expects and does
@@ -2717,8 +2845,11 @@ pub mod llamacpp {
         pub warnings: Option<Vec<String>>,
     }
 
-    /// Take in the GGUF file at `path`. `id` empty: made from the file's name. `copy`: never share the file's
-    /// blocks.
+    /// Take in the GGUF file at `path`; of a split model any one, the others being beside it. `id` empty: made from the
+    /// file's name. `copy`: never share the file's blocks.
+    ///
+    /// `projector`: the file that turns images into embeddings for this model; left out: the one beside it that fits, if
+    /// there is just one; empty: none. `base`: the file is a LoRA adapter for this installed model.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ImportModel {
         pub path: String,
@@ -2727,6 +2858,10 @@ pub mod llamacpp {
         /// Default: `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub copy: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub projector: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub base: Option<String>,
     }
 
     impl ImportModel {
@@ -2737,6 +2872,8 @@ pub mod llamacpp {
                 path,
                 id: None,
                 copy: None,
+                projector: None,
+                base: None,
             }
         }
     }
@@ -2777,13 +2914,35 @@ pub mod llamacpp {
         pub sha_256: String,
     }
 
-    /// `pin`: keep it until it is unloaded by name, however idle it is and whatever else needs room.
+    /// `pin`: keep it until it is unloaded by name, however idle it is and whatever else needs room. `force`: load it
+    /// also when it does not fit the free memory. The options hold until it is unloaded by name, or loaded with others.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct LoadModel {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub n_ctx: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub parallel: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub kv_type: Option<LoadModelKvType>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub threads: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub n_gpu_layers: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub mmap: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub repack: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub adapters: Option<Vec<AdapterUse>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub speculate: Option<bool>,
         pub id: String,
         /// Default: `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub pin: Option<bool>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub force: Option<bool>,
     }
 
     impl LoadModel {
@@ -2791,15 +2950,37 @@ pub mod llamacpp {
         #[must_use]
         pub fn new(id: String) -> Self {
             Self {
+                n_ctx: None,
+                parallel: None,
+                kv_type: None,
+                threads: None,
+                n_gpu_layers: None,
+                mmap: None,
+                repack: None,
+                adapters: None,
+                speculate: None,
                 id,
                 pin: None,
+                force: None,
             }
         }
     }
 
+    /// One of `f16`, `q4_0`, `q8_0`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum LoadModelKvType {
+        #[serde(rename = "f16")]
+        F16,
+        #[serde(rename = "q4_0")]
+        Q40,
+        #[serde(rename = "q8_0")]
+        Q80,
+    }
+
     /// A model in memory: what the engine says about it, and the engine build it runs on.
     ///
-    /// `pinned`: it is not unloaded for idleness or for another model.
+    /// `pinned`: it is not unloaded for idleness or for another model. `memory`: what it was estimated to take, when it was
+    /// loaded; `chosen`: what was chosen for it then, and why.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct LoadedModel {
         pub id: String,
@@ -2808,6 +2989,43 @@ pub mod llamacpp {
         /// Default: `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub pinned: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub memory: Option<Vec<DeviceMemory>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub chosen: Option<Vec<String>>,
+    }
+
+    /// Bytes of memory by purpose, of the processor (`host`) or of one GPU.
+    ///
+    /// `weights` are used as they are in the file, mapped or read; `repacked` are rewritten for this CPU. `cache`: the KV
+    /// cache, and the states of recurrent layers. `compute`: results within a step, and the rows matrix products quantise.
+    /// `output`: the logits. `base`: the process itself, its vocabulary, a GPU's driver.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct MemoryNeed {
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub weights: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub repacked: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub cache: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub compute: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub output: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub projector: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub adapters: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub base: Option<i64>,
     }
 
     /// Data of the event `models.changed`. `error` says why a load failed.
@@ -2837,6 +3055,26 @@ pub mod llamacpp {
         Other(String),
     }
 
+    /// What a model would take. `n_ctx` to `n_gpu_layers`: as it would be loaded now; `cells`: tokens in the KV cache
+    /// for all requests together; `max_n_ctx`: the longest context that would fit (0: none). `reasons`: for what was
+    /// chosen.
+    ///
+    /// `rough`: the model has recurrent layers or latent attention, for which the parts are less exact.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ModelEstimate {
+        pub id: String,
+        pub fits: bool,
+        pub n_ctx: i64,
+        pub cells: i64,
+        pub parallel: i64,
+        pub kv_type: String,
+        pub n_gpu_layers: i64,
+        pub max_n_ctx: i64,
+        pub memory: Vec<DeviceMemory>,
+        pub reasons: Vec<String>,
+        pub rough: bool,
+    }
+
     /// A model's id.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ModelId {
@@ -2844,7 +3082,7 @@ pub mod llamacpp {
     }
 
     /// A loaded model. `size`: bytes of the weights. `n_ctx`: the limit of one request; `n_cells`: of all
-    /// together.
+    /// together. `tools`: how it writes tool calls (see `toolcalls.py`). `reasons`: its chat template speaks of thoughts.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ModelInfo {
         pub n_ctx: i64,
@@ -2861,6 +3099,27 @@ pub mod llamacpp {
         pub load_seconds: f64,
         pub engine: String,
         pub pid: i64,
+        /// Default: `"hermes"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub tools: Option<ModelInfoTools>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub reasons: Option<bool>,
+    }
+
+    /// One of `hermes`, `llama`, `mistral`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum ModelInfoTools {
+        #[serde(rename = "hermes")]
+        Hermes,
+        #[serde(rename = "llama")]
+        Llama,
+        #[serde(rename = "mistral")]
+        Mistral,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
     }
 
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -2868,14 +3127,56 @@ pub mod llamacpp {
         pub models: Vec<super::core::InstalledModel>,
     }
 
+    /// How a model is loaded. What is left out is chosen: by what is kept for the model (`models.configure`), then by
+    /// the settings, then by the model and the memory that is free.
+    ///
+    /// `n_ctx`: tokens one request may take. `parallel`: requests decoded at the same time. `kv_type`: elements of the KV
+    /// cache; `q8_0` takes half the memory of `f16`, `q4_0` a quarter. `threads`: of the processor. `n_gpu_layers`: layers
+    /// on GPUs, the output counted as one; -1: all. `mmap`: map the file instead of reading it: what was not used yet takes
+    /// no memory, and the system may take back what it needs. `repack`: rewrite weights for this processor: up to twice the
+    /// memory, half the time for prompts. `adapters`: those that apply, all at once. `speculate`: guess repeated tokens.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ModelOptions {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub n_ctx: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub parallel: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub kv_type: Option<ModelOptionsKvType>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub threads: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub n_gpu_layers: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub mmap: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub repack: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub adapters: Option<Vec<AdapterUse>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub speculate: Option<bool>,
+    }
+
+    /// One of `f16`, `q4_0`, `q8_0`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum ModelOptionsKvType {
+        #[serde(rename = "f16")]
+        F16,
+        #[serde(rename = "q4_0")]
+        Q40,
+        #[serde(rename = "q8_0")]
+        Q80,
+    }
+
     /// An OpenAI-compatible endpoint. A request asks for one of its models as `ID/MODEL`.
     ///
     /// `base_url` is what `/chat/completions` is put behind, as `https://api.example.com/v1`. `models`: those it may be
     /// asked for; empty: any. `key` says where the key is kept. `connect_seconds`, `first_byte_seconds` and `idle_seconds`
     /// bound the connection, the wait for the answer's beginning, and each pause in it. `retries`: how often a request that
-    /// brought no byte yet is sent again. `ca_file`: the only certificates to trust here, in place of the public ones (PEM,
-    /// absolute path). `proxy`: an HTTP proxy for TLS; the environment's are not used. `on_this_machine`: the person's word
-    /// that it answers here and hands nothing on, so that policy counts it as local; for loopback addresses alone.
+    /// brought no byte yet is sent again. `context`: the tokens its models take, prompt and answer together; 0: nobody
+    /// knows. `ca_file`: the only certificates to trust here, in place of the public ones (PEM, absolute path). `proxy`: an
+    /// HTTP proxy for TLS; the environment's are not used. `on_this_machine`: the person's word that it answers here and
+    /// hands nothing on, so that policy counts it as local; for loopback addresses alone.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Remote {
         pub id: String,
@@ -2898,6 +3199,9 @@ pub mod llamacpp {
         /// Default: `2`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub retries: Option<u64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub context: Option<u64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub ca_file: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -2920,6 +3224,7 @@ pub mod llamacpp {
                 first_byte_seconds: None,
                 idle_seconds: None,
                 retries: None,
+                context: None,
                 ca_file: None,
                 proxy: None,
                 on_this_machine: None,
@@ -3798,22 +4103,50 @@ pub mod methods {
         type Result = super::core::Message;
     }
 
-    /// `models.delete`: Delete a model and its files. Refused while it is answering, and for the embedded model.
+    /// `models.configure`: Keep what a model is loaded with from now on, where a load does not say otherwise. One that is loaded stays
+    ///
+    /// as it is.
+    ///
+    /// Errors of its own: `model_not_found`, `model_read_only`, `storage_error`.
+    pub struct ModelsConfigure;
+
+    impl super::Method for ModelsConfigure {
+        const NAME: &'static str = "models.configure";
+        type Params = super::llamacpp::ConfigureModel;
+        type Result = super::core::InstalledModel;
+    }
+
+    /// `models.delete`: Delete a model and its files, or one of its adapters. Refused while it is answering, and for the embedded
+    ///
+    /// model.
     ///
     /// Errors of its own: `model_not_found`, `model_read_only`, `model_busy`, `storage_error`.
     pub struct ModelsDelete;
 
     impl super::Method for ModelsDelete {
         const NAME: &'static str = "models.delete";
-        type Params = super::llamacpp::ModelId;
+        type Params = super::llamacpp::DeleteModel;
         type Result = super::core::Empty;
     }
 
-    /// `models.import`: Take in a GGUF file of this machine. The file stays where it is; when this answers, the model is
+    /// `models.estimate`: What a model would take of the memory that is free now, in parts, and how it would be loaded. From its
     ///
-    /// installed.
+    /// header: nothing is loaded, and no engine needs to be installed.
     ///
-    /// Errors of its own: `invalid_model_file`, `invalid_model_id`, `model_exists`, `model_read_only`, `storage_error`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`.
+    pub struct ModelsEstimate;
+
+    impl super::Method for ModelsEstimate {
+        const NAME: &'static str = "models.estimate";
+        type Params = super::llamacpp::EstimateModel;
+        type Result = super::llamacpp::ModelEstimate;
+    }
+
+    /// `models.import`: Take in a model of this machine, with all its files, or a LoRA adapter for an installed one. The files stay
+    ///
+    /// where they are; when this answers, the model is installed.
+    ///
+    /// Errors of its own: `invalid_model_file`, `invalid_model_id`, `model_exists`, `model_read_only`, `model_not_found`, `storage_error`.
     pub struct ModelsImport;
 
     impl super::Method for ModelsImport {
@@ -3844,10 +4177,11 @@ pub mod methods {
 
     /// `models.load`: Load a model now rather than at its first request, also when it failed a short time ago, or died too often.
     ///
-    /// It stays until it is unloaded, idle for longer than the settings allow, or the least recently used one when
-    /// another needs room; with `pin` until it is unloaded.
+    /// With other options than those it is loaded with it is loaded anew, unless it is answering. It stays until it is
+    /// unloaded, idle for longer than the settings allow, or the least recently used one when another needs room; with
+    /// `pin` until it is unloaded.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `model_busy`.
     pub struct ModelsLoad;
 
     impl super::Method for ModelsLoad {
@@ -4159,7 +4493,7 @@ pub mod methods {
 
     /// `tokens.count`: Count a chat prompt's tokens with the model's own template and vocabulary.
     ///
-    /// The model is loaded if it is not.
+    /// The model is loaded if it is not. Those of a model that only a remote engine has are estimated here.
     ///
     /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`.
     pub struct TokensCount;

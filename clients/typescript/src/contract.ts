@@ -1599,6 +1599,21 @@ export namespace download {
 }
 
 export namespace llamacpp {
+  /** One of the model's adapters (`InstalledModel.adapters`), and how strongly it applies. */
+  export interface AdapterUse {
+    /**
+     * @minLength 1
+     * @maxLength 256
+     */
+    id: string;
+    /**
+     * @default 1.0
+     * @minimum -100
+     * @maximum 100
+     */
+    scale?: number;
+  }
+
   /**
    * `remote.key` is not looked at: where the key is kept shows when it is. `key` is never given out again.
    *
@@ -1615,6 +1630,16 @@ export namespace llamacpp {
     replace?: boolean;
   }
 
+  /** `options` replace those that were kept for the model; none: nothing is kept. */
+  export interface ConfigureModel {
+    /**
+     * @minLength 1
+     * @maxLength 256
+     */
+    id: string;
+    options?: llamacpp.ModelOptions;
+  }
+
   /** How many tokens a chat prompt takes in a model (empty: the default one), its template included. */
   export interface CountTokens {
     /** @minItems 1 */
@@ -1625,15 +1650,42 @@ export namespace llamacpp {
   }
 
   /**
-   * `tokens` is exact for the whole prompt.
+   * `tokens` is exact for the whole prompt, unless it is `estimated`: errs high, for a remote engine's model.
    *
    * `per_message`: each message's own tokens and an even share of what the template adds, rounded up, so that
-   * their sum is never below `tokens`. `context`: the tokens one request may take, prompt and answer together.
+   * their sum is never below `tokens`. `context`: the tokens one request may take, prompt and answer together;
+   * 0: not known.
    */
   export interface Counted {
     tokens: number;
     per_message: number[];
     context: number;
+    /** @default false */
+    estimated?: boolean;
+  }
+
+  /** `adapter`: delete only this adapter of the model. */
+  export interface DeleteModel {
+    /**
+     * @minLength 1
+     * @maxLength 256
+     */
+    id: string;
+    /** @default "" */
+    adapter?: string;
+  }
+
+  /**
+   * Memory of one place, in bytes: `device` is `cpu`, or a GPU as in `cuda0`. `needed` is the sum of `parts`; a
+   * twentieth of `free`, and at least 128 MiB, is left to others before something `fits`.
+   */
+  export interface DeviceMemory {
+    device: string;
+    name: string;
+    free: number;
+    needed: number;
+    fits: boolean;
+    parts: llamacpp.MemoryNeed;
   }
 
   /** Data of the event `engines.changed`: a build was installed or removed, or set aside with a `reason`. */
@@ -1702,6 +1754,41 @@ export namespace llamacpp {
     verified?: Open<"index" | "nobody" | "person">;
   }
 
+  /** The model, and the options to estimate it with. */
+  export interface EstimateModel {
+    /**
+     * @minimum 64
+     * @maximum 1073741824
+     */
+    n_ctx?: number | null;
+    /**
+     * @minimum 1
+     * @maximum 256
+     */
+    parallel?: number | null;
+    kv_type?: "f16" | "q4_0" | "q8_0" | null;
+    /**
+     * @minimum 1
+     * @maximum 512
+     */
+    threads?: number | null;
+    /**
+     * @minimum -1
+     * @maximum 1024
+     */
+    n_gpu_layers?: number | null;
+    mmap?: boolean | null;
+    repack?: boolean | null;
+    /** @maxItems 16 */
+    adapters?: llamacpp.AdapterUse[] | null;
+    speculate?: boolean | null;
+    /**
+     * @minLength 1
+     * @maxLength 256
+     */
+    id: string;
+  }
+
   /**
    * Which build is used on this machine and why. `by`: the extension that chose, or `person`.
    *
@@ -1721,8 +1808,11 @@ export namespace llamacpp {
   }
 
   /**
-   * Take in the GGUF file at `path`. `id` empty: made from the file's name. `copy`: never share the file's
-   * blocks.
+   * Take in the GGUF file at `path`; of a split model any one, the others being beside it. `id` empty: made from the
+   * file's name. `copy`: never share the file's blocks.
+   *
+   * `projector`: the file that turns images into embeddings for this model; left out: the one beside it that fits, if
+   * there is just one; empty: none. `base`: the file is a LoRA adapter for this installed model.
    */
   export interface ImportModel {
     /**
@@ -1734,6 +1824,9 @@ export namespace llamacpp {
     id?: string;
     /** @default false */
     copy?: boolean;
+    projector?: string | null;
+    /** @default "" */
+    base?: string;
   }
 
   /**
@@ -1772,8 +1865,37 @@ export namespace llamacpp {
     sha256: string;
   }
 
-  /** `pin`: keep it until it is unloaded by name, however idle it is and whatever else needs room. */
+  /**
+   * `pin`: keep it until it is unloaded by name, however idle it is and whatever else needs room. `force`: load it
+   * also when it does not fit the free memory. The options hold until it is unloaded by name, or loaded with others.
+   */
   export interface LoadModel {
+    /**
+     * @minimum 64
+     * @maximum 1073741824
+     */
+    n_ctx?: number | null;
+    /**
+     * @minimum 1
+     * @maximum 256
+     */
+    parallel?: number | null;
+    kv_type?: "f16" | "q4_0" | "q8_0" | null;
+    /**
+     * @minimum 1
+     * @maximum 512
+     */
+    threads?: number | null;
+    /**
+     * @minimum -1
+     * @maximum 1024
+     */
+    n_gpu_layers?: number | null;
+    mmap?: boolean | null;
+    repack?: boolean | null;
+    /** @maxItems 16 */
+    adapters?: llamacpp.AdapterUse[] | null;
+    speculate?: boolean | null;
     /**
      * @minLength 1
      * @maxLength 256
@@ -1781,12 +1903,15 @@ export namespace llamacpp {
     id: string;
     /** @default false */
     pin?: boolean;
+    /** @default false */
+    force?: boolean;
   }
 
   /**
    * A model in memory: what the engine says about it, and the engine build it runs on.
    *
-   * `pinned`: it is not unloaded for idleness or for another model.
+   * `pinned`: it is not unloaded for idleness or for another model. `memory`: what it was estimated to take, when it was
+   * loaded; `chosen`: what was chosen for it then, and why.
    */
   export interface LoadedModel {
     id: string;
@@ -1794,6 +1919,36 @@ export namespace llamacpp {
     info: llamacpp.ModelInfo;
     /** @default false */
     pinned?: boolean;
+    /** @default [] */
+    memory?: llamacpp.DeviceMemory[];
+    /** @default [] */
+    chosen?: string[];
+  }
+
+  /**
+   * Bytes of memory by purpose, of the processor (`host`) or of one GPU.
+   *
+   * `weights` are used as they are in the file, mapped or read; `repacked` are rewritten for this CPU. `cache`: the KV
+   * cache, and the states of recurrent layers. `compute`: results within a step, and the rows matrix products quantise.
+   * `output`: the logits. `base`: the process itself, its vocabulary, a GPU's driver.
+   */
+  export interface MemoryNeed {
+    /** @default 0 */
+    weights?: number;
+    /** @default 0 */
+    repacked?: number;
+    /** @default 0 */
+    cache?: number;
+    /** @default 0 */
+    compute?: number;
+    /** @default 0 */
+    output?: number;
+    /** @default 0 */
+    projector?: number;
+    /** @default 0 */
+    adapters?: number;
+    /** @default 0 */
+    base?: number;
   }
 
   /** Data of the event `models.changed`. `error` says why a load failed. */
@@ -1801,6 +1956,27 @@ export namespace llamacpp {
     id: string;
     state: Open<"available" | "deleted" | "failed" | "loaded" | "loading">;
     error: string;
+  }
+
+  /**
+   * What a model would take. `n_ctx` to `n_gpu_layers`: as it would be loaded now; `cells`: tokens in the KV cache
+   * for all requests together; `max_n_ctx`: the longest context that would fit (0: none). `reasons`: for what was
+   * chosen.
+   *
+   * `rough`: the model has recurrent layers or latent attention, for which the parts are less exact.
+   */
+  export interface ModelEstimate {
+    id: string;
+    fits: boolean;
+    n_ctx: number;
+    cells: number;
+    parallel: number;
+    kv_type: string;
+    n_gpu_layers: number;
+    max_n_ctx: number;
+    memory: llamacpp.DeviceMemory[];
+    reasons: string[];
+    rough: boolean;
   }
 
   /** A model's id. */
@@ -1814,7 +1990,7 @@ export namespace llamacpp {
 
   /**
    * A loaded model. `size`: bytes of the weights. `n_ctx`: the limit of one request; `n_cells`: of all
-   * together.
+   * together. `tools`: how it writes tool calls (see `toolcalls.py`). `reasons`: its chat template speaks of thoughts.
    */
   export interface ModelInfo {
     n_ctx: number;
@@ -1831,10 +2007,53 @@ export namespace llamacpp {
     load_seconds: number;
     engine: string;
     pid: number;
+    /** @default "hermes" */
+    tools?: Open<"hermes" | "llama" | "mistral">;
+    /** @default false */
+    reasons?: boolean;
   }
 
   export interface ModelList {
     models: core.InstalledModel[];
+  }
+
+  /**
+   * How a model is loaded. What is left out is chosen: by what is kept for the model (`models.configure`), then by
+   * the settings, then by the model and the memory that is free.
+   *
+   * `n_ctx`: tokens one request may take. `parallel`: requests decoded at the same time. `kv_type`: elements of the KV
+   * cache; `q8_0` takes half the memory of `f16`, `q4_0` a quarter. `threads`: of the processor. `n_gpu_layers`: layers
+   * on GPUs, the output counted as one; -1: all. `mmap`: map the file instead of reading it: what was not used yet takes
+   * no memory, and the system may take back what it needs. `repack`: rewrite weights for this processor: up to twice the
+   * memory, half the time for prompts. `adapters`: those that apply, all at once. `speculate`: guess repeated tokens.
+   */
+  export interface ModelOptions {
+    /**
+     * @minimum 64
+     * @maximum 1073741824
+     */
+    n_ctx?: number | null;
+    /**
+     * @minimum 1
+     * @maximum 256
+     */
+    parallel?: number | null;
+    kv_type?: "f16" | "q4_0" | "q8_0" | null;
+    /**
+     * @minimum 1
+     * @maximum 512
+     */
+    threads?: number | null;
+    /**
+     * @minimum -1
+     * @maximum 1024
+     */
+    n_gpu_layers?: number | null;
+    mmap?: boolean | null;
+    repack?: boolean | null;
+    /** @maxItems 16 */
+    adapters?: llamacpp.AdapterUse[] | null;
+    speculate?: boolean | null;
   }
 
   /**
@@ -1843,9 +2062,10 @@ export namespace llamacpp {
    * `base_url` is what `/chat/completions` is put behind, as `https://api.example.com/v1`. `models`: those it may be
    * asked for; empty: any. `key` says where the key is kept. `connect_seconds`, `first_byte_seconds` and `idle_seconds`
    * bound the connection, the wait for the answer's beginning, and each pause in it. `retries`: how often a request that
-   * brought no byte yet is sent again. `ca_file`: the only certificates to trust here, in place of the public ones (PEM,
-   * absolute path). `proxy`: an HTTP proxy for TLS; the environment's are not used. `on_this_machine`: the person's word
-   * that it answers here and hands nothing on, so that policy counts it as local; for loopback addresses alone.
+   * brought no byte yet is sent again. `context`: the tokens its models take, prompt and answer together; 0: nobody
+   * knows. `ca_file`: the only certificates to trust here, in place of the public ones (PEM, absolute path). `proxy`: an
+   * HTTP proxy for TLS; the environment's are not used. `on_this_machine`: the person's word that it answers here and
+   * hands nothing on, so that policy counts it as local; for loopback addresses alone.
    */
   export interface Remote {
     id: string;
@@ -1882,6 +2102,12 @@ export namespace llamacpp {
      * @maximum 5
      */
     retries?: number;
+    /**
+     * @default 0
+     * @minimum 0
+     * @maximum 2147483647
+     */
+    context?: number;
     /** @default "" */
     ca_file?: string;
     /**
@@ -2457,23 +2683,49 @@ export interface Methods {
     item: never;
     errors: "thread_not_found" | "message_not_found" | "thread_busy" | "incognito_full" | "invalid_params" | "storage_error";
   };
-  /** Delete a model and its files. Refused while it is answering, and for the embedded model. */
+  /**
+   * Keep what a model is loaded with from now on, where a load does not say otherwise. One that is loaded stays
+   *
+   * as it is.
+   */
+  "models.configure": {
+    params: llamacpp.ConfigureModel;
+    result: core.InstalledModel;
+    item: never;
+    errors: "model_not_found" | "model_read_only" | "storage_error";
+  };
+  /**
+   * Delete a model and its files, or one of its adapters. Refused while it is answering, and for the embedded
+   *
+   * model.
+   */
   "models.delete": {
-    params: llamacpp.ModelId;
+    params: llamacpp.DeleteModel;
     result: core.Empty;
     item: never;
     errors: "model_not_found" | "model_read_only" | "model_busy" | "storage_error";
   };
   /**
-   * Take in a GGUF file of this machine. The file stays where it is; when this answers, the model is
+   * What a model would take of the memory that is free now, in parts, and how it would be loaded. From its
    *
-   * installed.
+   * header: nothing is loaded, and no engine needs to be installed.
+   */
+  "models.estimate": {
+    params: llamacpp.EstimateModel;
+    result: llamacpp.ModelEstimate;
+    item: never;
+    errors: "model_not_found" | "invalid_model_file";
+  };
+  /**
+   * Take in a model of this machine, with all its files, or a LoRA adapter for an installed one. The files stay
+   *
+   * where they are; when this answers, the model is installed.
    */
   "models.import": {
     params: llamacpp.ImportModel;
     result: core.InstalledModel;
     item: never;
-    errors: "invalid_model_file" | "invalid_model_id" | "model_exists" | "model_read_only" | "storage_error";
+    errors: "invalid_model_file" | "invalid_model_id" | "model_exists" | "model_read_only" | "model_not_found" | "storage_error";
   };
   /** Read and check a model's file now, and say what its header says. */
   "models.inspect": {
@@ -2492,14 +2744,15 @@ export interface Methods {
   /**
    * Load a model now rather than at its first request, also when it failed a short time ago, or died too often.
    *
-   * It stays until it is unloaded, idle for longer than the settings allow, or the least recently used one when
-   * another needs room; with `pin` until it is unloaded.
+   * With other options than those it is loaded with it is loaded anew, unless it is answering. It stays until it is
+   * unloaded, idle for longer than the settings allow, or the least recently used one when another needs room; with
+   * `pin` until it is unloaded.
    */
   "models.load": {
     params: llamacpp.LoadModel;
     result: llamacpp.LoadedModel;
     item: never;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "model_busy";
   };
   /** Free a model's memory. One that is not loaded is left as it is. */
   "models.unload": {
@@ -2721,7 +2974,7 @@ export interface Methods {
   /**
    * Count a chat prompt's tokens with the model's own template and vocabulary.
    *
-   * The model is loaded if it is not.
+   * The model is loaded if it is not. Those of a model that only a remote engine has are estimated here.
    */
   "tokens.count": {
     params: llamacpp.CountTokens;
