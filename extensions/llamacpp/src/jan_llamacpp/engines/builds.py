@@ -166,7 +166,8 @@ def _vulkan(hardware: Hardware) -> EngineBuild:
         name, version = devices[0].name, devices[0].runtime
         build.refused = f"the driver of the {name} offers Vulkan {version}; this build needs 1.2: update the driver"
         return build
-    _weigh(build, capable)
+    # As llama.cpp does: GPUs that share the computer's memory are left alone where there are others.
+    _weigh(build, [device for device in capable if not device.integrated] or capable)
     missing = _missing_instructions(hardware)
     if hardware.arch != "x86_64" or missing:
         build.index = ""

@@ -19,14 +19,26 @@ from .nvidia import Found
 from .pci import AMD, Card
 from .tools import Answer, Answers, Command, Tools
 
-__all__ = ["Agent", "card_memory", "commands", "find", "parse_amd_smi", "parse_hipinfo", "parse_rocm_smi",
-           "parse_rocminfo", "reason_of"]  # fmt: skip
+__all__ = [
+    "NOT_INSTALLED",
+    "Agent",
+    "card_memory",
+    "commands",
+    "find",
+    "parse_amd_smi",
+    "parse_hipinfo",
+    "parse_rocm_smi",
+    "parse_rocminfo",
+    "reason_of",
+]
 
 _ROCMINFO: Command = ("rocminfo",)
 _ROCM_SMI: Command = ("rocm-smi", "--showmeminfo", "vram", "--json")
 _AMD_SMI: Command = ("amd-smi", "metric", "--mem-usage", "--json")
 _HIPINFO: Command = ("hipInfo",)
 _BUS = "/sys/bus/pci/devices"
+_USAGE = ("total", "used")
+NOT_INSTALLED = "ROCm is not installed"
 _COMPLAINTS = [
     ("rock module is not loaded", "the amdgpu kernel driver is not loaded: install ROCm's driver and restart"),
     ("permission denied", "this user may not use the GPU: add it to the groups render and video, then log in anew"),
@@ -158,9 +170,6 @@ def card_memory(tools: Tools, address: str, *, shared: bool = False) -> tuple[in
     return total, free
 
 
-_USAGE = ("total", "used")
-
-
 def reason_of(answer: Answer) -> str:
     """Why rocminfo told of no device, in words that help."""
     if answer.problem:
@@ -178,7 +187,7 @@ def reason_of(answer: Answer) -> str:
 def _reason(answer: Answer, cards: list[Card]) -> str:
     if answer.problem.endswith("is not installed"):
         has_card = any(card.vendor == AMD for card in cards)
-        return "ROCm is not installed" if has_card else "no AMD GPU was found"
+        return NOT_INSTALLED if has_card else "no AMD GPU was found"
     return reason_of(answer)
 
 

@@ -116,22 +116,25 @@ def _unused(cards: list[pci.Card], devices: list[Device], absent: dict[str, str]
     for vendor, kind in ((pci.NVIDIA, "cuda"), (pci.AMD, "rocm")):
         maker = _MAKERS[vendor]
         mine = [card for card in cards if card.vendor == vendor and card.driver != "vfio-pci"]
-        if not mine or kind not in absent:
+        if kind not in absent:
+            continue
+        if not mine:
+            if container == "wsl" and kind == "cuda" and absent[kind] != nvidia.NO_CARD:  # it shows no PCI bus
+                warnings.append(f"The NVIDIA GPU of this computer cannot be used: {absent[kind]}")
             continue
         if vendor == pci.AMD and any(device.kind == "vulkan" and maker in device.name for device in devices):
             continue  # Vulkan is what most AMD cards are used with
         where = f" (PCI {mine[0].address})" if mine[0].address else ""
-        count = f"{len(mine)} {maker} GPUs" if len(mine) > 1 else f"an {maker} GPU{where}"
-        warnings.append(f"This machine has {count}, but none can be used: {_what_to_do(kind, absent, container)}")
+        what = f"{len(mine)} {maker} GPUs that cannot" if len(mine) > 1 else f"an {maker} GPU{where} that cannot"
+        warnings.append(f"This machine has {what} be used: {_what_to_do(kind, absent[kind], container)}")
     return warnings
 
 
-def _what_to_do(kind: str, absent: dict[str, str], container: str) -> str:
-    reason = absent[kind]
-    if container and container != "wsl" and "not installed" in reason:
-        options = "--gpus all" if kind == "cuda" else "--device /dev/kfd --device /dev/dri"
-        toolkit = ", with the NVIDIA Container Toolkit on the host" if kind == "cuda" else ""
-        return f"this container ({container}) was not given it: start it with {options}{toolkit}"
-    if kind == "rocm":
-        return f"{reason}, and {absent.get('vulkan', 'Vulkan offers no AMD GPU')}: install ROCm or a Vulkan driver"
-    return reason
+def _what_to_do(kind: str, reason: str, container: str) -> str:
+    if container not in ("", "wsl") and "installed" in reason:
+        if kind == "cuda":
+            how = "with --gpus all, and the NVIDIA Container Toolkit on the host"
+        else:
+            how = "with --device /dev/kfd --device /dev/dri"
+        return f"this container ({container}) was not given it, so start it {how}"
+    return "install ROCm, or a Vulkan driver for it" if reason == amd.NOT_INSTALLED else reason

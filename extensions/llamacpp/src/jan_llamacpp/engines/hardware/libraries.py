@@ -12,7 +12,7 @@ from .tools import Tools
 
 __all__ = ["find"]
 
-_NAMES = re.compile(r"lib(?:cudart|cublas|amdhip64|hipblas|rocblas)\.so\.\d+|(?:cudart|cublas)64_\d+\.dll")
+_NAMES = re.compile(r"lib(?:cudart|cublas|amdhip64|hipblas|rocblas)\.so\.\d+(?:\.0)?|(?:cudart|cublas)64_\d+\.dll")
 _FOLDERS = (
     "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib",
     "/usr/local/cuda/lib64", "/opt/cuda/lib64", "/opt/rocm/lib",

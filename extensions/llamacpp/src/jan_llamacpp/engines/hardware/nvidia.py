@@ -19,7 +19,9 @@ from jan_core.types import Device
 from .pci import NVIDIA, Card
 from .tools import Answer, Answers, Command, Tools
 
-__all__ = ["Found", "Smi", "commands", "cuda_of_driver", "find", "parse_table", "parse_xml", "reason_of"]
+__all__ = ["NO_CARD", "Found", "Smi", "commands", "cuda_of_driver", "find", "parse_table", "parse_xml", "reason_of"]
+
+NO_CARD = "no NVIDIA GPU was found"
 
 _XML: Command = ("nvidia-smi", "-q", "-x")
 _FIELDS = "uuid,name,driver_version,memory.total,memory.free,compute_cap"
@@ -170,11 +172,11 @@ def _reason(tools: Tools, answer: Answer, cards: list[Card]) -> str:
     if answer.problem != "nvidia-smi is not installed":
         return reason_of(answer)
     if not cards:
-        return "no NVIDIA GPU was found"
+        return NO_CARD
     drivers = {card.driver for card in cards}
     if drivers == {"vfio-pci"}:
         return "the NVIDIA GPU is set aside for virtual machines (vfio-pci)"
-    if tools.read("/proc/driver/nvidia/version"):
+    if "nvidia" in drivers or tools.read("/proc/driver/nvidia/version"):
         return "the NVIDIA kernel module runs but nvidia-smi is not installed: install the driver's tools"
     instead = " instead of nouveau" if "nouveau" in drivers else ""
     return f"no NVIDIA driver is installed: install NVIDIA's own driver{instead}"

@@ -136,16 +136,17 @@ class SystemTools:
     def _collect(self, process: subprocess.Popen[bytes], name: str) -> Answer:
         # By threads, not communicate(): a tool stuck in its driver cannot even be killed, and would be waited for.
         outputs = [_Reader(stream) for stream in (process.stdout, process.stderr) if stream]
-        try:
-            outputs[0].join(self._timeout)
-            status = process.wait(0 if outputs[0].is_alive() or outputs[0].full else self._timeout)
-            problem = ""
-        except subprocess.TimeoutExpired:
+        outputs[0].join(self._timeout)
+        status, problem = -1, ""
+        if outputs[0].full:
+            problem = f"{name} printed without end"
+        else:
+            try:
+                status = process.wait(0 if outputs[0].is_alive() else self._timeout)
+            except subprocess.TimeoutExpired:
+                problem = f"{name} gave no answer in {self._timeout:g} s"
+        if problem:
             _kill(process)
-            status = -1
-            problem = (
-                f"{name} printed without end" if outputs[0].full else f"{name} gave no answer in {self._timeout:g} s"
-            )
         for output in outputs:
             output.join(_GRACE)
         texts = [bytes(output.data).decode("utf-8", "replace") for output in outputs]

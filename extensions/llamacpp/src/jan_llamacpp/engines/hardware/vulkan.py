@@ -99,7 +99,7 @@ def _hardware(listed: list[Gpu]) -> list[Gpu]:
     kept: dict[str, Gpu] = {}
     first: dict[tuple[int, int], str] = {}
     for gpu in listed:
-        if gpu.type not in ("DISCRETE_GPU", "INTEGRATED_GPU", "VIRTUAL_GPU"):
+        if gpu.type not in ("DISCRETE_GPU", "INTEGRATED_GPU"):  # llama.cpp takes no others
             continue
         if _SOFTWARE.search(gpu.name) or gpu.driver_id == "DRIVER_ID_MESA_DOZEN":  # Vulkan over Direct3D 12, in WSL
             continue
