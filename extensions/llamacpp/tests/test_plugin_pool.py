@@ -468,28 +468,28 @@ async def test_a_pinned_model_is_never_given_up_for_another(starter: Starter) ->
 async def test_a_model_nobody_uses_is_unloaded_after_a_while_but_no_pinned_or_busy_one(starter: Starter) -> None:
     seconds = [0.0]
     ended = {id: anyio.Event() for id in "abc"}
-    pool: ModelPool = ModelPool(
+    idling = ModelPool(
         starter,
         max_loaded=lambda: 3,
         queue_seconds=lambda: 60,
         idle_seconds=lambda: seconds[0],
         pinned=lambda: ["b"],
-        on_change=lambda id: ended[id].set() if pool.state(id)[0] == "available" else None,
+        on_change=lambda id: ended[id].set() if idling.state(id)[0] == "available" else None,
     )
-    await pool.load("a")
-    await pool.load("b")
-    async with pool.use("c"):
+    await idling.load("a")
+    await idling.load("b")
+    async with idling.use("c"):
         seconds[0] = 0.05
-        pool.reconsider()  # counted from the last use, also when the setting came later
+        idling.reconsider()  # counted from the last use, also when the setting came later
         with anyio.fail_after(20):
             await ended["a"].wait()
         with anyio.move_on_after(0.2):
             await ended["c"].wait()
-        assert set(pool.loaded()) == {"b", "c"}
+        assert set(idling.loaded()) == {"b", "c"}
     with anyio.fail_after(20):
         await ended["c"].wait()
-    assert set(pool.loaded()) == {"b"}
-    await pool.close()
+    assert set(idling.loaded()) == {"b"}
+    await idling.close()
 
 
 async def test_a_model_that_dies_too_often_is_refused_at_once_until_it_is_loaded_by_hand(

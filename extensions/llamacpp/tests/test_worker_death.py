@@ -72,6 +72,51 @@ async def test_no_worker_outlives_its_host_not_even_in_mid_answer(
     assert gone(pid)
 
 
+STUCK = """
+import asyncio, os, signal, sys, threading, time
+from pathlib import Path
+from jan_llamacpp.client import LoadOptions, WorkerProcess
+
+kept = []
+
+async def main():
+    kept.append(await WorkerProcess.start(Path(sys.argv[1]), Path(sys.argv[2]), LoadOptions(threads=1)))
+    if sys.argv[3] == "thread":
+        threading.excepthook = lambda _args: None
+        print(kept[0].pid, flush=True)
+        raise SystemExit  # its loop is gone; the process and its pipes are not
+    os.kill(kept[0].pid, signal.SIGSTOP)  # it will not read that its pipe has ended
+    print(kept[0].pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=lambda: asyncio.run(main())).start()
+while True:
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+@pytest.mark.parametrize("case", ["thread", "stopped"])
+async def test_no_worker_outlives_its_host_where_the_end_of_the_pipe_does_not_tell(
+    engine_dir: Path, endless: Path, case: str
+) -> None:
+    host = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", STUCK, str(engine_dir), str(endless), case,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert host.stdout is not None
+    with anyio.fail_after(PATIENCE):
+        pid = int(await host.stdout.readline())
+        if not gone(pid):
+            ending = os.pidfd_open(pid)
+            await anyio.wait_readable(ending)
+            os.close(ending)
+        if case == "thread":
+            assert host.returncode is None  # the process lives
+            host.kill()
+        await host.wait()
+
+
 async def test_a_killed_worker_answers_every_request_once_and_a_new_one_works(engine_dir: Path, endless: Path) -> None:
     with anyio.fail_after(PATIENCE):
         worker = await WorkerProcess.start(engine_dir, endless, OPTIONS)
