@@ -54,7 +54,7 @@ def kept_here(policy: str, sensitivity: Sensitivity) -> str:
     if policy == "offline":
         return "offline mode is on"
     if policy == "local-only":
-        return "the policy keeps everything on this machine; change it with: jan settings set llamacpp.routing"
+        return "the policy local-only keeps everything on this machine (setting llamacpp.routing)"
     return ""
 
 

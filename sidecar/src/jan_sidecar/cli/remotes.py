@@ -36,7 +36,8 @@ def list_(app: App, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    print_table(answer["remotes"], COLUMNS, as_json=False, empty="none; add one with: jan remotes add ID URL")
+    records = [{**remote, "models": list(remote.get("models", ()))} for remote in answer["remotes"]]
+    print_table(records, COLUMNS, as_json=False, empty="none; add one with: jan remotes add ID URL")
     if answer["remotes"] and answer["kept_here"]:
         note(f"nothing is sent to them: {answer['kept_here']}")
 
@@ -56,6 +57,7 @@ def list_(app: App, as_json: bool) -> None:
 @pass_app
 def add(
     app: App,
+    /,
     engine: str,
     url: str,
     models: tuple[str, ...],
