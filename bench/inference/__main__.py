@@ -34,7 +34,8 @@ PARTS = {
     "speculation": "Guessing what repeats",
     "steps": "What a step costs beside the decode",
     "lag": "The host's event loop",
-    "loading": "Loading, unloading, estimating",
+    "loading": "Loading and unloading",
+    "estimate": "Memory foretold",
     "embeddings": "Embeddings",
 }
 

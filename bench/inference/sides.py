@@ -35,6 +35,8 @@ __all__ += ["server_command", "start", "worker"]
 N_SEQ = 16
 START_SECONDS = 120.0
 SILENT_RUNS = 5
+MOST_CELLS = 8192
+"""Cells of the cache that a host gives all requests together, however many there may be at a time."""
 SAMPLING = {"top_k": 40, "top_p": 0.95, "min_p": 0.05}
 """With a temperature; at 0 nothing of it matters."""
 
@@ -256,7 +258,7 @@ async def host(kit: Kit) -> AsyncIterator[tuple[WireClient, int]]:
 
 
 async def house(client: WireClient, kit: Kit, shape: Shape, n_ctx: int) -> None:
-    """Give a host the model, and the same limits as everybody else."""
+    """Give a host the model, and the same limits as everybody else. Raises NotTakenError when it has others."""
     from jan_core.errors import RpcError
 
     known = {model["id"] for model in (await client.call("models.list"))["models"]}
@@ -265,8 +267,12 @@ async def house(client: WireClient, kit: Kit, shape: Shape, n_ctx: int) -> None:
     values = {"n_ctx": n_ctx, "parallel": N_SEQ, "threads": kit.threads, "speculate": False}
     try:
         await client.call("settings.set", {"extension": "llamacpp", "values": values})
+        info = (await client.call("models.load", {"id": shape.name}))["info"]
     except RpcError as error:
-        raise NotTakenError(f"the host does not take the settings: {error}") from error
+        raise NotTakenError(f"the host does not load {shape.name}: {error}") from error
+    has = (info["n_ctx"], info["n_seq"], info["threads"])
+    if has != (n_ctx, N_SEQ, kit.threads) or info["n_cells"] < min(n_ctx * N_SEQ, MOST_CELLS):
+        raise NotTakenError(f"the host loads {shape.name} with other limits: {info}")
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from spread import median, percentile, spread
 __all__ = ["measure"]
 
 PROMPT, TOKENS = 128, 128
+WARM = 8
 N_CTX = 512
 SLOW_ROUNDS = 2
 """Rounds that llama_cpp.server takes part in: it answers one request after the other, and is soon known."""
@@ -75,7 +76,7 @@ async def measure(kit: Kit) -> Report:
 async def rounds(kit: Kit, taken: Taken, sides: dict[str, Side], report: Report) -> None:
     source, broken = random.Random(), set()
     for number in range(kit.rounds + 1):  # the first warms up
-        for count in kit.concurrency if number else [1]:
+        for count in kit.concurrency if number else {1, max(kit.concurrency)}:
             turn = number % len(sides) if sides else 0
             for name in [*sides][turn:] + [*sides][:turn]:
                 if name in broken or (number > SLOW_ROUNDS and name == LLAMA_CPP):
@@ -83,7 +84,7 @@ async def rounds(kit: Kit, taken: Taken, sides: dict[str, Side], report: Report)
                 if taken.temperature and name in LIMITS:
                     continue  # it does not sample
                 try:
-                    burst, ran = await one(kit, taken, sides[name], count, tokens(kit), source)
+                    burst, ran = await one(kit, taken, sides[name], count, tokens(kit) if number else WARM, source)
                 except NotTakenError as error:
                     broken.add(name)
                     report.notes.append(f"{taken.shape.name}, {name}, {count} requests: {error}")
