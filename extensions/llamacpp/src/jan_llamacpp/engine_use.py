@@ -33,7 +33,7 @@ __all__ = ["EngineUse"]
 
 T = TypeVar("T")
 
-_OWN_FAULT = ("check_failed", "build_failed")
+_OWN_FAULT = ("no_device", "check_failed", "build_failed")
 """Failures of an installation that come again with every attempt."""
 
 

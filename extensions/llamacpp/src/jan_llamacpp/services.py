@@ -133,6 +133,7 @@ class Services:
             check_model=EMBEDDED_MODEL if EMBEDDED_MODEL.is_file() else None,
             offline=settings.policy == "offline",
             wheels=settings.prebuilt_wheels,
+            sources=settings.compile_engines,
         )
 
     async def resolve(self, model: str, *, to_embed: bool = False) -> str:

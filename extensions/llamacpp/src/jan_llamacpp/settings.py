@@ -24,8 +24,9 @@ class LlamaCppSettings(Struct, frozen=True):
     refused. `n_ctx` (tokens), `threads`: None: chosen from the model and the machine. `parallel`: requests a
     model decodes at the same time. `offline`: an engine is only installed from what is on this machine.
     `prebuilt_wheels`: whether an engine may come from a prebuilt wheel, which is not pinned by hash; else it
-    is compiled here. `wheel_index`: where prebuilt wheels are looked for in place of the project's own
-    indexes, a folder with `cpu`, `vulkan`, … in it; `https`, or `http` on this machine. `engine_build`: the
+    is compiled here. `compile_engines`: whether that may be done, which takes minutes.
+    `wheel_index`: where prebuilt wheels are looked for in place of the project's own indexes, a folder with `cpu`,
+    `vulkan`, … in it; `https`, or `http` on this machine. `engine_build`: the
     build to use where it can be, by id, kind (`cuda12`) or variant (`cuda`); empty: chosen for this machine.
     `routing`: where requests may be answered. `offline`: on this machine, and no engine is
     fetched either (as the setting `offline`); `local-only`: on this machine; `prefer-local`: elsewhere when
@@ -48,6 +49,7 @@ class LlamaCppSettings(Struct, frozen=True):
     parallel: Annotated[int, Meta(ge=1, le=256)] = 8
     offline: bool = False
     prebuilt_wheels: bool = True
+    compile_engines: bool = True
     wheel_index: Annotated[str, Meta(pattern=_INDEX, max_length=2048)] = ""
     engine_build: Annotated[str, Meta(max_length=256)] = ""
     routing: Policy = "local-only"

@@ -27,12 +27,13 @@ class _Said(Struct):
 
     devices: list[str] = []
     error: str = ""
+    no_device: bool = False
 
 
 async def check(shop: Workshop, build: EngineBuild, model: Path | None, seconds: float) -> list[str]:
     """Import the engine, list its devices and run `model`, within so many seconds; returns the devices.
 
-    Raises AttemptFailed (`check_failed`).
+    Raises AttemptFailed: `no_device` when a GPU build finds no GPU, else `check_failed`.
     """
     import anyio
 
@@ -50,6 +51,8 @@ async def check(shop: Workshop, build: EngineBuild, model: Path | None, seconds:
         said = msgspec.json.decode(last, type=_Said)
     except msgspec.DecodeError:
         said = _Said()
+    if said.no_device:
+        raise AttemptFailed("no_device", said.error)
     if status or said.error:
         raise _failed(said.error or _ending(status))
     return said.devices

@@ -18,6 +18,7 @@ Reason = Literal[
     "compiler_missing",
     "disk_full",
     "network",
+    "no_device",
     "not_a_wheel",
     "not_found",
     "permission",

@@ -14,7 +14,8 @@ class EngineInstallFailed(JanError):
     `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server`
     (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`,
     `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of
-    compiling, `compiler_missing` and `build_failed`; `check_failed`: it does not run here; `refused`: not tried.
+    compiling, `compiler_missing` and `build_failed`; of running it, `check_failed`, and `no_device`: a GPU build that
+    finds no GPU; `refused`: not tried.
     `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output,
     empty when nothing was run.
     """

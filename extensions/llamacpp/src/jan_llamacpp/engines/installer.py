@@ -52,7 +52,8 @@ class EngineInstaller:
     """Installs into `engines` (the folder `<data>/engines`).
 
     `check_model`: a GGUF file that a fresh build must be able to run. `offline`: open no socket. `wheels`:
-    whether prebuilt wheels, which are not pinned, may be used. `check_seconds`: how long the check may take.
+    whether prebuilt wheels, which are not pinned, may be used, `sources`: whether it may be compiled here.
+    `check_seconds`: how long the check may take.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class EngineInstaller:
         check_model: Path | None = None,
         offline: bool = False,
         wheels: bool = True,
+        sources: bool = True,
         check_seconds: float = _CHECK_SECONDS,
     ) -> None:
         self._engines = engines.absolute()
         self._check_model = check_model
         self._offline = offline
         self._wheels = wheels
+        self._sources = sources
         self._check_seconds = check_seconds
 
     async def ensure(
@@ -136,9 +139,13 @@ class EngineInstaller:
         self, build: EngineBuild, shop: Workshop, given: _Given | None, tried: list[_Tried]
     ) -> tuple[Origin, Obtained, list[str]]:
         """Fill the workshop's `target` by the first way that works; returns which, what was taken, and the devices."""
-        ways: list[Origin] = ["wheel", "source"] if self._may_fetch(build) else ["source"]
-        if given:
-            ways = ["wheel-file"]
+        ways: list[Origin] = ["wheel-file"] if given else []
+        if not given and self._wheels and not self._offline and build.index:
+            ways.append("wheel")
+        if not given and self._sources:
+            ways.append("source")
+        if not ways:
+            raise AttemptFailed("refused", "there is no prebuilt engine for this build, and compiling is switched off")
         sources = Sources(shop, offline=self._offline)
         for way in ways:
             shutil.rmtree(shop.target, ignore_errors=True)
@@ -152,10 +159,9 @@ class EngineInstaller:
                 return way, obtained, await check(shop, build, self._check_model, self._check_seconds)
             except AttemptFailed as failure:
                 tried.append(_Tried(way, failure))
+                if failure.reason == "no_device":
+                    break  # nor would another way of getting it find one
         raise _explained(tried)
-
-    def _may_fetch(self, build: EngineBuild) -> bool:
-        return self._wheels and not self._offline and bool(build.index)
 
     @asynccontextmanager
     async def _staging(self, build: str) -> AsyncIterator[Path]:

@@ -1,4 +1,5 @@
-"""Runs one command in a session of its own and ends the whole session when standard input ends.
+"""Runs one command in a session of its own and ends the whole session when standard input ends, or
+when it is asked to end itself.
 
 Started as a script by `process.py`, with the parent holding the other end of standard input: when the parent
 cancels, exits or is killed with SIGKILL, the pipe closes and the command goes with all its descendants (a
@@ -24,6 +25,9 @@ _ROUNDS = 200
 def main(command: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent, which then closes our input
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=os.name == "posix")
+    for name in ("SIGTERM", "SIGHUP"):  # they reach us when a whole process group is ended, the command's is another
+        if number := getattr(signal, name, None):
+            signal.signal(number, lambda *_: _end(child))
     threading.Thread(target=_end_at_eof, args=(child,), daemon=True).start()
     status = child.wait()
     return 128 - status if status < 0 else status
@@ -32,6 +36,10 @@ def main(command: list[str]) -> int:
 def _end_at_eof(child: subprocess.Popen[bytes]) -> None:
     while os.read(0, 4096):
         pass
+    _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
     if os.name != "posix":
         subprocess.run(["taskkill", "/F", "/T", "/PID", str(child.pid)], capture_output=True, check=False)
     else:

@@ -3,7 +3,8 @@ only.
 
     python smoke.py ENGINE_DIR VARIANT VERSION [MODEL]
 
-The last line of its output is a JSON object: `{"devices": [...]}`, or `{"error": "..."}` with exit status 1.
+The last line of its output is a JSON object: `{"devices": [...]}`, or `{"error": "..."}` with exit status 1;
+`"no_device": true` when it found no GPU for a build that needs one.
 A crash of the native code ends this process by a signal, which the installer reads. It does not judge speed
 or quality.
 """
@@ -31,7 +32,7 @@ def main(engine: str, variant: str, version: str, model: str = "") -> dict[str, 
     llama_cpp.llama_backend_init()
     devices = _devices()
     if variant != "cpu" and not any(kind in _GPU for _, kind in devices):
-        return {"error": f"this is a {variant} build, but it finds no GPU here"}
+        return {"error": f"this is a {variant} build, but it finds no GPU here", "no_device": True}
     if model:
         layers = 0 if variant == "cpu" else -1  # -1: all, or the GPU would list its name and never be used
         llm = llama_cpp.Llama(model, n_ctx=128, n_batch=64, n_threads=1, n_gpu_layers=layers, verbose=False)

@@ -21,6 +21,7 @@ from packaging.tags import Tag, sys_tags
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from .builds import version_key
 from .diagnosis import AttemptFailed
 
 __all__ = ["PACKAGE", "Offer", "best_of", "check_file", "offers", "version_in"]
@@ -89,7 +90,7 @@ def best_of(found: Iterable[Offer], version: str, tags: Iterable[Tag] | None = N
     Raises AttemptFailed (`not_found`) with what there is instead.
     """
     rank = {tag: place for place, tag in reversed(list(enumerate(tags or sys_tags())))}
-    suited: list[tuple[tuple[Version, tuple[int, str] | tuple[()], int], Offer]] = []
+    suited: list[tuple[tuple[object, ...], Offer]] = []
     others, platforms = set(), set()
     for offer in found:
         try:
@@ -101,7 +102,7 @@ def best_of(found: Iterable[Offer], version: str, tags: Iterable[Tag] | None = N
             continue
         fitting = [rank[tag] for tag in wheel_tags if tag in rank]
         if fitting and _for_this_python(offer):
-            suited.append(((has, build, -min(fitting)), offer))
+            suited.append(((bool(has.local), version_key(has.local or ""), build, -min(fitting)), offer))
         platforms |= {tag.platform for tag in wheel_tags}
     if suited:
         return max(suited, key=lambda pair: pair[0])[1]
