@@ -59,6 +59,7 @@ CHOSEN = {
     "rosetta": ("metal", "cpu", ""),
     "rtx2070-nothing-else": ("cuda", "cpu", "cpu"),
     "rtx3060-full": ("cuda", "cpu", "cpu"),
+    "rtx4060-plain-desktop": ("cuda vulkan", "vulkan", "vulkan"),
     "rtx4090-ubuntu": ("cuda", "cuda12", "cu124"),
     "rtx5090-cuda13": ("cuda", "cuda13", "cu130"),
     "rx580-two-vulkan-drivers": ("vulkan", "vulkan", "vulkan"),
@@ -187,6 +188,14 @@ def test_vulkan_memory_is_that_of_the_same_card_by_its_makers_tools() -> None:
     assert integrated.integrated
     assert not card.integrated
     assert card.memory_total == 4096 * 2**20
+
+
+def test_without_vulkaninfo_the_drivers_manifests_tell_which_card_has_vulkan() -> None:
+    cuda, inferred = machine("rtx4060-plain-desktop").devices
+    assert (inferred.kind, inferred.name, inferred.memory_free) == ("vulkan", cuda.name, cuda.memory_free)
+    (amd,) = machine("rx9070-no-vulkaninfo").devices
+    assert (amd.name, amd.integrated, amd.memory_total) == ("AMD GPU 1002:7550", False, 17095983104)
+    assert machine("passthrough").devices[0].integrated  # Intel's, in the processor
 
 
 def test_a_card_that_two_vulkan_drivers_offer_is_one_and_a_renderer_is_none() -> None:

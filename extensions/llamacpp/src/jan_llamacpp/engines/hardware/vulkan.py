@@ -30,6 +30,7 @@ _DRIVERS = {
     "xe": (("intel_icd",), "Intel"),
     "nvidia": (("nvidia_icd",), "NVIDIA"),
 }
+_KINDS = {AMD: "rocm", NVIDIA: "cuda"}
 _SOFTWARE = re.compile(r"llvmpipe|lavapipe|swiftshader|softpipe|basic render", re.IGNORECASE)
 # Device ids of Intel's cards with memory of their own: Arc A and B series, Flex, Max.
 _INTEL_CARDS = (range(0x5690, 0x56C4), range(0xE200, 0xE230), range(0x0BD0, 0x0BE6), range(0x4905, 0x490A))
@@ -64,7 +65,7 @@ def find(tools: Tools, answers: Answers, cards: list[Card], others: list[Device]
         return Found([], "on macOS Metal is used")
     answer = answers[_SUMMARY]
     if answer.problem == "vulkaninfo is not installed":
-        return _inferred(tools, cards, memory)
+        return _inferred(tools, cards, others, memory)
     listed = parse_summary(answer.output)
     gpus = _hardware(listed)
     if gpus:
@@ -136,7 +137,7 @@ def _reason(answer: Answer, listed: list[Gpu]) -> str:
     return f"vulkaninfo told of no GPU: {answer.first_line or 'it said nothing'}"
 
 
-def _inferred(tools: Tools, cards: list[Card], memory: Memory) -> Found:
+def _inferred(tools: Tools, cards: list[Card], others: list[Device], memory: Memory) -> Found:
     if tools.platform != "linux":
         return Found([], "vulkaninfo is not installed (it comes with the GPU's driver or the Vulkan SDK)")
     if not any("libvulkan.so.1" in tools.names(folder) for folder in _LIBRARIES):
@@ -156,6 +157,10 @@ def _inferred(tools: Tools, cards: list[Card], memory: Memory) -> Found:
         if integrated:
             total, free = memory.total, memory.free
         name = f"{maker} GPU {card.vendor:04x}:{card.device:04x}"
+        alike = [other for other in cards if other.vendor == card.vendor]
+        told = [other for other in others if other.kind == _KINDS.get(card.vendor)]
+        if len(alike) == len(told) == 1:  # the manifests have no names; its maker's tool has
+            name, total, free, integrated = told[0].name, told[0].memory_total, told[0].memory_free, told[0].integrated
         devices.append(Device("vulkan", name, total, free, driver=card.driver, integrated=integrated, id=card.address))
     return Found(devices, "" if devices else "no Vulkan driver is installed for a GPU of this machine")
 
