@@ -205,8 +205,8 @@ pub mod conversational {
 
     /// A new thread.
     ///
-    /// An empty title is taken from the first user message; `incognito` keeps it in memory only, and is always
-    /// sensitive.
+    /// An empty title is taken from the first user message; `incognito` keeps it in memory only. `sensitivity` null:
+    /// `sensitive` for an incognito one, else `normal`.
     #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct CreateThread {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -221,7 +221,6 @@ pub mod conversational {
         /// up to 64 KiB of JSON, kept as it is
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
-        /// Default: `"normal"`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub sensitivity: Option<CreateThreadSensitivity>,
     }
@@ -2998,8 +2997,8 @@ pub mod llamacpp {
     /// Bytes of memory by purpose, of the processor (`host`) or of one GPU.
     ///
     /// `weights` are used as they are in the file, mapped or read; `repacked` are rewritten for this CPU. `cache`: the KV
-    /// cache, and the states of recurrent layers. `compute`: results within a step, and the rows matrix products quantise.
-    /// `output`: the logits. `base`: the process itself, its vocabulary, a GPU's driver.
+    /// cache, and the states of recurrent layers. `compute`: results within a step; `scratch`: the rows matrix products
+    /// quantise. `output`: the logits. `base`: the process itself, its vocabulary, a GPU's driver.
     #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct MemoryNeed {
         /// Default: `0`.
@@ -3014,6 +3013,9 @@ pub mod llamacpp {
         /// Default: `0`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub compute: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub scratch: Option<i64>,
         /// Default: `0`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub output: Option<i64>,
@@ -3688,7 +3690,7 @@ pub mod methods {
     /// progress. With `stream` the chunks are stream items, and the result is the whole answer all the same.
     /// Cancelling ends the generation at its next step.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`, `request_refused`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_image`, `invalid_params`, `overloaded`, `request_refused`.
     pub struct ChatComplete;
 
     impl super::Method for ChatComplete {
@@ -3705,7 +3707,7 @@ pub mod methods {
     ///
     /// With `stream` the parts are stream items, and the result is the whole text all the same.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_image`, `invalid_params`, `overloaded`.
     pub struct CompletionsCreate;
 
     impl super::Method for CompletionsCreate {
@@ -4495,7 +4497,7 @@ pub mod methods {
     ///
     /// The model is loaded if it is not. Those of a model that only a remote engine has are estimated here.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_image`, `invalid_params`, `overloaded`.
     pub struct TokensCount;
 
     impl super::Method for TokensCount {
@@ -4598,7 +4600,7 @@ pub enum ErrorType {
     EngineBroken,
     /// A loaded model runs on this build; unload it first. `data.models` names the models.
     EngineInUse,
-    /// A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the next attempt. `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server` (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`, `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of compiling, `compiler_missing` and `build_failed`; `check_failed`: it does not run here; `no_device`: a GPU build that finds no GPU; `refused`: not tried. `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output, empty when nothing was run.
+    /// A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the next attempt. `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server` (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`, `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of compiling, `compiler_missing` and `build_failed`; of running it, `check_failed`, and `no_device`: a GPU build that finds no GPU; `refused`: not tried. `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output, empty when nothing was run.
     EngineInstallFailed,
     /// No build of this id is known, or it is not installed. `data.known` lists the ids that are.
     EngineNotFound,
@@ -4622,6 +4624,8 @@ pub enum ErrorType {
     InternalError,
     /// A parameter has no meaning for this model: an unknown token, an empty prompt.
     InvalidGeneration,
+    /// An image of a message cannot be used: damaged, too large, or of a format that is not read. `index` says which, counted over all messages.
+    InvalidImage,
     /// The file is not a usable GGUF model. `data.reason` is a stable word (`not_gguf`, `truncated`, `version`, `big_endian`, `limit`, `malformed`, `tensor`, `missing_key`, `missing_tensors`, `not_a_model`, `shard`, `mismatch`, `changed`, `unreadable`); `data.offset` is the byte where it was noticed.
     InvalidModelFile,
     /// No id: 1 to 96 of a-z, 0-9, dot, dash and underscore, with a letter or digit at both ends.
@@ -4747,6 +4751,7 @@ impl ErrorType {
             "install_failed" => Self::InstallFailed,
             "internal_error" => Self::InternalError,
             "invalid_generation" => Self::InvalidGeneration,
+            "invalid_image" => Self::InvalidImage,
             "invalid_model_file" => Self::InvalidModelFile,
             "invalid_model_id" => Self::InvalidModelId,
             "invalid_params" => Self::InvalidParams,
@@ -4827,6 +4832,7 @@ impl ErrorType {
             Self::InstallFailed => "install_failed",
             Self::InternalError => "internal_error",
             Self::InvalidGeneration => "invalid_generation",
+            Self::InvalidImage => "invalid_image",
             Self::InvalidModelFile => "invalid_model_file",
             Self::InvalidModelId => "invalid_model_id",
             Self::InvalidParams => "invalid_params",
@@ -4907,6 +4913,7 @@ impl ErrorType {
             Self::InstallFailed => Some(-32010),
             Self::InternalError => Some(-32603),
             Self::InvalidGeneration => Some(-32035),
+            Self::InvalidImage => Some(-32052),
             Self::InvalidModelFile => Some(-32043),
             Self::InvalidModelId => Some(-32045),
             Self::InvalidParams => Some(-32602),

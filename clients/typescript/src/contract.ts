@@ -155,8 +155,8 @@ export namespace conversational {
   /**
    * A new thread.
    *
-   * An empty title is taken from the first user message; `incognito` keeps it in memory only, and is always
-   * sensitive.
+   * An empty title is taken from the first user message; `incognito` keeps it in memory only. `sensitivity` null:
+   * `sensitive` for an incognito one, else `normal`.
    */
   export interface CreateThread {
     /**
@@ -178,8 +178,7 @@ export namespace conversational {
      * @default {}
      */
     metadata?: { [name: string]: unknown };
-    /** @default "normal" */
-    sensitivity?: "normal" | "sensitive";
+    sensitivity?: "normal" | "sensitive" | null;
   }
 
   /** Which messages: `asc` begins with the oldest, `desc` with the newest. */
@@ -1929,8 +1928,8 @@ export namespace llamacpp {
    * Bytes of memory by purpose, of the processor (`host`) or of one GPU.
    *
    * `weights` are used as they are in the file, mapped or read; `repacked` are rewritten for this CPU. `cache`: the KV
-   * cache, and the states of recurrent layers. `compute`: results within a step, and the rows matrix products quantise.
-   * `output`: the logits. `base`: the process itself, its vocabulary, a GPU's driver.
+   * cache, and the states of recurrent layers. `compute`: results within a step; `scratch`: the rows matrix products
+   * quantise. `output`: the logits. `base`: the process itself, its vocabulary, a GPU's driver.
    */
   export interface MemoryNeed {
     /** @default 0 */
@@ -1941,6 +1940,8 @@ export namespace llamacpp {
     cache?: number;
     /** @default 0 */
     compute?: number;
+    /** @default 0 */
+    scratch?: number;
     /** @default 0 */
     output?: number;
     /** @default 0 */
@@ -2383,7 +2384,7 @@ export interface Methods {
     params: core.ChatRequest;
     result: core.ChatCompletion;
     item: core.ChatChunk;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_params" | "overloaded" | "request_refused";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_image" | "invalid_params" | "overloaded" | "request_refused";
   };
   /**
    * Continue a text as it stands, without a chat template: OpenAI's older completions.
@@ -2394,7 +2395,7 @@ export interface Methods {
     params: core.CompletionRequest;
     result: core.TextCompletion;
     item: core.TextCompletion;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_params" | "overloaded";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_image" | "invalid_params" | "overloaded";
   };
   /** Give a download up and remove what it has. A complete file is not touched. */
   "downloads.cancel": {
@@ -2980,7 +2981,7 @@ export interface Methods {
     params: llamacpp.CountTokens;
     result: llamacpp.Counted;
     item: never;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_params" | "overloaded";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_image" | "invalid_params" | "overloaded";
   };
 }
 
@@ -3033,7 +3034,7 @@ export const ERROR_CODES = {
   "engine_broken": -32036,
   /** A loaded model runs on this build; unload it first. `data.models` names the models. */
   "engine_in_use": -32042,
-  /** A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the next attempt. `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server` (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`, `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of compiling, `compiler_missing` and `build_failed`; `check_failed`: it does not run here; `no_device`: a GPU build that finds no GPU; `refused`: not tried. `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output, empty when nothing was run. */
+  /** A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the next attempt. `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server` (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`, `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of compiling, `compiler_missing` and `build_failed`; of running it, `check_failed`, and `no_device`: a GPU build that finds no GPU; `refused`: not tried. `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output, empty when nothing was run. */
   "engine_install_failed": -32040,
   /** No build of this id is known, or it is not installed. `data.known` lists the ids that are. */
   "engine_not_found": -32041,
@@ -3057,6 +3058,8 @@ export const ERROR_CODES = {
   "internal_error": -32603,
   /** A parameter has no meaning for this model: an unknown token, an empty prompt. */
   "invalid_generation": -32035,
+  /** An image of a message cannot be used: damaged, too large, or of a format that is not read. `index` says which, counted over all messages. */
+  "invalid_image": -32052,
   /** The file is not a usable GGUF model. `data.reason` is a stable word (`not_gguf`, `truncated`, `version`, `big_endian`, `limit`, `malformed`, `tensor`, `missing_key`, `missing_tensors`, `not_a_model`, `shard`, `mismatch`, `changed`, `unreadable`); `data.offset` is the byte where it was noticed. */
   "invalid_model_file": -32043,
   /** No id: 1 to 96 of a-z, 0-9, dot, dash and underscore, with a letter or digit at both ends. */
