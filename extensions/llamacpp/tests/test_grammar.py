@@ -138,6 +138,18 @@ def test_a_grammar_waits_for_its_trigger_and_holds_from_there(native: Native, mo
         assert "name" in json.loads(body)
 
 
+def test_a_grammar_holds_after_the_thoughts_that_the_prompt_opened(native: Native, model: Model) -> None:
+    grammar = Grammar(json_schema=SCHEMA, reasoning=True, opened=True)
+    for seed in range(5):
+        text, ended = written(
+            model, sampler(native, model, grammar, seed), scripted(model, "Hm, </ok>{ </think>", seed)
+        )
+        assert ended
+        thoughts, _, found = text.decode(errors="replace").partition("</think>")
+        assert thoughts.strip() == "Hm, </ok>{"
+        assert "name" in json.loads(found)
+
+
 def test_what_follows_a_trigger_and_does_not_fit_leaves_the_text_free(native: Native, model: Model) -> None:
     # The trigger ends amid a token only where there are tokens of several characters.
     grammar = Grammar(gbnf='root ::= "call(" [0-9]+ ")"', triggers=["call("])
