@@ -72,15 +72,16 @@ class EngineSelection:
         engines = await anyio.to_thread.run_sync(installed.list_installed, self._engines)
         decided = await anyio.to_thread.run_sync(choice.read, self._engines)
         here = {engine.id: engine.record for engine in engines}
+        earlier = await anyio.to_thread.run_sync(installed.list_earlier, self._engines)
         builds: dict[str, EngineBuild] = {}
         for build in (build for builds in proposed for build in builds):
             build.installed = build.id in here
             builds.setdefault(build.id, build)
         of_kind = {_kind(build.id, build.version): build for build in builds.values()}
-        for id, record in here.items():
+        for id, record in ({engine.id: engine.record for engine in earlier} | here).items():
             if id not in builds:
                 like = of_kind.get(_kind(id, record.version), EngineBuild(id, record.variant, record.version))
-                builds[id] = replace(like, id=id, version=record.version, index="", installed=True)
+                builds[id] = replace(like, id=id, version=record.version, index="", installed=id in here)
         for build in builds.values():
             if not build.refused and not build.installed:
                 build.refused = decided.refusal(build.id)
