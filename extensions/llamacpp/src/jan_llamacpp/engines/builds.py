@@ -132,7 +132,7 @@ def _cuda(hardware: Hardware, generation: Generation) -> EngineBuild:
     if missing:
         names = ", ".join(missing)
         build.needs = (
-            f"the CUDA {generation.major} runtime ({names}) was not found: install its toolkit, or both libraries"
+            f"the CUDA {generation.major} runtime ({names}) was not found: install its toolkit, or what is missing"
         )
     return build
 
