@@ -194,7 +194,7 @@ def test_a_full_disk_is_told_before_it_is_full(
     class Usage:
         free = 1000
 
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
     assert reason_of(job(index, tmp_path)) == "disk_full"
 
 
