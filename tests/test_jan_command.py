@@ -74,6 +74,7 @@ def test_a_question_that_is_not_utf8_is_still_a_question(jan: Jan) -> None:
         ["ext", "list"],
         ["engines", "list"],
         ["engines", "explain"],
+        ["remotes", "list"],
         ["downloads", "list"],
         ["registry", "status"],
         ["registry", "featured"],
@@ -99,7 +100,7 @@ def test_any_method_can_be_called(jan: Jan) -> None:
 
 def test_help_names_every_command(jan: Jan) -> None:
     text = jan("--help").stdout
-    commands = "chat serve models threads assistants ext engines downloads registry settings doctor rpc"
+    commands = "chat serve models threads assistants ext engines remotes downloads registry settings doctor rpc"
     for command in commands.split(" "):
         assert command in text
 
