@@ -84,6 +84,7 @@ async def test_a_new_build_that_dies_at_its_first_use_gives_way_to_the_one_befor
     assert (aside["id"], aside["generation"], aside["by"]) == (BUILD, 2, "use")
     assert aside["reason"].startswith("its first use failed (")
     assert aside["reason"].endswith(f"while {BUILD} could load babble")
+    assert (await client.call("engines.explain"))["set_aside"] == [aside]
     assert (await client.call("engines.install", {}))["generation"] == 1  # by itself it is not installed again
     assert await loaded_on(client) == BUILD
 
@@ -152,6 +153,15 @@ async def test_there_may_be_nothing_to_go_back_to(client: Any) -> None:
     with pytest.raises(RpcError, match="there is nothing to go back to") as caught:
         await client.call("engines.rollback")
     assert caught.value.type == "engine_not_found"
+
+
+async def test_the_house_chooses_again_when_the_chosen_build_is_removed(
+    client: Any, engine_dir: Path, tmp_path: Path
+) -> None:
+    await client.call("engines.install", {"wheel": str(pack(engine_dir, tmp_path, version="0.3.9"))})
+    assert (await client.call("engines.use", {"id": "cpu-0.3.9"}))["by"] == "person"
+    await client.call("engines.remove", {"id": "cpu-0.3.9"})
+    assert (await client.call("engines.explain"))["build"] == BUILD
 
 
 async def test_only_what_is_installed_and_can_run_here_is_used(client: Any) -> None:

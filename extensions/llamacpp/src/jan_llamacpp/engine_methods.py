@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from jan_core import Call, Empty, InvalidParams, method
 from jan_core.types import EngineBuild
 
 from .engines.errors import EngineInstallFailed, EngineInUse, EngineNotFound
-from .engines.record import EngineRecord
+from .engines.record import EngineRecord, InstalledEngine
 from .errors import NoUsableEngine
 from .services import Services, install_report, report_to
 from .shapes import (
@@ -28,6 +29,7 @@ from .shapes import (
 )
 
 if TYPE_CHECKING:
+    from .engines.choice import Choice
     from .selection import Selected
 
 __all__ = ["EngineMethods"]
@@ -50,15 +52,11 @@ class EngineMethods:
         here = await anyio.to_thread.run_sync(installed.list_installed, engines)
         earlier = await anyio.to_thread.run_sync(installed.list_earlier, engines)
         decided = await anyio.to_thread.run_sync(choice.read, engines)
-        there = {engine.name: engine.record.generation for engine in earlier}
         return EngineList(
             builds,
             [engine.record for engine in here],
             [engine.record for engine in earlier if engine.name not in decided.aside],
-            [
-                SetAside(entry.id, there.get(name, 0), entry.reason, entry.by, entry.at)
-                for name, entry in decided.aside.items()
-            ],
+            _set_aside(decided, earlier),
             decided.use,
         )
 
@@ -68,8 +66,11 @@ class EngineMethods:
 
         The libraries of an installed choice are hashed whole, to find damage.
         """
-        from .engines import installed
+        from .engines import choice, installed
 
+        engines = self.services.engines
+        decided = await anyio.to_thread.run_sync(choice.read, engines)
+        earlier = await anyio.to_thread.run_sync(installed.list_earlier, engines)
         selected = await self.services.selection.select(fresh=True)
         engine = await anyio.to_thread.run_sync(installed.find, self.services.engines, selected.build.id)
         damaged = await anyio.to_thread.run_sync(installed.damage, engine) if engine else []
@@ -81,6 +82,7 @@ class EngineMethods:
             hardware=selected.hardware,
             damaged=damaged,
             warnings=selected.warnings,
+            set_aside=_set_aside(decided, earlier),
         )
 
     @method("engines.install", errors=[EngineInstallFailed, EngineNotFound, NoUsableEngine])
@@ -147,12 +149,15 @@ class EngineMethods:
     @method("engines.remove", errors=[EngineNotFound, EngineInUse])
     async def remove(self, params: EngineId) -> Empty:
         """Remove an installed build, all its generations, and what is kept of an unfinished installation. Refused while
-        a loaded model runs on it.
+        a loaded model runs on it. If a person chose it, the house chooses again.
         """
-        from .engines import installed
+        from .engines import choice, installed
 
+        engines = self.services.engines
         self._refuse_when_used(params.id)
-        await anyio.to_thread.run_sync(installed.remove, self.services.engines, params.id)
+        await anyio.to_thread.run_sync(installed.remove, engines, params.id)
+        if (await anyio.to_thread.run_sync(choice.read, engines)).use == params.id:
+            await anyio.to_thread.run_sync(choice.change, engines, lambda decided: setattr(decided, "use", ""))
         self.services.engine_changed(params.id, False)
         return Empty()
 
@@ -180,6 +185,14 @@ class EngineMethods:
         models = [model for model, engine in self.services.engine_of.items() if engine == build]
         if models:
             raise EngineInUse(f"{build} is used by {', '.join(models)}; unload it first", build=build, models=models)
+
+
+def _set_aside(decided: Choice, earlier: Iterable[InstalledEngine]) -> list[SetAside]:
+    there = {engine.name: engine.record.generation for engine in earlier}
+    return [
+        SetAside(entry.id, there.get(name, 0), entry.reason, entry.by, entry.at)
+        for name, entry in decided.aside.items()
+    ]
 
 
 def _verdict(build: EngineBuild, selected: Selected) -> Verdict:

@@ -121,7 +121,8 @@ class Explanation(Struct):
     """Which build is used on this machine and why. `by`: the extension that chose, or `person`.
 
     `damaged`: libraries of the chosen build that are not what was installed. `warnings`: what a person expects and does
-    not get (a GPU that no driver speaks for, a setting that cannot be followed), and what to do.
+    not get (a GPU that no driver speaks for, a setting that cannot be followed), and what to do. `set_aside`: builds
+    that are not used by themselves any more.
     """
 
     build: str
@@ -131,6 +132,7 @@ class Explanation(Struct):
     hardware: Hardware
     damaged: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    set_aside: list[SetAside] = field(default_factory=list)
 
 
 class ModelId(Struct, forbid_unknown_fields=True):

@@ -44,9 +44,7 @@ def list_(app: App, as_json: bool) -> None:
     here = {record["id"]: record for record in answer["installed"]}
     records = [{**build, "state": _state(here.get(build["id"]), answer)} for build in answer["builds"]]
     print_table(records, COLUMNS, as_json=False, empty="no engine build is known for this machine; see: jan doctor")
-    for entry in answer["set_aside"]:
-        what = f"generation {entry['generation']} of {entry['id']}" if entry["generation"] else entry["id"]
-        _say(f"{what} is set aside since {entry['at']}: {entry['reason']}")
+    _say_set_aside(answer["set_aside"])
 
 
 @engines.command()
@@ -65,6 +63,7 @@ def explain(app: App, as_json: bool) -> None:
     for warning in answer.get("warnings", []):
         note(f"warning: {warning}")
     print_table(answer["candidates"], VERDICTS, as_json=False, empty="no engine build is known for this machine")
+    _say_set_aside(answer["set_aside"])
     for library in answer.get("damaged", []):
         _say(f"damaged: {library}; install it anew: jan engines remove {answer['build']}, then jan engines install")
 
@@ -136,6 +135,13 @@ def remove(app: App, build: tuple[str, ...]) -> None:
             note(f"{id} is removed")
 
     run_session(app, work)
+
+
+def _say_set_aside(entries: list[dict[str, Any]]) -> None:
+    for entry in entries:
+        what = f"generation {entry['generation']} of {entry['id']}" if entry["generation"] > 1 else entry["id"]
+        again = f"jan engines {'use' if entry['generation'] else 'install'} {entry['id']}"
+        _say(f"{what} is set aside since {entry['at']}: {entry['reason']}; try it again: {again}")
 
 
 def _state(record: dict[str, Any] | None, answer: dict[str, Any]) -> str:
