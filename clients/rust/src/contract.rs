@@ -2830,7 +2830,8 @@ pub mod llamacpp {
     /// Which build is used on this machine and why. `by`: the extension that chose, or `person`.
     ///
     /// `damaged`: libraries of the chosen build that are not what was installed. `warnings`: what a person expects and does
-    /// not get (a GPU that no driver speaks for, a setting that cannot be followed), and what to do.
+    /// not get (a GPU that no driver speaks for, a setting that cannot be followed), and what to do. `set_aside`: builds
+    /// that are not used by themselves any more.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Explanation {
         pub build: String,
@@ -2842,6 +2843,8 @@ pub mod llamacpp {
         pub damaged: Option<Vec<String>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub warnings: Option<Vec<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub set_aside: Option<Vec<SetAside>>,
     }
 
     /// Take in the GGUF file at `path`; of a split model any one, the others being beside it. `id` empty: made from the
@@ -3864,7 +3867,7 @@ pub mod methods {
 
     /// `engines.remove`: Remove an installed build, all its generations, and what is kept of an unfinished installation. Refused while
     ///
-    /// a loaded model runs on it.
+    /// a loaded model runs on it. If a person chose it, the house chooses again.
     ///
     /// Errors of its own: `engine_not_found`, `engine_in_use`.
     pub struct EnginesRemove;

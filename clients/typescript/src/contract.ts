@@ -1792,7 +1792,8 @@ export namespace llamacpp {
    * Which build is used on this machine and why. `by`: the extension that chose, or `person`.
    *
    * `damaged`: libraries of the chosen build that are not what was installed. `warnings`: what a person expects and does
-   * not get (a GPU that no driver speaks for, a setting that cannot be followed), and what to do.
+   * not get (a GPU that no driver speaks for, a setting that cannot be followed), and what to do. `set_aside`: builds
+   * that are not used by themselves any more.
    */
   export interface Explanation {
     build: string;
@@ -1804,6 +1805,8 @@ export namespace llamacpp {
     damaged?: string[];
     /** @default [] */
     warnings?: string[];
+    /** @default [] */
+    set_aside?: llamacpp.SetAside[];
   }
 
   /**
@@ -2510,7 +2513,7 @@ export interface Methods {
   /**
    * Remove an installed build, all its generations, and what is kept of an unfinished installation. Refused while
    *
-   * a loaded model runs on it.
+   * a loaded model runs on it. If a person chose it, the house chooses again.
    */
   "engines.remove": {
     params: llamacpp.EngineId;
