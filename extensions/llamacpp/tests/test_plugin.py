@@ -171,11 +171,11 @@ async def test_tokens_are_counted_with_the_models_own_template(client: Any) -> N
 
 
 async def test_what_the_engine_cannot_do_is_refused_and_not_ignored(client: Any) -> None:
-    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
+    sound = {"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}
     for request, path in (
-        (ask(response_format={"type": "json_object"}), "$.response_format"),
+        (ask(response_format={"type": "yaml"}), "$.response_format.type"),
         (ask(tool_choice="required"), "$.tool_choice"),
-        (ask() | {"messages": [image]}, "$.messages[0].content"),
+        (ask() | {"messages": [sound]}, "$.messages[0].content"),
         (ask(logit_bias={"x": 1}), "$.logit_bias"),
     ):
         with pytest.raises(RpcError) as caught:

@@ -60,26 +60,39 @@ def make_sampler(native: Native, model: Model, params: GenerateParams, index: in
 
 
 def top_k_indices(row: Row, k: int) -> Indices:
-    """The indices of the `k` largest values, largest first; ties in the order numpy leaves them.
+    """The indices of the `k` largest values, largest first; which of equal ones is not said. A NaN counts as
+    largest, and comes last.
 
-    Exact: every one of the k largest lies in one of the k columns with the largest maxima, when the row is
-    laid out as 128 rows of columns. That makes two small partitions of one large.
+    Exact: with the row laid out as lines of columns, the k-th largest of the columns' maxima is a lower bound for
+    what is searched; only columns that reach it are looked at, and of these only what reaches it.
     """
-    width = len(row) >> 7
-    if width > k:
-        full = width << 7
-        table = row[:full].reshape(128, width)
-        columns = np.argpartition(table.max(axis=0), width - k)[width - k :]
-        indices = (columns[None, :] + (np.arange(128) * width)[:, None]).ravel()
-        if full < len(row):
-            indices = np.concatenate([indices, np.arange(full, len(row))])
-    else:
-        indices = np.arange(len(row))
-    values = row[indices]
-    if k < len(indices):
+    lines = 128 if len(row) >= 256 * k else 16
+    width = len(row) // lines
+    if width <= k:
+        return _largest(np.arange(len(row)), row, k)
+    full = width * lines
+    table = row[:full].reshape(lines, width)
+    maxima = table.max(axis=0)
+    best = np.partition(maxima, width - k)[width - k :]
+    least = best[0]
+    if best.max() != best.max():
+        return _largest(np.arange(len(row)), row, k)
+    columns = (maxima >= least).nonzero()[0]
+    found = (table.take(columns, axis=1).ravel() >= least).nonzero()[0]
+    line, column = np.divmod(found, len(columns))
+    indices = line * width + columns[column]
+    if full < len(row):
+        rest = (row[full:] >= least).nonzero()[0]
+        indices = np.concatenate([indices, rest + full])
+    return _largest(indices, row[indices], k)
+
+
+def _largest(indices: Indices, values: Row, k: int) -> Indices:
+    if len(values) > 4 * k:
         best = np.argpartition(values, len(values) - k)[len(values) - k :]
+        best.sort()
         indices, values = indices[best], values[best]
-    return indices[np.argsort(-values, kind="stable")]
+    return indices[(-values).argsort(kind="stable")[:k]]
 
 
 class Sampler:
