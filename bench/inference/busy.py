@@ -32,7 +32,7 @@ Taken = dict[tuple[str, int, int], list[Burst]]
 async def measure(kit: Kit) -> Report:
     """Take all figures, of the models that are larger than tiny."""
     report = Report()
-    for shape in [each for each in kit.shapes if each.name != "tiny" or kit.quick]:
+    for shape in kit.larger:
         async with AsyncExitStack() as stack:
             sides: dict[str, Side] = {}
             for count in (None, *range(1, kit.threads + 1)):

@@ -72,6 +72,11 @@ class Kit:
         """The models that were asked for, the smallest first."""
         return [MODELS[name] for name in self.models]
 
+    @property
+    def larger(self) -> list[Shape]:
+        """Those of everyday use: all but the tiny one, unless it is all that was asked for."""
+        return [shape for shape in self.shapes if shape.name != "tiny"] or self.shapes
+
     def model(self, shape: Shape) -> Path:
         """The model's file; made the first time."""
         return shape.file(self.cache / "models")

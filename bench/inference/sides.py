@@ -229,7 +229,11 @@ async def worker(kit: Kit, model: Path, **options: Any) -> AsyncIterator[WorkerP
 
 @asynccontextmanager
 async def host(kit: Kit) -> AsyncIterator[tuple[WireClient, int]]:
-    """A `jan-sidecar` on the benchmark's data folder, connected to: the client, and the process."""
+    """A `jan-sidecar` on the benchmark's data folder, connected to: the client, and the process.
+
+    Raises NotTakenError when it does not start.
+    """
+    from jan_core.errors import RpcError
     from jan_core.rpc.client import WireClient
 
     command = [str(executable("jan-sidecar")), "--data-dir", str(kit.data)]
@@ -242,10 +246,13 @@ async def host(kit: Kit) -> AsyncIterator[tuple[WireClient, int]]:
     assert process.stdout is not None
     client = WireClient(process.stdout, process.stdin)
     try:
-        async with asyncio.timeout(START_SECONDS):
-            await client.call("initialize", {"protocolVersion": "1.0", "clientInfo": {"name": "bench"}})
-            client.notify("initialized", {})
-            await client.call("models.list")  # waits for the extension: until it is active it has no settings
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await client.call("initialize", {"protocolVersion": "1.0", "clientInfo": {"name": "bench"}})
+                client.notify("initialized", {})
+                await client.call("models.list")  # waits for the extension: until it is active it has no settings
+        except (RpcError, OSError) as error:
+            raise NotTakenError(f"jan-sidecar: {error}") from error
         yield client, process.pid
     finally:
         await client.aclose()

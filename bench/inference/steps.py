@@ -58,7 +58,7 @@ async def measure(kit: Kit) -> Report:
                     cells = (decode * 1e6, beside * 1e6, beside * 1e6 / count, share * 100)
                     rows.append([name, *map(figure, cells)])
                     say(f"{name}: {beside * 1e6:.0f} us beside {decode * 1e6:.0f} us")
-                    if shape.name != "tiny" and not temperature:
+                    if shape in kit.larger and not temperature:
                         report.reaches.append(Reach(f"{name}: all that is not decode", share * 100, 2, "%"))
     heads = ["", "decode, µs a step", "beside it", "a token", "share of a step, %"]
     report.tables.append(Table("A step of the scheduler", heads, rows))

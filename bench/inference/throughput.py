@@ -148,7 +148,7 @@ def pair(of: object, side: str, count: int) -> str:
 
 def reaches(kit: Kit, taken: Taken) -> list[Reach]:
     """The aims are judged from 0.1 billion parameters on; the tiny model's figures are shown for what they are."""
-    if taken.shape.name == "tiny":
+    if taken.shape not in kit.larger:
         return []
     name = f"{taken.shape.name} at {taken.temperature:g}"
     found = []
