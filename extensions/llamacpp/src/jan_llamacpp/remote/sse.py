@@ -30,9 +30,11 @@ class EventParser:
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of the events that `chunk` completes. Raises EventTooLarge."""
         events: list[bytes] = []
-        if self._after_cr and chunk:
+        if not chunk:
+            return events
+        if self._after_cr:
             chunk = chunk.removeprefix(b"\n")  # the second half of a line's end
-        self._after_cr = chunk.endswith(b"\r") or (self._after_cr and not chunk)
+        self._after_cr = chunk.endswith(b"\r")
         *complete, rest = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         for line in complete:
             if (event := self._end_of_line(bytes(self._line) + line)) is not None:
