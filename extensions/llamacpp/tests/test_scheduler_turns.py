@@ -172,6 +172,18 @@ def test_a_prompt_that_is_too_long_loses_its_middle_where_shifting_is_allowed(be
     assert b.usage(1).prompt < 256
 
 
+def test_the_system_message_is_what_a_conversation_keeps(bench: MakeBench, embedded: Path) -> None:  # noqa: F811
+    prompts = bench(embedded, n_ctx=512).prompts
+    system, user = {"role": "system", "content": "You are kind."}, {"role": "user", "content": "Hello"}
+    both, alone = Prompt(messages=[system, user]), Prompt(messages=[user])
+    lead = prompts.lead(both, prompts.tokens(both))
+    kept = b"".join(prompts._model.written(token) for token in prompts.tokens(both)[:lead])
+    assert b"You are kind." in kept
+    assert b"Hello" not in kept
+    assert prompts.lead(alone, prompts.tokens(alone)) == 0
+    assert prompts.lead(Prompt(text="x"), [1]) == 0
+
+
 def test_an_endless_answer_without_a_limit_ends_even_where_the_context_is_shifted(
     bench: MakeBench,  # noqa: F811
     endless: Path,

@@ -125,6 +125,8 @@ class _Worker:
             case Generate(id, params):
                 try:
                     tokens, pictures = self._read(params.prompt)
+                    if params.overflow == "shift" and not params.keep:
+                        params = replace(params, keep=self._prompts.lead(params.prompt, tokens))
                     self._engine.submit(id, tokens, self._opened(id, params, tokens), pictures)
                 except Refusal as refusal:
                     self._refuse(id, refusal)
