@@ -40,7 +40,7 @@ from jan_core.types import (
 )
 
 MODEL = "scripted-1"
-METHODS = ("models.", "chat.", "completions.", "embeddings.", "tokens.", "engines.")
+METHODS = ("models.", "chat.", "completions.", "embeddings.", "tokens.", "engines.", "remotes.")
 
 
 class ModelNotFound(JanError):
@@ -67,6 +67,11 @@ class ModelId(msgspec.Struct):
 
 class ModelList(msgspec.Struct):
     models: list[InstalledModel]
+
+
+class RemoteList(msgspec.Struct):
+    remotes: list[dict[str, Any]]
+    kept_here: str = ""
 
 
 class CountRequest(msgspec.Struct):
@@ -100,6 +105,7 @@ class ScriptedEngine:
         self.hanging = threading.Event()
         self.cancelled = threading.Event()
         self.loaded = False
+        self.remotes = RemoteList([])
 
     @hookimpl
     def jan_activate(self) -> None:
@@ -108,6 +114,11 @@ class ScriptedEngine:
     @hookimpl
     def jan_methods(self) -> list[Any]:
         return methods_of(self)
+
+    @method("remotes.list")
+    async def list_remotes(self, params: Anything) -> RemoteList:
+        """The remote engines a test wants."""
+        return self.remotes
 
     @method("models.list")
     async def list_models(self, params: Anything) -> ModelList:

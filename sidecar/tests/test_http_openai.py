@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from .conftest import Api
-from .scripted import MODEL
+from .scripted import MODEL, RemoteList
 
 
 @pytest.fixture
@@ -76,6 +76,19 @@ def test_a_text_completion_is_answered_whole_and_streamed(client: openai.OpenAI)
     chunks = list(client.completions.create(model=MODEL, prompt="say one two", stream=True))
     assert "".join(c.choices[0].text for c in chunks) == "one two "
     assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_models_elsewhere_are_listed_as_far_as_requests_may_go_to_them(client: openai.OpenAI, api: Api) -> None:
+    here = {"id": "here", "models": ["a"], "on_this_machine": True}
+    remotes = [{"id": "there", "models": ["b", "c/d"]}, {"id": "any", "base_url": "https://example.com/v1"}, here]
+    api.engine.remotes = RemoteList(remotes)
+    assert [model.id for model in client.models.list()] == [MODEL, "there/b", "there/c/d", "here/a"]
+    found = client.models.retrieve("there/c/d")
+    assert (found.id, found.owned_by) == ("there/c/d", "there")
+    api.engine.remotes = RemoteList(remotes, kept_here="offline mode is on")
+    assert [model.id for model in client.models.list()] == [MODEL, "here/a"]
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("there/b")
 
 
 def test_texts_are_embedded_as_numbers_and_in_base64(client: openai.OpenAI, api: Api) -> None:

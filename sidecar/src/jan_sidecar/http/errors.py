@@ -34,6 +34,12 @@ TABLE: dict[str, Row] = {
     "embedding_failed": Row(422),
     "request_refused": Row(403, "permission_error"),
     "model_not_found": Row(404),
+    "remote_refused": Row(400),
+    "remote_not_found": Row(404),
+    "remote_model_not_found": Row(404),
+    # what another machine's answer is: nothing this client can mend, and nothing it should try again
+    "remote_auth_failed": Row(502, "server_error"),
+    "remote_answer_invalid": Row(502, "server_error"),
     # what cannot be done now, and may be tried again
     "overloaded": Row(503, "server_error"),
     "shutting_down": Row(503, "server_error"),

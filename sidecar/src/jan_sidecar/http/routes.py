@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from jan_core import Caller, JanError, ShuttingDown
+from jan_core import Caller, JanError, RpcError, ShuttingDown
 from jan_core.types import (
     ChatChunk,
     ChatCompletion,
@@ -70,12 +70,15 @@ class Api:
         return _json({"status": "ready"})
 
     async def models(self, request: Request) -> Response:
-        """What is installed; a request for one of them loads it."""
-        return _json({"object": "list", "data": [wire.model(record) for record in await self._installed()]})
+        """What is installed, which a request loads, and what remote engines may be asked for."""
+        installed = [wire.model(record) for record in await self._installed()]
+        return _json({"object": "list", "data": installed + await self._elsewhere()})
 
     async def model(self, request: Request) -> Response:
-        """One installed model."""
-        return _json(wire.model(await self._record(request.path_params["id"])))
+        """One model, installed or remote."""
+        wanted = request.path_params["id"]
+        found = next((model for model in await self._elsewhere() if model["id"] == wanted), None)
+        return _json(found or wire.model(await self._record(wanted)))
 
     async def load(self, request: Request) -> Response:
         """Load a model now rather than at its first request. Answers when it is loaded."""
@@ -134,6 +137,17 @@ class Api:
         answer = await self._caller.call("models.list", {})
         records: list[dict[str, Any]] = answer["models"] if isinstance(answer, dict) else answer
         return records
+
+    async def _elsewhere(self) -> list[dict[str, Any]]:
+        """The models of remote engines, as far as the policy lets requests go to them."""
+        try:
+            answer = await self._caller.call("remotes.list", {})
+        except RpcError as error:
+            if error.type in ("method_not_found", "extension_unavailable"):
+                return []
+            raise
+        remotes = [each for each in answer["remotes"] if each.get("on_this_machine") or not answer["kept_here"]]
+        return [wire.remote_model(each["id"], name) for each in remotes for name in each.get("models", ())]
 
     async def _record(self, wanted: str) -> dict[str, Any]:
         for record in await self._installed():

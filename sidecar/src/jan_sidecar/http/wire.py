@@ -88,6 +88,11 @@ def text_chunk(chunk: TextCompletion, with_usage: bool) -> bytes:
     return encode(Completion(chunk.id, "text_completion", chunk.created, chunk.model, chunk.choices, usage))
 
 
+def remote_model(engine: str, name: str) -> dict[str, Any]:
+    """A model of a remote engine as an OpenAI model object, under the name that requests use."""
+    return {"id": f"{engine}/{name}", "object": "model", "created": 0, "owned_by": engine, "state": "remote"}
+
+
 def model(record: dict[str, Any]) -> dict[str, Any]:
     """A row of `models.list` as an OpenAI model object. Never its path: HTTP says nothing of the file system."""
     try:
