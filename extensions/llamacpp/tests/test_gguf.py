@@ -155,6 +155,8 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
         ({"llama.block_count": "two"}, "malformed"),
         ({"llama.context_length": 0}, "malformed"),
         ({"general.architecture": 7}, "malformed"),
+        ({"llama.attention.layer_norm_rms_epsilon": struct.pack("<If", 6, -1.0)}, "malformed"),
+        ({"llama.rope.freq_base": struct.pack("<If", 6, float("nan"))}, "malformed"),
         ({"general.alignment": 33}, "malformed"),
         ({"general.alignment": 0}, "malformed"),
         ({"tokenizer.ggml.token_type": [1, 1]}, "malformed"),

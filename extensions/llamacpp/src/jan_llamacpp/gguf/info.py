@@ -6,6 +6,7 @@ the process on a header with more blocks than it supports), and the vocabulary's
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from stat import S_ISREG
@@ -91,13 +92,18 @@ def check_model(info: GGUFInfo, offset: int = 0) -> None:
     def fail(reason: str, message: str) -> InvalidModelFile:
         return InvalidModelFile(message, path=info.path, reason=reason, offset=offset)
 
-    for key, value in (
+    for key, number in (
         ("context_length", info.context_length),
         ("embedding_length", info.embedding_length),
         ("block_count", info.block_count),
     ):
-        if not 0 < value < 1 << 31:
-            raise fail("malformed", f"{info.architecture}.{key} is {value}")
+        if not 0 < number < 1 << 31:
+            raise fail("malformed", f"{info.architecture}.{key} is {number}")
+    for key, value in info.metadata.items():
+        if type(value) is not float or not key.startswith(f"{info.architecture}."):
+            continue
+        if not math.isfinite(value) or (value < 0 and key.endswith("epsilon")):  # NaN in every answer, or an abort
+            raise fail("malformed", f"{key} is {value}")
     blocks = info.block_count
     if blocks > _MAX_BLOCKS:
         message = f"{info.architecture}.block_count is {blocks}: at most {_MAX_BLOCKS} blocks are supported"

@@ -23,12 +23,13 @@ __all__ = ["CELL_STEP", "DEFAULT_CTX", "Weights", "cells_of", "memory_need", "we
 CELL_STEP = 256
 DEFAULT_CTX = 8192
 PLAIN_ATTENTION_BYTES = 256 << 20
-"""The worker's rules (`worker/engine.py`, `worker/context.py`), tested to be the same."""
+MOST_DRAFTED = 48
+"""The worker's rules (`worker/engine.py`, `context.py`, `speculation.py`), tested to be the same."""
 KV_BYTES = {"f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}
 """Bytes and elements of a block."""
-BASE = 56 << 20
+BASE = 48 << 20
 """A worker without a model: Python, numpy, the engine's libraries."""
-PER_TOKEN = 195
+PER_TOKEN = 150
 """Bytes of memory for each entry of the vocabulary, and for each merge of it."""
 GPU_BASE = 300 << 20
 """What a GPU's driver takes for a process that uses it. Measured on no machine yet."""
@@ -108,11 +109,14 @@ def memory_need(
     flash = _is_flash(shape, options, n_cells, gpu=bool(on_gpus))
     n_tokens = min(cells * streams, options.n_batch)
     n_tokens = -(-n_tokens // options.n_seq) * options.n_seq
+    outputs = options.n_seq + (MOST_DRAFTED if options.speculate else 0)
     buffer = compute_bytes(
-        shape, n_tokens=n_tokens, n_outputs=min(n_tokens, options.n_seq), cells=cells, flash=flash,
+        shape, n_tokens=n_tokens, n_outputs=min(n_tokens, outputs), cells=cells, flash=flash,
         quantised=options.kv_type != "f16",
     )  # fmt: skip
-    caches = [_cache(layer, options, cells * streams) for layer in shape.layers]
+    # Without flash attention V is stored turned, in rows as long as the longest of any layer.
+    padded = 0 if flash else max(layer.v for layer in shape.layers)
+    caches = [_cache(layer, options, cells * streams, padded) for layer in shape.layers]
     caches += [0] * (info.block_count - len(caches))
 
     total = info.block_count + 1
@@ -126,9 +130,9 @@ def memory_need(
             weights=host_weights,
             repacked=host_copies,
             cache=sum(caches[:host_layers]),
-            compute=scratch_bytes(shape, n_tokens)
-            + (buffer if host_layers else _inputs(shape, n_tokens, cells, flash)),
-            output=shape.vocab * options.n_seq * F32,
+            compute=buffer if host_layers else _inputs(shape, n_tokens, cells, flash),
+            scratch=scratch_bytes(shape, n_tokens) if host_layers else 0,
+            output=shape.vocab * outputs * F32,
             projector=projector,
             adapters=adapters,
             base=BASE + PER_TOKEN * (shape.vocab + info.lengths.get("tokenizer.ggml.merges", 0)),
@@ -149,12 +153,15 @@ def memory_need(
     return needs
 
 
-def _cache(layer: Layer, options: LoadOptions, cells: int) -> int:
-    """Windows are not counted on: llama.cpp's default is a whole cache for them too, without which a prefix that was
-    read once could not be used again.
+def _cache(layer: Layer, options: LoadOptions, cells: int, padded: int) -> int:
+    """Bytes of a layer's cache and state.
+
+    Windows are not counted on: llama.cpp's default is a whole cache for them too, without which a prefix that was read
+    once could not be used again.
     """
     size, block = KV_BYTES[options.kv_type]
-    return (layer.k + layer.v) * cells * size // block + layer.state * options.n_seq * F32
+    v = max(layer.v, padded) if layer.v else 0
+    return (layer.k + v) * cells * size // block + layer.state * options.n_seq * F32
 
 
 def _is_split(shape: ModelShape, options: LoadOptions, n_cells: int, part: int) -> bool:

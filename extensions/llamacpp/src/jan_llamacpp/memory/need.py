@@ -11,14 +11,15 @@ class MemoryNeed(Struct, frozen=True):
     """Bytes of memory by purpose, of the processor (`host`) or of one GPU.
 
     `weights` are used as they are in the file, mapped or read; `repacked` are rewritten for this CPU. `cache`: the KV
-    cache, and the states of recurrent layers. `compute`: results within a step, and the rows matrix products quantise.
-    `output`: the logits. `base`: the process itself, its vocabulary, a GPU's driver.
+    cache, and the states of recurrent layers. `compute`: results within a step; `scratch`: the rows matrix products
+    quantise. `output`: the logits. `base`: the process itself, its vocabulary, a GPU's driver.
     """
 
     weights: int = 0
     repacked: int = 0
     cache: int = 0
     compute: int = 0
+    scratch: int = 0
     output: int = 0
     projector: int = 0
     adapters: int = 0

@@ -1,0 +1,78 @@
+"""What llama.cpp says it would allocate for a model: its own figures, with nothing allocated (`no_alloc`).
+
+A program of its own, because an engine is never loaded into a test's process:
+`buffers.py ENGINE MODEL OPTIONS…`, each OPTIONS a JSON object of `LoadOptions`; prints one JSON object for each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["buffers"]
+
+MIB = 2**20
+
+
+def buffers(engine: Path, model: Path, options: list[dict[str, Any]]) -> list[dict[str, int]]:
+    """Bytes of `cache`, `compute` and `output` for each of these options."""
+    command = [sys.executable, __file__, str(engine), str(model), *map(json.dumps, options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def told(log: str) -> dict[str, int]:
+    """The sizes in a log of llama.cpp's."""
+
+    def total(pattern: str) -> int:
+        return round(sum(float(number) for number in re.findall(pattern, log)) * MIB)
+
+    return {
+        "cache": total(r"size = +([\d.]+) MiB \( *\d+ cells"),
+        "compute": total(r"compute buffer size = +([\d.]+) MiB"),
+        "output": total(r"output buffer size = +([\d.]+) MiB"),
+    }
+
+
+def main(engine: str, model: str, *options: str) -> None:
+    from jan_llamacpp.worker.context import Context
+    from jan_llamacpp.worker.engine import _sizes
+    from jan_llamacpp.worker.model import Model
+    from jan_llamacpp.worker.native import load_native
+    from jan_llamacpp.worker.protocol import LoadOptions
+
+    native = load_native(Path(engine))
+    c: Any = native.c
+    c.llama_backend_init()
+    defaults = c.llama_model_default_params
+
+    def without_allocation() -> Any:
+        params = defaults()
+        params.no_alloc = True
+        return params
+
+    c.llama_model_default_params = without_allocation
+    shown, log = os.dup(1), os.memfd_create("log")
+    os.dup2(log, 2)
+    for text in options:
+        chosen = LoadOptions(**json.loads(text), mmap=False)
+        os.ftruncate(log, 0)
+        os.lseek(log, 0, os.SEEK_SET)
+        loaded = Model(native, model, chosen)
+        Context(native, loaded, chosen, *_sizes(loaded, chosen), 1)
+        os.lseek(log, 0, os.SEEK_SET)
+        said = b""
+        while block := os.read(log, 1 << 20):
+            said += block
+        os.write(shown, json.dumps(told(said.decode(errors="replace"))).encode() + b"\n")
+    os._exit(0)  # models and contexts without memory are not made to be freed
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
