@@ -175,7 +175,7 @@ async def test_what_the_engine_cannot_do_is_refused_and_not_ignored(client: Any)
     for request, path in (
         (ask(response_format={"type": "yaml"}), "$.response_format.type"),
         (ask(tool_choice="required"), "$.tool_choice"),
-        (ask() | {"messages": [sound]}, "$.messages[0].content"),
+        (ask() | {"messages": [sound]}, "$.messages[0].content[0]"),
         (ask(logit_bias={"x": 1}), "$.logit_bias"),
     ):
         with pytest.raises(RpcError) as caught:

@@ -197,11 +197,10 @@ def test_what_excludes_each_other_is_refused() -> None:
         made(asked(tools=[{"function": {"name": "f", "parameters": deep}}]))
 
 
-def test_images_and_sound_are_refused_with_their_place() -> None:
-    for part in ({"type": "image_url", "image_url": {"url": "data:,"}}, {"type": "input_audio", "input_audio": {}}):
-        with pytest.raises(InvalidParams) as caught:
-            made(asked(messages=[{"role": "user", "content": [part]}]))
-        assert caught.value.data["path"] == "$.messages[0].content"
+def test_sound_is_refused_with_its_place() -> None:
+    with pytest.raises(InvalidParams) as caught:
+        made(asked(messages=[{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]))
+    assert caught.value.data["path"] == "$.messages[0].content[0]"
     with pytest.raises(msgspec.ValidationError, match="video"):
         asked(messages=[{"role": "user", "content": [{"type": "video"}]}])
 
