@@ -182,6 +182,16 @@ async def test_a_wheel_file_is_checked_against_the_hash_a_person_gives(wheel: Pa
     assert (engine.record.origin, engine.record.verified) == ("wheel-file", "person")
 
 
+async def test_what_a_wheel_file_needs_beside_it_is_named_when_it_cannot_be_had(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    cpu = EngineBuild(ID, "cpu", ENGINE_VERSION)
+    with pytest.raises(EngineInstallFailed, match=r"parts are in uv's cache \(diskcache==.*numpy==") as caught:
+        await EngineInstaller(tmp_path / "engines", offline=True).ensure(cpu, lambda progress: None, wheel=wheel)
+    assert caught.value.reason == "network"
+
+
 async def test_an_installation_anew_leaves_the_one_before_and_no_more(wheel: Path, tmp_path: Path) -> None:
     installer, cpu = EngineInstaller(tmp_path, offline=True), EngineBuild(ID, "cpu", ENGINE_VERSION)
     for _ in range(3):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -80,10 +81,14 @@ class Sources:
             f"downloading {offer.filename}",
         )
         await self.from_file(wheel, build.version, got.sha256)
+        if build.packages:  # from the index of Python packages, as uv is set up; not pinned either
+            await self._uv(["--only-binary", ":all:", *build.packages])
         return Obtained(offer.filename, got.sha256, bool(offer.sha256))
 
     async def from_file(self, wheel: Path, version: str, sha256: str = "") -> Obtained:
-        """A wheel file, checked against `sha256` if there is one. Its dependencies are pinned."""
+        """A wheel file, checked against `sha256` if there is one. Its dependencies are pinned; their wheels may lie in
+        the same folder, for machines without a network.
+        """
         import anyio
 
         # Only reads: when it is given up, the thread may come to its end behind our back.
@@ -94,7 +99,7 @@ class Sources:
             if failure.reason != "build_failed":
                 raise
             raise AttemptFailed("not_a_wheel", f"{wheel.name} cannot be unpacked: {failure}") from None
-        await self._pinned(self._without_engine())
+        await self._pinned(self._without_engine(), "--find-links", str(wheel.parent))
         return Obtained(wheel.name, actual, bool(sha256))
 
     async def from_source(self, build: EngineBuild) -> Obtained:
@@ -155,7 +160,8 @@ class Sources:
             if failure.reason != "network":
                 raise
             if self._offline:
-                raise AttemptFailed("network", "the engine is not in the cache, and offline mode is on") from None
+                message = f"offline mode is on, and not all of its parts are in uv's cache ({_names(requirements)})"
+                raise AttemptFailed("network", message) from None
             await self._uv(what, **env)
 
     async def _uv(self, what: list[str], **env: str) -> None:
@@ -180,3 +186,8 @@ class Sources:
         path = self._shop.stage / "dependencies.txt"
         path.write_text("\n".join(lines) + "\n")
         return path
+
+
+def _names(requirements: Path) -> str:
+    """What a file of requirements names, for a person."""
+    return ", ".join(re.findall(r"^([\w-]+==[\w.]+)", requirements.read_text("utf-8"), re.MULTILINE))
