@@ -34,9 +34,10 @@ def bench() -> Iterator[SimpleNamespace]:
         import models
         import sides
         import sse
+        import starting
         import vocabulary
 
-        yield SimpleNamespace(kit=kit, models=models, sides=sides, sse=sse, vocabulary=vocabulary)
+        yield SimpleNamespace(kit=kit, models=models, sides=sides, sse=sse, starting=starting, vocabulary=vocabulary)
         for name in set(sys.modules) - before:
             if Path(getattr(sys.modules[name], "__file__", None) or ".").parent in FOLDERS:
                 del sys.modules[name]
@@ -143,7 +144,7 @@ async def test_messages_and_answers_have_the_tokens_they_are_said_to_have(
 ) -> None:
     words = bench.models.MODELS["tiny"].vocabulary
     job = bench.sides.Job([words.message(128, random.Random(n)) for n in range(3)], 128, 20)
-    async with bench.sides.worker(kit, tiny, n_ctx=256, threads=1) as worker:
+    async with bench.starting.worker(kit, tiny, n_ctx=256, threads=1) as worker:
         for temperature in (0.0, 0.8):  # the burst itself looks at the numbers of tokens
             burst = await bench.sides.WorkerSide(worker).burst(replace(job, temperature=temperature))
             for answer in burst.answers:
@@ -159,7 +160,7 @@ async def test_the_copier_says_what_its_circles_say(
 
     shape = replace(bench.models.MODELS["tiny"], name="small copier", chain=10)
     words = list(shape.vocabulary.words)
-    async with bench.sides.worker(kit, shape.file(tmp_path), n_ctx=256, threads=1) as worker:
+    async with bench.starting.worker(kit, shape.file(tmp_path), n_ctx=256, threads=1) as worker:
         for begin, wanted in ((words[8], [words[9], *words[:10]]), (words[500], words[501:512])):
             params = GenerateParams(Prompt(tokens=[words[900], begin]), Sampling(temperature=0), max_tokens=11)
             answer = await bench.sides.follow(worker, params)

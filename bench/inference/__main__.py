@@ -25,7 +25,7 @@ import peers
 import prepare
 from kit import Kit, NotTakenError
 from models import MODELS
-from sides import SIDES
+from starting import SIDES
 
 PARTS = {
     "throughput": "Many requests at once",

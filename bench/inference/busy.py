@@ -12,8 +12,9 @@ from contextlib import AsyncExitStack
 from kit import Kit, NotTakenError, say
 from models import Shape
 from report import Reach, Report, Table, ratio
-from sides import N_SEQ, Burst, Job, Side, WorkerSide, llama_server, worker
+from sides import Burst, Job, Side, WorkerSide
 from spread import median, spread
+from starting import N_SEQ, llama_server, worker
 
 __all__ = ["measure"]
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from kit import Kit, NotTakenError, child_pids, say, spawned
 from models import Shape
 from report import Report, Table, figure, ratio
-from sides import START_SECONDS, free_port, server_command, worker
 from spread import median, spread
+from starting import START_SECONDS, free_port, server_command, worker
 
 __all__ = ["measure"]
 

@@ -14,7 +14,7 @@ from kit import Kit, NotTakenError, say
 from memory import resident
 from models import Shape
 from report import Reach, Report, Table, figure
-from sides import host, house
+from starting import host, house
 
 if TYPE_CHECKING:
     from jan_core.rpc.client import WireClient

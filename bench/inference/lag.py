@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from kit import Kit
 from report import Reach, Report, Table, figure
-from sides import N_SEQ, Job, RpcSide, Side, WorkerSide, host, house, worker
+from sides import Job, RpcSide, Side, WorkerSide
 from spread import percentile
+from starting import N_SEQ, host, house, worker
 
 if TYPE_CHECKING:
     from models import Shape

@@ -18,8 +18,9 @@ from kit import Kit, child_pids, say
 from memory import resident, share
 from models import Shape
 from report import Reach, Report, Table, figure, ratio
-from sides import follow, host, house, worker
+from sides import follow
 from spread import median
+from starting import host, house, worker
 
 __all__ = ["measure"]
 

@@ -34,7 +34,7 @@ async def everything(kit: Kit) -> None:
 
 
 async def _install(kit: Kit) -> None:
-    from sides import host
+    from starting import host
 
     from jan_core.errors import RpcError
 

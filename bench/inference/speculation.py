@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING
 from kit import Kit, say
 from models import COPIER
 from report import Reach, Report, Table, figure, ratio
-from sides import follow, worker
+from sides import follow
 from spread import median
 from sse import Answer
+from starting import worker
 
 if TYPE_CHECKING:
     from jan_llamacpp.client import Prompt, WorkerProcess

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from kit import Kit, say
 from report import Reach, Report, Table, figure
-from sides import N_SEQ, worker
 from spread import median
+from starting import N_SEQ, worker
 
 if TYPE_CHECKING:
     from jan_llamacpp.client import WorkerProcess

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from kit import Kit, NotTakenError, Ran, say
 from models import Shape
 from report import Reach, Report, Table, figure, ratio
-from sides import BATCHED, BATCHED_ONE, LIMITS, LLAMA_CPP, ONE, SERVER, WORKER, Burst, Job, Side, start
+from sides import Burst, Job, Side
 from spread import median, percentile, spread
+from starting import BATCHED, BATCHED_ONE, LIMITS, LLAMA_CPP, ONE, SERVER, WORKER, start
 
 __all__ = ["measure"]
 

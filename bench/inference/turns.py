@@ -16,9 +16,10 @@ from typing import Any
 from kit import Kit, NotTakenError, say
 from models import Shape
 from report import Reach, Report, Table, figure, ratio
-from sides import SERVER, follow, llama_server, worker
+from sides import follow
 from spread import median, spread
 from sse import Answer, ask
+from starting import SERVER, llama_server, worker
 
 __all__ = ["measure"]
 
@@ -103,7 +104,7 @@ async def ours(kit: Kit, shape: Shape, source: random.Random, taken: dict[str, l
 
 async def theirs(kit: Kit, shape: Shape, source: random.Random, taken: dict[str, list[float]]) -> None:
     talk = Talk.begin(shape, source)
-    async with llama_server(kit, shape, N_CTX, "-np", str(N_SEQ), "-c", str(N_CTX * N_SEQ)) as side:
+    async with llama_server(kit, shape, N_CTX, n_seq=N_SEQ) as side:
         for name in (SERVER_FIRST, SERVER_SECOND):
             body = {"messages": talk.messages, "max_tokens": TOKENS, "temperature": 0, "stream": True}
             answer = await clean(kit, lambda body=body: ask(side.port, body), side.pids)  # type: ignore[misc]
