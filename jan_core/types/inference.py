@@ -68,10 +68,11 @@ class Hardware(Struct):
 class EngineBuild(Struct, omit_defaults=True):
     """One build of the engine that could run here.
 
-    `id` names its directory and is unique. `index` is where prebuilt wheels are offered, `cmake_args` how to make it
-    from source. `refused` says why it cannot run on this machine, where that is known; `note` what it would run on.
-    It is not chosen without being asked for while there is a `doubt` that it would do well, or, not being installed,
-    while it `needs` something that only a person can bring.
+    `id` names its directory and is unique. `index` is where prebuilt wheels are offered, `packages` what such a wheel
+    needs beside it that this machine lacks (Python requirements), `cmake_args` how to make it from source. `refused`
+    says why it cannot run on this machine, where that is known; `note` what it would run on. It is not chosen without
+    being asked for while there is a `doubt` that it would do well, or, not being installed, while it `needs` something
+    that only a person can bring.
     """
 
     id: str
@@ -84,6 +85,7 @@ class EngineBuild(Struct, omit_defaults=True):
     note: str = ""
     doubt: str = ""
     needs: str = ""
+    packages: list[str] = field(default_factory=list)
 
 
 class BuildChoice(Struct):

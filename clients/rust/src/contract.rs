@@ -1301,10 +1301,11 @@ pub mod core {
 
     /// One build of the engine that could run here.
     ///
-    /// `id` names its directory and is unique. `index` is where prebuilt wheels are offered, `cmake_args` how to make it
-    /// from source. `refused` says why it cannot run on this machine, where that is known; `note` what it would run on.
-    /// It is not chosen without being asked for while there is a `doubt` that it would do well, or, not being installed,
-    /// while it `needs` something that only a person can bring.
+    /// `id` names its directory and is unique. `index` is where prebuilt wheels are offered, `packages` what such a wheel
+    /// needs beside it that this machine lacks (Python requirements), `cmake_args` how to make it from source. `refused`
+    /// says why it cannot run on this machine, where that is known; `note` what it would run on. It is not chosen without
+    /// being asked for while there is a `doubt` that it would do well, or, not being installed, while it `needs` something
+    /// that only a person can bring.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct EngineBuild {
         pub id: String,
@@ -1325,6 +1326,8 @@ pub mod core {
         pub doubt: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub needs: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub packages: Option<Vec<String>>,
     }
 
     /// One of `cpu`, `cuda`, `metal`, `rocm`, `vulkan`.

@@ -124,14 +124,33 @@ def test_a_full_gpu_loses_against_the_processor_and_it_is_said() -> None:
     assert chosen(machine(nvidia("8.6", "550.54.14", "12.4", free=ROOM))) == "cuda12"
 
 
-def test_a_wheel_whose_runtime_is_missing_waits_for_it_and_vulkan_does_its_work() -> None:
-    hardware = machine(nvidia("8.6", "550.54.14", "12.4"), Device("vulkan", "card", 8 * GIB, 8 * GIB, runtime="1.3.1"))
-    hardware.libraries = ["libcudart.so.12"]
-    assert "the CUDA 12 runtime (libcublas.so.12) was not found" in by_kind(hardware)["cuda12"].needs
+@pytest.mark.parametrize(
+    ("cuda", "build", "packages"),
+    [
+        ("11.4", "cuda11", ["nvidia-cuda-runtime-cu11==11.8.*", "nvidia-cublas-cu11==11.11.*"]),
+        ("12.4", "cuda12", ["nvidia-cuda-runtime-cu12==12.4.*", "nvidia-cublas-cu12==12.4.*"]),
+        ("13.0", "cuda13", ["nvidia-cuda-runtime==13.*", "nvidia-cublas==13.*"]),
+    ],
+)
+def test_a_wheel_whose_runtime_is_missing_takes_it_from_nvidias_packages(
+    cuda: str, build: str, packages: list[str]
+) -> None:
+    driver = {"11.4": "470.57.02", "12.4": "550.54.14", "13.0": "580.65.06"}[cuda]
+    hardware = machine(nvidia("8.6", driver, cuda))
+    assert by_kind(hardware)[build].packages == []
+    for half in (["libcudart.so.12"], []):
+        hardware.libraries = half
+        assert by_kind(hardware)[build].packages == packages
+        assert chosen(hardware) == build
+
+
+def test_a_build_that_needs_a_person_waits_until_it_is_installed() -> None:
+    maxwell = nvidia("5.2", "550.54.14", "12.4")
+    hardware = machine(maxwell, Device("vulkan", "card", 8 * GIB, 8 * GIB, runtime="1.3.1"))
     assert chosen(hardware) == "vulkan"
     builds = known_builds(hardware)
     for build in builds:
-        build.installed = build.id == f"cuda12-{ENGINE_VERSION}"  # it was checked when it was installed
+        build.installed = build.id == f"cuda12-{ENGINE_VERSION}"  # it was compiled, and checked
     choice = choose(builds)
     assert choice is not None
     assert choice.build == f"cuda12-{ENGINE_VERSION}"

@@ -121,7 +121,6 @@ def _cuda(hardware: Hardware, generation: Generation) -> EngineBuild:
         return build
     _weigh(build, served)
     toolkit, why_none = _toolkit(hardware, generation, served)
-    missing = [name for name in generation.libraries(hardware.os) if name not in hardware.libraries]
     if len(served) < len(devices):
         others = ", ".join(device.name for device in devices if device not in served)
         build.doubt = f"it has no code for the {others}, which would have to be hidden from it (CUDA_VISIBLE_DEVICES)"
@@ -129,11 +128,8 @@ def _cuda(hardware: Hardware, generation: Generation) -> EngineBuild:
         build.needs = f"{why_none}: it can be compiled here with the CUDA {generation.major} toolkit"
         return build
     build.index = toolkit.index
-    if missing:
-        names = ", ".join(missing)
-        build.needs = (
-            f"the CUDA {generation.major} runtime ({names}) was not found: install its toolkit, or what is missing"
-        )
+    if any(name not in hardware.libraries for name in generation.libraries(hardware.os)):
+        build.packages = generation.packages(toolkit)
     return build
 
 

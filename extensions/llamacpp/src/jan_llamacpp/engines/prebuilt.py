@@ -53,6 +53,13 @@ class Generation(Struct, frozen=True):
             return (f"cudart64_{major}.dll", f"cublas64_{self.major}.dll")
         return (f"libcudart.so.{'11.0' if self.major == 11 else self.major}", f"libcublas.so.{self.major}")
 
+    def packages(self, toolkit: Toolkit) -> list[str]:
+        """NVIDIA's Python packages that hold those libraries, of this toolkit where they count as it does."""
+        if self.major == 13:  # the first without the generation in their names
+            return ["nvidia-cuda-runtime==13.*", "nvidia-cublas==13.*"]
+        cublas = "11.11" if self.major == 11 else toolkit.cuda
+        return [f"nvidia-cuda-runtime-cu{self.major}=={toolkit.cuda}.*", f"nvidia-cublas-cu{self.major}=={cublas}.*"]
+
 
 # Drivers: CUDA release notes, "CUDA Toolkit and Minimum Required Driver Version for CUDA Minor Version Compatibility".
 CUDA = (

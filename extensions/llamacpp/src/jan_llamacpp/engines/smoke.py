@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import ctypes
 import json
+import runpy
 import sys
+from pathlib import Path
 from typing import Any
 
 # enum ggml_backend_dev_type of ggml-backend.h: GPU and integrated GPU (0 is the CPU, 3 an accelerator such as
@@ -23,6 +25,8 @@ _GPU = (1, 2)
 
 def main(engine: str, variant: str, version: str, model: str = "") -> dict[str, Any]:
     sys.path.insert(0, engine)
+    # By its file: a script has no package.
+    runpy.run_path(str(Path(__file__).parents[1] / "worker" / "runtime.py"))["provide"](Path(engine))
     import llama_cpp
 
     if not (llama_cpp.__file__ or "").startswith(engine):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .refusal import Refusal
+from .runtime import provide
 
 __all__ = ["KV_TYPES", "Native", "load_native"]
 
@@ -70,6 +71,7 @@ def load_native(engine_dir: Path) -> Native:
     Raises Refusal("engine_broken") when it cannot be loaded.
     """
     package = engine_dir / "llama_cpp"
+    provide(engine_dir)
     try:
         # The package's own __init__ imports its high-level API (templates, disk caches, a server's types):
         # 0.2 s of start-up for names that are not used here. A bare package object leads straight to the
