@@ -1,4 +1,5 @@
-"""The typed errors of running a model: what a caller of the worker may get. Codes -32030..-32039.
+"""The typed errors of running a model: what a caller of the worker may get. Codes -32030 to -32039, -32051
+and -32052.
 
 Errors of engine builds, files and the store are beside their own modules.
 """
@@ -15,6 +16,7 @@ __all__ = [
     "EngineBroken",
     "GenerationFailed",
     "InvalidGeneration",
+    "InvalidImage",
     "ModelLoadFailed",
     "OutOfMemory",
     "TemplateFailed",
@@ -87,6 +89,14 @@ class EmbeddingFailed(JanError):
     code, type = -32051, "embedding_failed"
 
 
+class InvalidImage(JanError):
+    """An image of a message cannot be used: damaged, too large, or of a format that is not read. `index` says which,
+    counted over all messages.
+    """
+
+    code, type = -32052, "invalid_image"
+
+
 class EngineBroken(JanError):
     """The engine's libraries cannot be loaded, or the worker cannot be started. `log` has its last lines."""
 
@@ -103,6 +113,7 @@ _KINDS: dict[str, type[JanError]] = {
         GenerationFailed,
         InvalidGeneration,
         EmbeddingFailed,
+        InvalidImage,
         EngineBroken,
         Overloaded,
     )

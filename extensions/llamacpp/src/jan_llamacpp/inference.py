@@ -26,7 +26,7 @@ from jan_core.types import (
 )
 
 from .errors import RequestRefused
-from .failures import ContextOverflow, GenerationFailed, InvalidGeneration, TemplateFailed
+from .failures import ContextOverflow, GenerationFailed, InvalidGeneration, InvalidImage, TemplateFailed
 from .model_methods import LOAD_ERRORS
 from .routing import ENGINE_ID
 from .services import Services, report_to
@@ -43,6 +43,7 @@ _ERRORS = [
     TemplateFailed,
     GenerationFailed,
     InvalidGeneration,
+    InvalidImage,
     InvalidParams,
     Overloaded,
 ]

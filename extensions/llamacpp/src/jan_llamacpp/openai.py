@@ -1,7 +1,7 @@
 """Between OpenAI's objects and the worker's: requests one way, pieces of answers the other. No I/O.
 
-What the engine here cannot do is refused and not passed over: images and sound end in InvalidParams, and so does a
-request for several things that exclude each other.
+What the engine here cannot do is refused and not passed over: sound ends in InvalidParams, and so does a request for
+several things that exclude each other.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from jan_core import InvalidParams
 from jan_core.types import (
@@ -40,6 +41,7 @@ from jan_core.types import (
 from jan_core.types import chat as types
 
 from .asked import answer_grammar, tools_offered
+from .chat_images import without_images
 from .client import GenerateParams, ModelInfo, Piece, Prompt, Sampling, TokenLogprob
 from .reasoning import ReasoningStream
 from .toolcalls import CallPart, ToolCallStream
@@ -90,16 +92,25 @@ def completion_params(request: CompletionRequest, queue_seconds: float) -> Gener
 def chat_prompt(
     messages: Iterable[ChatMessage], tools: list[Tool] | None = None, extra: dict[str, Any] | None = None
 ) -> Prompt:
-    """Messages and tools as the plain objects a chat template works on. Raises InvalidParams for images and sound."""
+    """Messages and tools as the plain objects a chat template works on, and the images in the messages.
+
+    Raises InvalidParams for images elsewhere, and for sound.
+    """
     plain: list[dict[str, Any]] = []
+    images: list[bytes] = []
+    messages = list(messages)
+    parts = [part for message in messages if isinstance(message.content, list) for part in message.content]
+    plain_text = all(isinstance(part, TextPart) for part in parts)
     for number, message in enumerate(messages):
-        if isinstance(message.content, list) and not all(isinstance(part, TextPart) for part in message.content):
-            raise InvalidParams("this engine takes text only", path=f"$.messages[{number}].content")
+        if message.content is not None and not plain_text:
+            text = without_images(message.content, images, f"$.messages[{number}].content")
+            message = replace(message, content=text)
         fields = msgspec.to_builtins(message)
         if message.role == "developer":  # OpenAI's newer name; templates know the older one
             fields["role"] = "system"
         plain.append(fields)
-    return Prompt(messages=plain, tools=msgspec.to_builtins(tools) if tools else None, extra=extra or {})
+    offered = msgspec.to_builtins(tools) if tools else None
+    return Prompt(messages=plain, tools=offered, extra=extra or {}, images=images)
 
 
 def answer_id(kind: str) -> str:

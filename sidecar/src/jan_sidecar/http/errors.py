@@ -32,6 +32,7 @@ TABLE: dict[str, Row] = {
     "template_failed": Row(400),
     "invalid_generation": Row(400),
     "embedding_failed": Row(422),
+    "invalid_image": Row(400),
     "request_refused": Row(403, "permission_error"),
     "model_not_found": Row(404),
     "remote_refused": Row(400),
