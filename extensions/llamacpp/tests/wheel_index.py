@@ -40,6 +40,7 @@ class WheelIndex:
         self.asked: list[tuple[str, str]] = []
         self.etags = True
         self.ranges = True
+        self.holding = threading.Event()
         self.released = threading.Event()
         self.url = ""
 
@@ -129,6 +130,7 @@ def _answer(handler: BaseHTTPRequestHandler, index: WheelIndex, fault: Fault) ->
     handler.wfile.write(data[first:end])
     handler.wfile.flush()
     if fault.hold is not None:
+        index.holding.set()
         index.released.wait()
     handler.close_connection = True
 
