@@ -65,6 +65,19 @@ class ModelId(msgspec.Struct):
     id: str
 
 
+class LoadModel(msgspec.Struct, omit_defaults=True):
+    id: str
+    n_ctx: int | None = None
+    kv_type: str | None = None
+    repack: bool | None = None
+    adapters: list[dict[str, Any]] | None = None
+    force: bool = False
+
+
+class LoadedModel(msgspec.Struct):
+    memory: list[dict[str, Any]]
+
+
 class ModelList(msgspec.Struct):
     models: list[InstalledModel]
 
@@ -105,6 +118,7 @@ class ScriptedEngine:
         self.hanging = threading.Event()
         self.cancelled = threading.Event()
         self.loaded = False
+        self.load_options: dict[str, Any] = {}
         self.remotes = RemoteList([])
 
     @hookimpl
@@ -134,11 +148,13 @@ class ScriptedEngine:
         return ModelList([model])
 
     @method("models.load")
-    async def load(self, params: ModelId) -> Anything:
-        """Mark it as loaded."""
+    async def load(self, params: LoadModel) -> LoadedModel:
+        """Mark it as loaded, and keep the options."""
         self._check(params.id)
         self.loaded = True
-        return Anything()
+        self.load_options = msgspec.to_builtins(params)
+        del self.load_options["id"]
+        return LoadedModel(memory=[{"device": "cpu", "needed": 3_000_000_000}])
 
     @method("models.unload")
     async def unload(self, params: ModelId) -> Anything:

@@ -494,6 +494,21 @@ def test_a_file_is_downloaded_checked_and_its_loss_is_said(jan: Jan, file_server
     assert "jan downloads list" in one_line_of_complaint(jan("downloads", "pause", "dl-none"), 1)
 
 
+def test_the_options_of_a_load_reach_the_server(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    server = ["--server", api.listening.url]
+    options = ["--n-ctx", "512", "--kv-type", "q8_0", "--no-repack", "--adapter", "a=0.5", "--adapter", "b", "--force"]
+    assert run(["models", "load", MODEL, *options, *server]) == 0
+    assert api.engine.load_options == {
+        "n_ctx": 512,
+        "kv_type": "q8_0",
+        "repack": False,
+        "adapters": [{"id": "a", "scale": 0.5}, {"id": "b"}],
+        "force": True,
+    }
+    assert "it takes about 3.0 GB" in capsys.readouterr().err
+    assert run(["models", "load", MODEL, "--adapter", "a=much", *server]) == 2
+
+
 def test_models_of_a_running_server_are_loaded_and_unloaded(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     server = ["--server", api.listening.url]
     assert run(["models", "load", MODEL, *server]) == 0

@@ -129,7 +129,7 @@ def test_the_largest_context_is_one_that_fits_and_the_next_is_not(subject: Subje
 def test_a_quantised_cache_takes_what_its_type_takes(subject: Subject) -> None:
     sizes = []
     for kind in ("f16", "q8_0", "q4_0"):
-        found = fit(subject, LoadOptions(kv_type=kind), machine(64), n_ctx=16_384)  # type: ignore[arg-type]
+        found = fit(subject, LoadOptions(kv_type=kind), machine(64), n_ctx=16_384)
         sizes.append(found.places[0].need.cache)
     assert sizes[0] == 2 * GIB
     assert (sizes[1] / sizes[0], sizes[2] / sizes[0]) == (34 / 64, 18 / 64)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .app import App, Failed, pass_app, wrong_usage
-from .output import Column, json_option, note, print_json, print_record, print_table, size
+from .output import Column, json_option, note, on_terminal, print_json, print_record, print_table, size
 
 __all__ = ["models"]
 
@@ -19,6 +19,7 @@ COLUMNS = (
     Column("quantization", "QUANT"),
     Column("context_length", "CONTEXT"),
     Column("license", "LICENSE"),
+    Column("error", "PROBLEM"),
 )
 
 
@@ -40,25 +41,147 @@ def list_(app: App, as_json: bool) -> None:
 @click.argument("model")
 @json_option
 @pass_app
-def show(app: App, model: str, as_json: bool) -> None:
-    """Show what a model's file says about it."""
+def inspect(app: App, model: str, as_json: bool) -> None:
+    """Read a model's file now, and show what it says."""
     record = app.call("models.inspect", {"id": model})
     if as_json:
         print_json(record)
         return
     shown = {name: value for name, value in record.items() if name not in ("model", "metadata")}
-    print_record({**record["model"], **shown}, as_json=False)
+    about = dict(record["model"])
+    if on_terminal():
+        about["size"] = size(about["size"])
+    print_record({**about, **shown}, as_json=False)
+
+
+models.add_command(inspect, "show")
+
+
+def _load_options(command: Any) -> Any:
+    """How a model is loaded: the same options for `estimate`, `configure` and `load`."""
+    count = click.IntRange(min=1)
+    for option in (
+        click.option("--n-ctx", type=click.IntRange(min=64), help="Tokens one request may take."),
+        click.option("--parallel", type=count, help="Requests answered at the same time."),
+        click.option("--kv-type", type=click.Choice(["f16", "q8_0", "q4_0"]), help="Elements of the KV cache."),
+        click.option("--threads", type=count, help="Of the processor."),
+        click.option("--gpu-layers", "n_gpu_layers", type=click.IntRange(min=-1), help="Layers on GPUs; -1: all."),
+        click.option("--mmap/--no-mmap", default=None, help="Map the file, or read it."),
+        click.option("--repack/--no-repack", default=None, help="Rewrite weights for this processor, or not."),
+        click.option("--adapter", "adapters", multiple=True, metavar="ID[=SCALE]", help="Apply this LoRA adapter."),
+    ):
+        command = option(command)
+    return command
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Of the options of a load, those that were given, as the methods want them."""
+    given = {name: value for name, value in options.items() if value is not None and name != "adapters"}
+    if adapters := [_adapter(text) for text in options["adapters"]]:
+        given["adapters"] = adapters
+    return given
+
+
+def _adapter(text: str) -> dict[str, Any]:
+    name, _, scale = text.partition("=")
+    try:
+        return {"id": name, "scale": float(scale)} if scale else {"id": name}
+    except ValueError:
+        wrong_usage(f"--adapter {text}: {scale!r} is no number")
+
+
+@models.command()
+@click.argument("model")
+@_load_options
+@json_option
+@pass_app
+def estimate(app: App, /, model: str, as_json: bool, **options: Any) -> None:
+    """Show what a model would take of this computer's memory, and the longest context that fits."""
+    record = app.call("models.estimate", {"id": model, **_given(options)})
+    if as_json:
+        print_json(record)
+        return
+    rows = [_place(place) for place in record["memory"]]
+    print_table(rows, ESTIMATE_COLUMNS, as_json=False, empty="")
+    longest = record["max_n_ctx"]
+    note(
+        f"{model} {'fits' if record['fits'] else 'does not fit'} with a context of {record['n_ctx']} tokens; "
+        + (f"the longest that fits has {longest}" if longest else "no context fits")
+    )
+    for reason in record["reasons"]:
+        note(f"chosen: {reason}")
+    if record["rough"]:
+        note("this kind of model is estimated roughly")
+
+
+def _place(place: dict[str, Any]) -> dict[str, Any]:
+    parts = place["parts"]
+    step = sum(parts.get(name, 0) for name in ("compute", "scratch", "output"))
+    weights = sum(parts.get(name, 0) for name in ("weights", "repacked", "projector", "adapters"))
+    return {**place, "weights": weights, "cache": parts.get("cache", 0), "step": step, "base": parts.get("base", 0)}
+
+
+ESTIMATE_COLUMNS = (
+    Column("device", "WHERE"),
+    Column("weights", "WEIGHTS", size),
+    Column("cache", "CACHE", size),
+    Column("step", "STEP", size),
+    Column("base", "PROCESS", size),
+    Column("needed", "NEEDED", size),
+    Column("free", "FREE", size),
+    Column("fits", "FITS", lambda fits: "yes" if fits else "no"),
+)
+
+
+@models.command()
+@click.argument("model")
+@_load_options
+@json_option
+@pass_app
+def configure(app: App, /, model: str, as_json: bool, **options: Any) -> None:
+    """Keep how a model is loaded from now on. Without options: as is chosen for it."""
+    given = _given(options)
+    record = app.call("models.configure", {"id": model, "options": given})
+    if as_json:
+        print_json(record)
+    else:
+        kept = ", ".join(f"{name} {value}" for name, value in given.items() if name != "adapters")
+        kept += f", {len(given['adapters'])} adapters" if "adapters" in given else ""
+        note(f"{model} is loaded with {kept.strip(', ')}" if given else f"{model} is loaded as is chosen for it")
 
 
 @models.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--id", "model_id", default="", metavar="ID", help="The model's id. Default: from the file's name.")
 @click.option("--copy", is_flag=True, help="Never share disk space with FILE.")
+@click.option(
+    "--projector",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What turns images into embeddings for it. Default: the one beside FILE that fits.",
+)
+@click.option("--no-projector", is_flag=True, help="Take in no projector.")
+@click.option("--for", "base", default="", metavar="MODEL", help="FILE is a LoRA adapter for this installed model.")
 @json_option
 @pass_app
-def import_(app: App, file: Path, model_id: str, copy: bool, as_json: bool) -> None:
-    """Take a GGUF file in. The file itself stays where it is."""
-    _done(app.call("models.import", {"path": str(file.absolute()), "id": model_id, "copy": copy}), as_json)
+def import_(
+    app: App,
+    file: Path,
+    model_id: str,
+    copy: bool,
+    projector: Path | None,
+    no_projector: bool,
+    base: str,
+    as_json: bool,
+) -> None:
+    """Take a GGUF file in: a model (of a split one, any of its files), or an adapter. The file itself stays."""
+    params = {"path": str(file.absolute()), "id": model_id, "copy": copy, "base": base}
+    if projector is not None or no_projector:
+        params["projector"] = str(projector.absolute()) if projector else ""
+    record = app.call("models.import", params)
+    if base and not as_json:
+        note(f"{base} has the adapter {record['adapters'][-1]['id']} now")
+    else:
+        _done(record, as_json)
 
 
 @models.command()
@@ -83,27 +206,32 @@ def pull(app: App, model: str, sha256: str, model_id: str, as_json: bool) -> Non
             record = await fetch(session, model, sha256)
         else:
             files = (await session.call("registry.resolve", {"id": model}))["files"]
-            if len(files) != 1:
-                raise Failed(f"{model} is made of {len(files)} files, which cannot be taken in yet")
-            record = await fetch_file(session, files[0])
+            # The files of a split model, and its projector, are taken in from beside the first.
+            ordered = sorted(files, key=lambda file: ("mmproj" in file["name"], file["name"]))
+            records = [await fetch_file(session, file) for file in ordered]
+            record = records[0]
         return await session.call("models.import", {"path": record["path"], "id": model_id})
 
     _done(run_session(app, work), as_json)
 
 
-@models.command("rm")
+@models.command()
 @click.argument("model", nargs=-1, required=True)
+@click.option("--adapter", default="", metavar="ID", help="Delete only this adapter of MODEL.")
 @pass_app
-def remove(app: App, model: tuple[str, ...]) -> None:
+def delete(app: App, model: tuple[str, ...], adapter: str) -> None:
     """Delete models and their files."""
     from .session import Session, run_session
 
     async def work(session: Session) -> None:
         for name in model:
-            await session.call("models.delete", {"id": name})
-            note(f"{name} is deleted")
+            await session.call("models.delete", {"id": name, "adapter": adapter})
+            note(f"{adapter or name} is deleted")
 
     run_session(app, work)
+
+
+models.add_command(delete, "rm")
 
 
 def _server_options(command: Any) -> Any:
@@ -123,11 +251,24 @@ def _server_options(command: Any) -> Any:
 
 @models.command()
 @click.argument("model")
+@_load_options
+@click.option("--pin", is_flag=True, help="Keep it until it is unloaded.")
+@click.option("--force", is_flag=True, help="Also when it does not fit the free memory.")
 @_server_options
-def load(model: str, server: str, api_key_file: Path | None) -> None:
+@json_option
+def load(
+    model: str, server: str, api_key_file: Path | None, pin: bool, force: bool, as_json: bool, **options: Any
+) -> None:
     """Load a model in the running server now, rather than at its first request."""
-    _ask_server(server, api_key_file, model, "load")
-    note(f"{model} is loaded")
+    params = _given(options) | ({"pin": True} if pin else {}) | ({"force": True} if force else {})
+    record = _ask_server(server, api_key_file, model, "load", params)
+    if as_json:
+        print_json(record)
+        return
+    needed = sum(place["needed"] for place in record.get("memory", []))
+    note(f"{model} is loaded" + (f"; it takes about {size(needed)}" if needed else ""))
+    for reason in record.get("chosen", []):
+        note(f"chosen: {reason}")
 
 
 @models.command()
@@ -135,7 +276,7 @@ def load(model: str, server: str, api_key_file: Path | None) -> None:
 @_server_options
 def unload(model: str, server: str, api_key_file: Path | None) -> None:
     """Free a model's memory in the running server."""
-    _ask_server(server, api_key_file, model, "unload")
+    _ask_server(server, api_key_file, model, "unload", {})
     note(f"{model} is unloaded")
 
 
@@ -146,7 +287,9 @@ def _done(record: dict[str, Any], as_json: bool) -> None:
         note(f"{record['id']} is installed; talk with it: jan chat -m {record['id']}")
 
 
-def _ask_server(server: str, api_key_file: Path | None, model: str, verb: str) -> None:
+def _ask_server(
+    server: str, api_key_file: Path | None, model: str, verb: str, params: dict[str, Any]
+) -> dict[str, Any]:
     """A model lives in the process that serves it: loading is asked of that process, over its own API."""
     import os
     from urllib.parse import quote
@@ -165,7 +308,7 @@ def _ask_server(server: str, api_key_file: Path | None, model: str, verb: str) -
     url = f"{server.rstrip('/').removesuffix('/v1')}/v1/models/{quote(os.fsencode(model), safe='')}/{verb}"
     try:
         # Loading a large model takes as long as it takes; only the connection has a limit.
-        answer = httpx.post(url, json={}, headers=headers, timeout=httpx.Timeout(5, read=None), trust_env=False)
+        answer = httpx.post(url, json=params, headers=headers, timeout=httpx.Timeout(5, read=None), trust_env=False)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError):
         raise Failed(f"{server!r} is not a URL") from None
     except httpx.HTTPError as error:
@@ -176,3 +319,5 @@ def _ask_server(server: str, api_key_file: Path | None, model: str, verb: str) -
         except (ValueError, KeyError, TypeError):
             message = f"{server} answered with status {answer.status_code}"
         raise Failed(message, "see what is installed: jan models list" if answer.status_code == 404 else "")
+    record: dict[str, Any] = answer.json() if answer.content else {}
+    return record

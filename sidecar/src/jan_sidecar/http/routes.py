@@ -81,12 +81,23 @@ class Api:
         return _json(found or wire.model(await self._record(wanted)))
 
     async def load(self, request: Request) -> Response:
-        """Load a model now rather than at its first request. Answers when it is loaded."""
-        return await self._load_or_unload(request, "models.load")
+        """Load a model now rather than at its first request. Answers when it is loaded; the body, if there is one, has
+        the options of `models.load`, and the answer what was chosen.
+        """
+        record = await self._record(request.path_params["id"])
+        with self._flights.step():
+            raw = await body.read(request, self._access.body_limit)
+        options = body.decode(raw, dict[str, Any]) if raw else {}
+        loading = self._caller.call("models.load", {**options, "id": record["id"]})
+        loaded: dict[str, Any] = await self._while_connected(request, loading)
+        chosen = {key: loaded[key] for key in ("memory", "chosen") if loaded.get(key)}
+        return _json({**wire.model(await self._record(record["id"])), **chosen})
 
     async def unload(self, request: Request) -> Response:
         """Free a model's memory."""
-        return await self._load_or_unload(request, "models.unload")
+        record = await self._record(request.path_params["id"])
+        await self._while_connected(request, self._caller.call("models.unload", {"id": record["id"]}))
+        return _json(wire.model(await self._record(record["id"])))
 
     async def chat(self, request: Request) -> Response:
         """OpenAI's POST /v1/chat/completions."""
@@ -154,11 +165,6 @@ class Api:
             if record["id"] == wanted:
                 return record
         raise Refusal(404, "model_not_found", f"there is no model {wanted!r} here", param="model")
-
-    async def _load_or_unload(self, request: Request, method: str) -> Response:
-        record = await self._record(request.path_params["id"])
-        await self._while_connected(request, self._caller.call(method, {"id": record["id"]}))
-        return _json(wire.model(await self._record(record["id"])))
 
 
 def make_app(caller: Caller, access: Access, flights: Flights) -> App:
