@@ -148,6 +148,10 @@ class Model:
             self._pieces[token] = piece
             return piece
 
+    def ends(self, token: int) -> bool:
+        """Whether a token ends the generation."""
+        return self.piece(token) is None
+
     def written(self, token: int) -> bytes:
         """A token as it is written out, control tokens too: what grammars see."""
         return self._render(token, special=True)

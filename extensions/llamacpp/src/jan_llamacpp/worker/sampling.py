@@ -52,7 +52,7 @@ def make_sampler(native: Native, model: Model, params: GenerateParams, index: in
     if params.grammar is not None:
         constraint = Constraint(native, model, params.grammar)
     try:
-        return Sampler(native, model.n_vocab, sampling, constraint, params.logprobs, model.written)
+        return Sampler(native, model.n_vocab, sampling, constraint, params.logprobs, model.written, model.ends)
     except Refusal:
         if constraint is not None:
             constraint.close()
@@ -99,7 +99,7 @@ class Sampler:
     """Draws the tokens of one answer. `close` frees its C parts.
 
     `constraint`: the grammar the answer must follow. `logprobs`: record what the model thought of each token and of so
-    many alternatives, written as `written` says.
+    many alternatives, written as `written` says; not of tokens that `ends` says end the answer.
 
     Raises Refusal("invalid_generation") for numbers that mean nothing, and biases on tokens there are not.
     """
@@ -112,11 +112,13 @@ class Sampler:
         constraint: Constraint | None = None,
         logprobs: int | None = None,
         written: Callable[[int], bytes] = lambda token: b"",
+        ends: Callable[[int], bool] = lambda token: False,
     ) -> None:
         self._native, self._params, self._n_vocab = native, params, n_vocab
-        self._constraint, self._logprobs, self._written = constraint, logprobs, written
+        self._constraint, self._logprobs = constraint, logprobs
+        self._written, self._ends = written, ends
         self.last_logprob: TokenLogprob | None = None
-        """Of the token drawn last, where log-probabilities were asked for."""
+        """Of the token drawn last, where log-probabilities were asked for and it is no end token."""
         _check(params)
         if logprobs is not None and not 0 <= logprobs <= MAX_LOGPROBS:
             raise Refusal("invalid_generation", f"logprobs is {logprobs}; it may be 0 to {MAX_LOGPROBS}")
@@ -163,7 +165,9 @@ class Sampler:
                 token = self._draw_allowed(row, constraint)
             constraint.accept(token)
         if self._logprobs is not None:
-            self.last_logprob = _logprob(raw, token, self._logprobs, self._written)
+            self.last_logprob = None
+            if not self._ends(token):
+                self.last_logprob = _logprob(raw, token, self._logprobs, self._written)
         return token
 
     def close(self) -> None:
