@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from jan_core.types import BuildChoice, Device, EngineBuild, Hardware
+from jan_core.types import BuildChoice, Device, EngineBuild, Hardware, Variant
 
 from .prebuilt import CUDA, INDEXES, PORTABLE_X86, ROCM_LIBRARIES, ROCM_TARGETS, Generation, Toolkit, numbers
 
@@ -22,6 +22,7 @@ ROOM = 2**30
 """Bytes of free GPU memory below which a GPU is not worth it: the driver's context and the buffers for computing take
 about half of that, and the smallest useful models the rest."""
 
+_Key = tuple[tuple[int, str], ...]
 _ORDER = ("metal", "cuda", "rocm", "vulkan", "cpu")  # the fastest first, on one and the same card
 
 
@@ -49,7 +50,8 @@ def choose(builds: Iterable[EngineBuild]) -> BuildChoice | None:
     held = preferred(build for build in usable if build.variant != "cpu" and (build.doubt or build.needs))
     if best.variant == "cpu" and held:
         why = f"{why}, and {held.id} is not taken by itself: {held.doubt or held.needs}"
-    return BuildChoice(best.id, f"{why}; {'installed' if best.installed else 'to be installed at first use'}")
+    beside = f" with {' and '.join(best.packages)}" if best.packages else ""
+    return BuildChoice(best.id, f"{why}; {'installed' if best.installed else f'to be installed{beside} at first use'}")
 
 
 def preferred(usable: Iterable[EngineBuild]) -> EngineBuild | None:
@@ -64,14 +66,12 @@ def named(builds: Iterable[EngineBuild], name: str) -> list[EngineBuild]:
     return [build for build in builds if name in (build.id, build.id.removesuffix(f"-{build.version}"), build.variant)]
 
 
-def version_key(version: str) -> tuple[tuple[int, str], ...]:
+def version_key(version: str) -> _Key:
     """Orders versions by their numbers, not as text: 0.3.9 < 0.3.36 and b9999 < b10000."""
     return tuple((int(digits), word) for word, digits in re.findall(r"([a-z]*)\.?(\d+)", version.lower()))
 
 
-def _merit(
-    build: EngineBuild,
-) -> tuple[bool, bool, bool, int, tuple[tuple[int, str], ...], tuple[tuple[int, str], ...]]:
+def _merit(build: EngineBuild) -> tuple[bool, bool, bool, int, _Key, _Key]:
     # Without the version an id orders the generations of CUDA.
     name = build.id.removesuffix(f"-{build.version}")
     return (
@@ -173,9 +173,9 @@ def _vulkan(hardware: Hardware) -> EngineBuild:
 
 
 def _build(
-    name: str, variant: str, cmake_args: list[str] | None = None, *, index: str = "", note: str = ""
+    name: str, variant: Variant, cmake_args: list[str] | None = None, *, index: str = "", note: str = ""
 ) -> EngineBuild:
-    return EngineBuild(f"{name}-{ENGINE_VERSION}", variant, ENGINE_VERSION, index, cmake_args or [], note=note)  # type: ignore[arg-type]
+    return EngineBuild(f"{name}-{ENGINE_VERSION}", variant, ENGINE_VERSION, index, cmake_args or [], note=note)
 
 
 def _devices(hardware: Hardware, kind: str) -> list[Device]:
@@ -222,14 +222,11 @@ def _described(device: Device, devices: list[Device]) -> str:
 def _driver_refusal(hardware: Hardware, generation: Generation, devices: list[Device]) -> str:
     driver, offered = devices[0].driver, devices[0].runtime
     # In WSL the driver is that of Windows.
-    floor = generation.windows if "windows" in (hardware.os, _WSL.get(hardware.container)) else generation.linux
+    floor = generation.windows if hardware.os == "windows" or hardware.container == "wsl" else generation.linux
     if not driver or numbers(driver) >= numbers(floor):
         return ""
     offer = f"offers CUDA {offered}" if offered else "is too old"
     return f"the driver {driver} {offer}; this build needs {floor} or newer: update the driver"
-
-
-_WSL = {"wsl": "windows"}
 
 
 def _knows(generation: Generation, device: Device) -> bool:

@@ -16,7 +16,8 @@ INDEXES = "https://abetlen.github.io/llama-cpp-python/whl"
 """The folder of the indexes, one for each kind of wheel: `cpu`, `cu124`, `vulkan`, …"""
 
 PORTABLE_X86 = frozenset({"avx2", "bmi2", "f16c", "fma"})
-"""Instructions that the x86 wheels for CPU, CUDA and Vulkan are compiled with."""
+"""Instructions that the x86 wheels for CPU and Vulkan are compiled with. Those for CUDA are compiled for the processor
+that made them, which has at least these; whether they run here is found out when the engine is checked."""
 
 
 class Toolkit(Struct, frozen=True):

@@ -140,13 +140,16 @@ def _reason(answer: Answer, listed: list[Gpu]) -> str:
 def _inferred(tools: Tools, cards: list[Card], others: list[Device], memory: Memory) -> Found:
     if tools.platform != "linux":
         return Found([], "vulkaninfo is not installed (it comes with the GPU's driver or the Vulkan SDK)")
+    cards = [card for card in cards if card.driver in _DRIVERS]
+    if not cards:
+        return Found([], "no GPU was found that Vulkan could use")
     if not any("libvulkan.so.1" in tools.names(folder) for folder in _LIBRARIES):
         return Found([], "the Vulkan loader (libvulkan.so.1) is not installed")
     manifests = [name for folder in _MANIFESTS for name in tools.names(folder)]
     devices = []
     for card in cards:
-        names, maker = _DRIVERS.get(card.driver, ((), ""))
-        if not names or not any(manifest.startswith(names) for manifest in manifests):
+        names, maker = _DRIVERS[card.driver]
+        if not any(manifest.startswith(names) for manifest in manifests):
             continue
         total, free = card_memory(tools, card.address) if card.vendor == AMD else (0, 0)
         integrated = {
