@@ -16,26 +16,15 @@ token).
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from jan_core.errors import JanError
 
-from .causes import LOG_LINES, Cause, Kind, memory_cause
-from .failures import (
-    EngineBroken,
-    InvalidGeneration,
-    ModelLoadFailed,
-    OutOfMemory,
-    WorkerDied,
-    WorkerHung,
-    error_from_worker,
-)
+from .deaths import death, failed_load, load_ended, start_ended, tail
+from .failures import EngineBroken, InvalidGeneration, error_from_worker
+from .stream import Piece, PieceStream
 from .supervise import Child, ExitReason
 from .watchdog import Watchdog
 from .worker.frames import FrameError
@@ -47,7 +36,6 @@ from .worker.protocol import (
     Embed,
     Embedded,
     Failed,
-    Finish,
     ForgetThread,
     FromWorker,
     Generate,
@@ -85,64 +73,13 @@ __all__ = [
     "TokenLogprob",
     "Usage",
     "WorkerProcess",
-    "death",
 ]
 
 HELLO_SECONDS = 60.0
 CLOSE_SECONDS = 3.0
 HANG_SECONDS = 300.0
-_DEATHS: dict[Kind, type[WorkerDied]] = {
-    "hung": WorkerHung,
-    "out_of_memory": OutOfMemory,
-    "device_out_of_memory": OutOfMemory,
-}
 _WATCH = 0
 """The id of the watchdog's questions."""
-
-
-class Piece(msgspec.Struct, frozen=True):
-    """A part of answer `index`. `tokens`: how many it took. `finish` and `usage` are set on the last, whose text
-    may be empty. `logprobs`: of its tokens, where they were asked for.
-
-    `step` is the scheduler's step it came from: pieces of different answers with the same number were decoded
-    together.
-    """
-
-    text: str
-    tokens: int
-    step: int
-    finish: Finish | None = None
-    usage: Usage | None = None
-    index: int = 0
-    logprobs: list[TokenLogprob] | None = None
-
-
-class _Stream:
-    """The pieces of one generation that wait for their consumer. `left`: its answers that have not ended."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-        self._pieces: list[Piece] = []
-        self._error: JanError | None = None
-        self._ready = asyncio.Event()
-
-    def put(self, piece: Piece) -> None:
-        self._pieces.append(piece)
-        self._ready.set()
-
-    def fail(self, error: JanError) -> None:
-        self._error = error
-        self._ready.set()
-
-    async def take(self) -> list[Piece]:
-        """All that is there, at least one piece. Raises the error once the pieces before it are taken."""
-        while not self._pieces:
-            if self._error is not None:
-                raise self._error
-            self._ready.clear()
-            await self._ready.wait()
-        pieces, self._pieces = self._pieces, []
-        return pieces
 
 
 class WorkerProcess:
@@ -152,7 +89,7 @@ class WorkerProcess:
         self.info: ModelInfo
         self._child: Child
         self._next_id = 0
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, PieceStream] = {}
         self._embeds: set[int] = set()
         self._replies: dict[int, asyncio.Future[int] | asyncio.Future[Stats] | asyncio.Future[Embedded]] = {}
         self._loading: asyncio.Queue[Hello | LoadProgress | Loaded | Failed | ExitReason] = asyncio.Queue()
@@ -197,7 +134,7 @@ class WorkerProcess:
         Raises ContextOverflow, TemplateFailed, InvalidGeneration, Overloaded, GenerationFailed, WorkerDied and its
         kinds WorkerHung and OutOfMemory.
         """
-        id, stream = self._new_id(), _Stream(params.n)
+        id, stream = self._new_id(), PieceStream(params.n)
         self._streams[id] = stream
         try:
             self._send(Generate(id, params))
@@ -327,9 +264,9 @@ class WorkerProcess:
             async with asyncio.timeout(HELLO_SECONDS):
                 first = await self._loading.get()
         except TimeoutError:
-            raise EngineBroken("the worker process does not answer", log=_tail(self._child.log)) from None
+            raise EngineBroken("the worker process does not answer", log=tail(self._child.log)) from None
         if isinstance(first, ExitReason):
-            raise EngineBroken(f"the worker process could not start: {first}", log=_tail(first.log))
+            raise start_ended(first)
         if not isinstance(first, Hello) or first.key != key or first.protocol != PROTOCOL:
             raise EngineBroken("the worker process is not of this version")
         if self._watchdog is not None:
@@ -344,27 +281,11 @@ class WorkerProcess:
                 case Failed() as failed:
                     # The worker ends by itself now; with its last lines the reason is complete.
                     await asyncio.wait({self._child.exited}, timeout=CLOSE_SECONDS)
-                    raise self._load_error(failed)
+                    raise failed_load(failed, self._child.log)
                 case ExitReason() as reason:
-                    if reason.cause.kind in _DEATHS:
-                        raise death(reason, f"{model.name} could not be loaded")
-                    why = _reason_in(reason.log)
-                    raise ModelLoadFailed(
-                        f"the engine gave up on {model.name}: {why or reason}",
-                        reason=why or str(reason), signal=reason.signal, exit_code=reason.code,
-                        log=_tail(reason.log),
-                    )  # fmt: skip
+                    raise load_ended(model.name, reason)
                 case Hello():
                     raise EngineBroken("the worker process said hello twice")
-
-    def _load_error(self, failed: Failed) -> JanError:
-        log = self._child.log
-        memory = memory_cause(log) if failed.type == ModelLoadFailed.type else None
-        if memory is not None:
-            return _of_cause(memory, failed.message, log=_tail(log))
-        why = failed.data.get("reason") or _reason_in(log)
-        message = f"{failed.message}: {why}" if why else failed.message
-        return error_from_worker(failed.type, message, {**failed.data, "reason": why, "log": _tail(log)})
 
     def _on_message(self, message: FromWorker) -> None:
         match message:
@@ -425,40 +346,5 @@ class WorkerProcess:
             self._refuse(id, death(reason))
 
 
-def death(reason: ExitReason, what: str = "the model's process is gone") -> WorkerDied:
-    """The error for those who needed a worker that ended so; `what` could not be done because of it."""
-    how = {"exit_code": reason.code, "signal": reason.signal, "log": _tail(reason.log)}
-    if reason.expected:
-        return WorkerDied("the model was unloaded", cause="unloaded", advice="", **how)
-    return _of_cause(reason.cause, what, **how)
-
-
-def _of_cause(cause: Cause, what: str, **data: Any) -> WorkerDied:
-    message = f"{what}: {cause.message}" + (f". {cause.advice}" if cause.advice else "")
-    return _DEATHS.get(cause.kind, WorkerDied)(message, cause=cause.kind, advice=cause.advice, **data)
-
-
-_REASONS = (
-    re.compile(r"error loading model(?: [a-z]+)?: (.+)"),
-    re.compile(r"(GGML_ASSERT\(.+\) failed)"),
-    re.compile(r"gguf_init_from_\w+: (?:failed to |error: )?(.+)"),
-    re.compile(r"llama_init_from_model: (?:failed to |error: )?(.+)"),
-    re.compile(r"(?:what\(\):|ImportError:|OSError:) +(.+)"),
-)
-
-
-def _reason_in(log: str) -> str | None:
-    """llama.cpp's own words for why a load failed: the last line of the most telling kind."""
-    for pattern in _REASONS:
-        found = pattern.findall(log)
-        if found:
-            return str(found[-1]).strip()
-    return None
-
-
 def _absolute(path: Path) -> Path:
     return path.absolute()
-
-
-def _tail(log: str) -> str:
-    return "\n".join(log.strip().splitlines()[-LOG_LINES:])

@@ -24,7 +24,8 @@ from typing import Literal
 
 from jan_core import JanError, Overloaded, Progress
 
-from .client import ExitReason, WorkerProcess, death
+from .client import ExitReason, WorkerProcess
+from .deaths import death
 from .errors import ModelBusy
 from .failures import ModelLoadFailed
 from .history import History
