@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jan_llamacpp.engines import choice
 from jan_llamacpp.engines.builds import ENGINE_VERSION
 from jan_llamacpp.plugin import LlamaCppExtension
 
@@ -87,6 +88,21 @@ async def test_a_gpu_that_stays_idle_for_want_of_something_is_said_aloud(desk: D
     assert warning.startswith(f"The AMD Instinct MI300X is not used. rocm-{ENGINE_VERSION}: the prebuilt wheel needs")
     assert (await desk.explain("rx6600-rocm-vulkan"))["warnings"] == []  # it is used, through Vulkan
     assert (await desk.explain("steam-deck"))["warnings"] == []  # its GPU shares the memory: nothing is lost
+
+
+async def test_a_gpu_whose_builds_are_all_refused_is_said_to_be_idle(desk: Desk) -> None:
+    (warning,) = (await desk.explain("gtx1080-driver390"))["warnings"]
+    assert warning.startswith(
+        f"The GeForce GTX 1080 is not used. cuda11-{ENGINE_VERSION}: the driver 390.157 is too old"
+    )
+    aside = choice.Choice()
+    for kind in ("rocm", "vulkan"):
+        aside.set_aside(f"{kind}-{ENGINE_VERSION}", f"{kind}-{ENGINE_VERSION}", "its installation failed", "install")
+    choice.change(desk.extension._services.engines, lambda decided: decided.aside.update(aside.aside))
+    explained = await desk.explain("rx6600-rocm-vulkan")
+    assert explained["build"] == CPU
+    (warning,) = explained["warnings"]  # one card, though two drivers offer it
+    assert warning == f"The AMD Radeon RX 6600 is not used. rocm-{ENGINE_VERSION}: its installation failed"
 
 
 async def test_a_driver_that_appears_is_seen_by_the_next_explanation(desk: Desk) -> None:

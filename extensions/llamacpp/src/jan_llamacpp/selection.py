@@ -139,12 +139,17 @@ class EngineSelection:
 
 
 def _idle(hardware: Hardware, builds: list[EngineBuild]) -> list[str]:
-    """The GPUs with memory of their own that stay idle though a build for them could be used, and why."""
+    """The GPUs with memory of their own that stay idle, and why: by what speaks against the best build for each."""
     warnings: dict[str, str] = {}
     for device in hardware.devices:
-        held = preferred(build for build in builds if build.variant == device.kind and not build.refused)
-        if held and (why := held.doubt or held.needs) and not device.integrated:
-            warnings.setdefault(device.name, f"The {device.name} is not used. {held.id}: {why}")
+        mine = [build for build in builds if build.variant == device.kind]
+        told = any(device.name in name or name in device.name for name in warnings)  # one card, by two drivers
+        if device.integrated or told or not mine:
+            continue
+        held = preferred(build for build in mine if not build.refused) or mine[-1]  # the last one needs the least
+        why = held.refused or held.doubt or held.needs
+        if why:
+            warnings[device.name] = f"The {device.name} is not used. {held.id}: {why}"
     return list(warnings.values())
 
 
