@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from jan_llamacpp.worker.embedder import Embedder
 from jan_llamacpp.worker.protocol import Embedded, Failed, LoadOptions, Prompt
 from jan_llamacpp.worker.refusal import Refusal
 
@@ -33,15 +32,13 @@ class Bench:
     """An embedder on a model, worked by hand; keeps what it sends."""
 
     def __init__(self, engine_dir: Path, model: Path, **options: Any) -> None:
-        from jan_llamacpp.worker.engine import make_engine
+        from jan_llamacpp.worker.engine import make_embedding_engine
 
         self.sent: list[Any] = []
         load = LoadOptions(embeddings=True, threads=1, **options)
-        self.info, self.prompts, engine = make_engine(
+        self.info, self.prompts, self.embedder = make_embedding_engine(
             engine_dir, str(model), load, self.sent.append, lambda _done: True
         )
-        assert isinstance(engine, Embedder)
-        self.embedder = engine
 
     def ask(self, id: int, texts: list[str], normalise: bool = True) -> None:
         self.embedder.embed(id, [self.prompts.whole(Prompt(text=text)) for text in texts], normalise)

@@ -53,7 +53,7 @@ async def embed(client: Any, input: Any, model: str = "bert", **more: Any) -> An
 
 
 def cosine(a: Any, b: Any) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True))
+    return float(sum(x * y for x, y in zip(a, b, strict=True)))
 
 
 async def state_of(client: Any, id: str) -> str:
@@ -214,7 +214,7 @@ async def test_only_a_few_texts_are_on_their_way_at_once() -> None:
             yield Prompt(text="x")
 
     made = vectors(worker, prompts())
-    first = asyncio.create_task(anext(made))
+    first = asyncio.ensure_future(anext(made))
     with anyio.fail_after(PATIENCE):
         await worker.two.wait()
         assert read <= 3 * 32
@@ -226,7 +226,7 @@ async def test_only_a_few_texts_are_on_their_way_at_once() -> None:
 async def test_giving_up_ends_what_is_on_its_way() -> None:
     worker: Any = Slow()
     made = vectors(worker, [Prompt(text="x")] * 100)
-    first = asyncio.create_task(anext(made))
+    first = asyncio.ensure_future(anext(made))
     with anyio.fail_after(PATIENCE):
         await worker.two.wait()
         first.cancel()

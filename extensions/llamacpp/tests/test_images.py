@@ -99,8 +99,9 @@ class Bench:
 
         self.sent: list[Pieces | Failed] = []
         load = LoadOptions(threads=1, projector=str(projector) if projector else None, **{"n_seq": 4, **options})
-        made: Any = make_engine(engine_dir, str(model), load, self.sent.append, lambda _done: True)
-        self.info, self.prompts, self.scheduler = made
+        self.info, self.prompts, self.scheduler = make_engine(
+            engine_dir, str(model), load, self.sent.append, lambda _done: True
+        )
 
     def ask(self, id: int, text: str, *images: bytes, **params: Any) -> None:
         prompt = Prompt(text=text, images=list(images))
@@ -246,11 +247,12 @@ def test_a_picture_that_gives_its_cells_up_is_read_again(
     engine_dir: Path, babble: Path, projector: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(engine_dir, babble, projector, n_ctx=512, n_cells=768)
+    assert bench.prompts._projector is not None
     evaluate, seen = bench.prompts._projector.evaluate, []
 
     def counting(picture: Picture, seq: int, position: int) -> int:
         seen.append(picture)
-        return evaluate(picture, seq, position)
+        return int(evaluate(picture, seq, position))
 
     monkeypatch.setattr(bench.prompts._projector, "evaluate", counting)
     for id, colour in ((1, (255, 0, 0)), (2, (0, 255, 0)), (3, (0, 0, 255))):
@@ -276,6 +278,7 @@ def test_a_picture_that_cannot_be_evaluated_ends_its_request_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = bench.answer(9, "text beside it")
+    assert bench.prompts._projector is not None
     evaluate, bad = bench.prompts._projector.evaluate, []
 
     def failing(picture: Picture, seq: int, position: int) -> int:

@@ -20,13 +20,11 @@ import numpy as np
 
 from .embedding_context import EmbeddingContext, Rows
 from .frames import MAX_FRAME
-from .model import Model
-from .native import Native
-from .protocol import Embedded, Failed, GenerateParams, LoadOptions, Stats
+from .protocol import Embedded, Failed, GenerateParams, Stats
 from .refusal import Refusal
 from .threads import ThreadGovernor
 
-__all__ = ["Embedder", "make_embedder"]
+__all__ = ["Embedder"]
 
 MOST_BYTES = MAX_FRAME - (1 << 20)
 """Of one answer's vectors: it has to fit a frame."""
@@ -78,21 +76,6 @@ class Embedder:
         self._closed = False
         self._began = 0.0
         self._stats = Stats()
-
-    @property
-    def n_ctx(self) -> int:
-        """Tokens one text may have."""
-        return self._context.n_ctx
-
-    @property
-    def n_cells(self) -> int:
-        """Tokens all texts under way may have."""
-        return self._context.n_cells
-
-    @property
-    def n_seq(self) -> int:
-        """Texts in one step, at most."""
-        return self._context.n_seq
 
     # --- any thread -----------------------------------------------------------------------------------------
 
@@ -323,9 +306,3 @@ class Embedder:
     def _fail(self, request: _Request, refusal: Refusal) -> None:
         self._drop(request)
         self._emit(Failed(request.id, refusal.type, refusal.message, refusal.data))
-
-
-def make_embedder(native: Native, model: Model, options: LoadOptions, emit: Emit, governor: ThreadGovernor) -> Embedder:
-    """In the thread that will run it. Raises Refusal("model_load_failed")."""
-    context = EmbeddingContext(native, model, options, governor.threads)
-    return Embedder(context, n_vocab=model.n_vocab, max_queue=options.max_queue, emit=emit, governor=governor)

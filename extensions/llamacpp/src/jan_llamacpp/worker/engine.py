@@ -13,46 +13,38 @@ from ..markers import THINK_OPEN
 from ..toolcalls import style_of
 from .adapters import apply_adapters
 from .context import CELL_STEP, Context
-from .embedder import Embedder, make_embedder
+from .embedder import Embedder
+from .embedding_context import EmbeddingContext
 from .images import Projector
 from .model import EMBEDS_ONLY, Model
 from .native import Native, load_native
 from .prompts import Prompts
-from .protocol import Embedded, Failed, LoadOptions, ModelInfo, Pieces
+from .protocol import Embedded, Failed, LoadOptions, ModelInfo
 from .refusal import Refusal
-from .scheduler import Scheduler
+from .scheduler import Emit, Scheduler
 from .state import StateStore, identity_of
 from .threads import ThreadGovernor, usable_cores
 
-__all__ = ["make_engine"]
+__all__ = ["make_embedding_engine", "make_engine"]
 
 DEFAULT_CTX = 8192
 FIRST_LOOK = 0.03
 MOST_CELLS = 2**31 - CELL_STEP
 """llama.cpp numbers the cells with 32 bits; more would wrap around."""
 
-Emit = Callable[[Pieces | Embedded | Failed], None]
+Progress = Callable[[float], bool]
 
 
 def make_engine(
-    engine_dir: Path, path: str, options: LoadOptions, emit: Emit, progress: Callable[[float], bool]
-) -> tuple[ModelInfo, Prompts, Scheduler | Embedder]:
-    """Load the model and make its context, in the calling thread; this thread must also run what comes back: a
-    scheduler, or with `options.embeddings` an embedder.
+    engine_dir: Path, path: str, options: LoadOptions, emit: Emit, progress: Progress
+) -> tuple[ModelInfo, Prompts, Scheduler]:
+    """Load the model and make its context, in the calling thread; this thread must also run the scheduler.
 
     Raises Refusal: `model_load_failed`, `engine_broken`.
     """
     began = time.perf_counter()
-    governor = ThreadGovernor(options.threads or usable_cores(), adapt=options.threads is None)
-    native = load_native(engine_dir)
-    native.c.llama_backend_init()
-    model = Model(native, path, options, progress)
+    native, model, governor = _load(engine_dir, path, options, progress)
     n_ctx, n_cells = _sizes(model, options)
-    governor.look(FIRST_LOOK)  # what others did during the load is what they will do now
-    if options.embeddings:
-        embedder = make_embedder(native, model, options, emit, governor)
-        info = _info(native, model, governor, began, embedder.n_ctx, embedder.n_cells, embedder.n_seq)
-        return info, Prompts(model), embedder
     context = Context(native, model, options, n_ctx, n_cells, governor.threads)
     apply_adapters(native, model, context, options.lora)
     if not native.c.llama_get_memory(context.handle):
@@ -69,6 +61,30 @@ def make_engine(
     )  # fmt: skip
     info = _info(native, model, governor, began, n_ctx, n_cells, options.n_seq)
     return info, Prompts(model, projector), scheduler
+
+
+def make_embedding_engine(
+    engine_dir: Path, path: str, options: LoadOptions, emit: Callable[[Embedded | Failed], None], progress: Progress
+) -> tuple[ModelInfo, Prompts, Embedder]:
+    """The same for `options.embeddings`: with an embedder in place of the scheduler."""
+    began = time.perf_counter()
+    native, model, governor = _load(engine_dir, path, options, progress)
+    context = EmbeddingContext(native, model, options, governor.threads)
+    embedder = Embedder(context, n_vocab=model.n_vocab, max_queue=options.max_queue, emit=emit, governor=governor)
+    info = _info(native, model, governor, began, context.n_ctx, context.n_cells, context.n_seq)
+    return info, Prompts(model), embedder
+
+
+def _load(
+    engine_dir: Path, path: str, options: LoadOptions, progress: Progress
+) -> tuple[Native, Model, ThreadGovernor]:
+    governor = ThreadGovernor(options.threads or usable_cores(), adapt=options.threads is None)
+    native = load_native(engine_dir)
+    native.c.llama_backend_init()
+    model = Model(native, path, options, progress)
+    _check_counts(options)
+    governor.look(FIRST_LOOK)  # what others did during the load is what they will do now
+    return native, model, governor
 
 
 def _info(
@@ -98,12 +114,6 @@ def _states(native: Native, model: Model, path: str, options: LoadOptions) -> St
 
 def _sizes(model: Model, options: LoadOptions) -> tuple[int, int]:
     """The context of one request, and the cells of all."""
-    if not 1 <= options.n_seq <= 256:
-        raise Refusal("model_load_failed", f"n_seq is {options.n_seq}; it must be between 1 and 256")
-    if not options.n_seq <= options.n_batch <= 65_536:
-        raise Refusal("model_load_failed", f"n_batch is {options.n_batch}; it must be between n_seq and 65536")
-    if options.threads is not None and not 1 <= options.threads <= 512:
-        raise Refusal("model_load_failed", f"threads is {options.threads}; it must be between 1 and 512")
     n_ctx = options.n_ctx if options.n_ctx is not None else min(model.n_ctx_train or DEFAULT_CTX, DEFAULT_CTX)
     n_cells = options.n_cells
     if n_cells is None:
@@ -114,3 +124,12 @@ def _sizes(model: Model, options: LoadOptions) -> tuple[int, int]:
     if n_cells > MOST_CELLS:
         raise Refusal("model_load_failed", f"n_cells is {n_cells}; it must be between 1 and {MOST_CELLS}")
     return n_ctx, -(-n_cells // CELL_STEP) * CELL_STEP
+
+
+def _check_counts(options: LoadOptions) -> None:
+    if not 1 <= options.n_seq <= 256:
+        raise Refusal("model_load_failed", f"n_seq is {options.n_seq}; it must be between 1 and 256")
+    if not options.n_seq <= options.n_batch <= 65_536:
+        raise Refusal("model_load_failed", f"n_batch is {options.n_batch}; it must be between n_seq and 65536")
+    if options.threads is not None and not 1 <= options.threads <= 512:
+        raise Refusal("model_load_failed", f"threads is {options.threads}; it must be between 1 and 512")

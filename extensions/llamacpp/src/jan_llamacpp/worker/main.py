@@ -53,7 +53,9 @@ from .refusal import Refusal
 from .stdio import Pipe, claim
 
 if TYPE_CHECKING:
+    from .embedder import Embedder
     from .images import Picture
+    from .scheduler import Scheduler
 
 __all__ = ["main"]
 
@@ -92,6 +94,7 @@ class _Worker:
     def __init__(self, engine_dir: Path, pipe: Pipe) -> None:
         self._engine_dir, self._pipe = engine_dir, pipe
         self._stopping = False
+        self._engine: Scheduler | Embedder
         self._load: Load | None = None
         self._reported = 0.0
 
@@ -184,10 +187,11 @@ class _Worker:
     def _serve(self, load: Load) -> None:
         """The decoding thread: it alone makes the context and decodes (see `context.py`)."""
         try:
-            from .engine import make_engine
+            from .engine import make_embedding_engine, make_engine
 
             try:
-                info, self._prompts, self._engine = make_engine(
+                make = make_embedding_engine if load.options.embeddings else make_engine
+                info, self._prompts, self._engine = make(
                     self._engine_dir, load.model, load.options, self._pipe.send, self._progress
                 )
             except Refusal as refusal:
