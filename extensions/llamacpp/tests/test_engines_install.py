@@ -332,25 +332,60 @@ async def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None
     assert caught.value.reason == "build_failed"
 
 
+BUILDER = """
+import sys, anyio
+from pathlib import Path
+from jan_core.types import EngineBuild
+from jan_llamacpp.engines.installer import EngineInstaller
+build = EngineBuild("cpu-slow", "cpu", sys.argv[2], cmake_args=[sys.argv[3]])
+shown = lambda progress: print(progress.done, progress.total or 0, flush=True)
+anyio.run(EngineInstaller(Path(sys.argv[1])).ensure, build, shown)
+"""
+
+
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
-async def test_a_build_cancelled_while_it_compiles_leaves_no_process_and_nothing_that_counts(
-    tmp_path: Path,
+@pytest.mark.parametrize("how", ["cancelled", "killed"])
+async def test_a_build_interrupted_while_it_compiles_leaves_no_process_and_goes_on_later(
+    tmp_path: Path, how: str
 ) -> None:
-    build = EngineBuild("cpu-slow", "cpu", ENGINE_VERSION, cmake_args=[f"-DNOT_CACHED={tmp_path.name}"])
+    flag = f"-DNOT_CACHED={tmp_path.name}"
+    build = EngineBuild("cpu-slow", "cpu", ENGINE_VERSION, cmake_args=[flag])
     folder = tmp_path / "engines"
-    seen: list[Progress] = []
 
-    def cancel_when_compiling(progress: Progress) -> None:
-        seen.append(progress)
-        if progress.total:
-            scope.cancel()
+    async def until(step: int) -> int:
+        """Compile up to this step; returns how many there are."""
+        seen: list[Progress] = []
 
-    with anyio.fail_after(900), anyio.CancelScope() as scope:
-        await EngineInstaller(folder).ensure(build, cancel_when_compiling)
-    assert scope.cancelled_caught
-    assert seen[-1].phase == "building"
-    assert {e.name for e in folder.iterdir()} == {".lock-cpu-slow", ".kept-cpu-slow"}
+        def cancel(progress: Progress) -> None:
+            seen.append(progress)
+            if progress.total and progress.done >= step:
+                scope.cancel()
+
+        with anyio.fail_after(900), anyio.CancelScope() as scope:
+            await EngineInstaller(folder).ensure(build, cancel)
+        assert scope.cancelled_caught
+        return seen[-1].total or 0
+
+    if how == "cancelled":
+        steps = await until(4)
+    else:
+        command = [sys.executable, "-c", BUILDER, str(folder), ENGINE_VERSION, flag]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        with subprocess.Popen(  # noqa: ASYNC220
+            command, stdout=subprocess.PIPE, text=True, env=environment
+        ) as host:
+            done = steps = 0
+            assert host.stdout is not None
+            while done < 4:
+                done, steps = map(int, (await anyio.to_thread.run_sync(host.stdout.readline)).split())
+            host.kill()
+    assert installed.list_installed(folder) == []
     await none_running_under(folder)
+    # ninja notes a step when it has ended: of those that were shown the last may not be among them
+    assert steps - 6 <= await until(1) <= steps - 2
+    assert {".lock-cpu-slow", ".kept-cpu-slow"} >= {entry.name for entry in folder.iterdir()}
+    installed.remove(folder, "cpu-slow")
+    assert [entry.name for entry in folder.iterdir()] == [".lock-cpu-slow"]
 
 
 async def none_running_under(folder: Path) -> None:

@@ -113,3 +113,18 @@ def test_a_killed_host_leaves_no_command_behind(tmp_path: Path) -> None:
         host.send_signal(signal.SIGKILL)
         host.wait()
     assert gone(pids)
+
+
+def test_a_process_group_that_is_ended_with_the_host_takes_the_command_along(tmp_path: Path) -> None:
+    host = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path), STUBBORN],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    )
+    assert host.stdout is not None
+    with host.stdout:
+        pids = list(map(int, host.stdout.readline().split()[1:]))
+        os.killpg(host.pid, signal.SIGTERM)  # as a shell, a service manager or `timeout` does
+        host.wait()
+    assert gone(pids)

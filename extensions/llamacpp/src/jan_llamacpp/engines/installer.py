@@ -179,6 +179,7 @@ class EngineInstaller:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_delete, stage)
+                await anyio.to_thread.run_sync(_tidy, installed.kept(self._engines, build))
 
     def _keep_log(self, build: str, stage: Path) -> str:
         """Move the log of a failed installation to `logs/<build>.log`, over that of the one before."""
@@ -225,6 +226,13 @@ def _explained(tried: Sequence[_Tried]) -> AttemptFailed:
 
 def _delete(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
+
+
+def _tidy(kept: Path) -> None:
+    """Take away what is empty of what is kept."""
+    for path in (*kept.glob("*"), kept):
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _clear(kept: Path) -> None:
