@@ -39,7 +39,7 @@ class Shape:
 
 
 def write(path: Path, shape: Shape = Shape(), **writer_options: Any) -> Path:
-    """Write `shape` to `path`."""
+    """Write `shape` to `path`, or with `split_max_tensors=…` to several files; the first one's path."""
     import gguf
 
     writer = gguf.GGUFWriter(path, shape.arch, **writer_options)
@@ -52,11 +52,13 @@ def write(path: Path, shape: Shape = Shape(), **writer_options: Any) -> Path:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    end = _end(writer)
+    files = writer.format_shard_names(path)
+    ends = [sum(-(-info.nbytes // 32) * 32 for info in table.values()) for table in writer.tensors]
     writer.close()
-    with path.open("r+b") as file:
-        file.truncate(-(-path.stat().st_size // 32) * 32 + end)
-    return path
+    for each, end in zip(files, ends, strict=True):
+        with each.open("r+b") as file:
+            file.truncate(-(-each.stat().st_size // 32) * 32 + end)
+    return Path(files[0])
 
 
 def _metadata(writer: Any, shape: Shape) -> None:
@@ -142,7 +144,3 @@ def _add(writer: Any, name: str, dims: tuple[int, ...], kind: Any) -> None:
     writer.add_tensor_info(
         name, dims if plain else byte_dims, np.dtype(dtype), count // per_block * block_bytes, None if plain else kind
     )
-
-
-def _end(writer: Any) -> int:
-    return sum(-(-info.nbytes // 32) * 32 for table in writer.tensors for info in table.values())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import msgspec
 
-from jan_core import Call, Empty, StorageError, method
+from jan_core import Call, Empty, JanError, StorageError, method
 from jan_core.types import InstalledModel
 
 from .engines.errors import EngineInstallFailed, EngineNotFound
@@ -163,7 +163,13 @@ class ModelMethods:
             there = False
         if not there:
             services.asked[id] = asked, params.force
-        worker = await services.pool.load(loaded, report_to(call), pin=params.pin)
+        try:
+            worker = await services.pool.load(loaded, report_to(call), pin=params.pin)
+        except JanError:
+            services.asked.pop(id, None)
+            if asked != ModelOptions():  # it failed with these options: that says nothing of the model as it is
+                services.forget(id)
+            raise
         fit = services.fits.get(loaded)
         return LoadedModel(
             id,

@@ -219,7 +219,8 @@ class _Checker:
         self._tensors = tensors
 
     def info(self, path: Path, version: int) -> GGUFInfo:
-        architecture = self._required("general.architecture", str)
+        read = self._optional if self._split()[0] else self._required  # only the first of several files says
+        architecture = read("general.architecture", str) or ""
         kind = self._kind(architecture)
         whole = self._required if kind == "model" else self._optional
         context = whole(f"{architecture}.context_length", int) or 0
