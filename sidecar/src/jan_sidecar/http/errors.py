@@ -5,6 +5,7 @@ OpenAI's form, which every client library parses: `{"error": {"message", "type",
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import msgspec
@@ -124,5 +125,7 @@ def error_response(error: JanError | Refusal) -> Response:
     else:
         status, body, headers = row_for(error).status, error_body(api_error(error)), {}
         if status == 503 and error.retryable:
-            headers = {"Retry-After": "1"}
+            seconds = error.data.get("retry_after")
+            known = isinstance(seconds, int | float) and 1 <= seconds <= 86_400
+            headers = {"Retry-After": str(math.ceil(seconds)) if known else "1"}
     return Response(body, status, headers, media_type="application/json")
