@@ -125,7 +125,10 @@ def error_response(error: JanError | Refusal) -> Response:
     else:
         status, body, headers = row_for(error).status, error_body(api_error(error)), {}
         if status == 503 and error.retryable:
-            seconds = error.data.get("retry_after")
-            known = isinstance(seconds, int | float) and 1 <= seconds <= 86_400
-            headers = {"Retry-After": str(math.ceil(seconds)) if known else "1"}
+            headers = {"Retry-After": _seconds(error.data.get("retry_after"))}
     return Response(body, status, headers, media_type="application/json")
+
+
+def _seconds(after: object) -> str:
+    """What an error says of when to try again, as the header has it."""
+    return str(math.ceil(after)) if isinstance(after, int | float) and 1 <= after <= 86_400 else "1"
