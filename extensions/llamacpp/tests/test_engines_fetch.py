@@ -230,6 +230,20 @@ def test_only_https_and_this_machine_are_asked(url: str, may: bool) -> None:
     assert may_ask(url) is may
 
 
+def test_this_machine_is_not_asked_through_a_proxy(
+    index: WheelIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert main(job(index, tmp_path))["sha256"] == SHA256
+
+
+def test_other_machines_are_asked_through_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(scheme, "socks5://127.0.0.1:9")
+    with pytest.raises(Failed, match="proxies of the kind socks5:// are not supported"):
+        main(Job("https://wheels.example/file", str(tmp_path / "file"), 100))
+
+
 def test_killed_in_the_middle_it_goes_on(index: WheelIndex, tmp_path: Path) -> None:
     index.fail("/file", hold=500_000)
     wanted = {"url": f"{index.url}/file", "path": str(tmp_path / "file"), "limit": 1 << 24}

@@ -77,10 +77,10 @@ def may_ask(url: str) -> bool:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         return False
-    if parts.scheme == "https":
-        return bool(host)
-    if parts.scheme != "http":
-        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _is_this_machine(host)))
+
+
+def _is_this_machine(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
@@ -153,9 +153,11 @@ def _get(job: Job, headers: dict[str, str]) -> tuple[BaseHTTPResponse, str]:
             response: BaseHTTPResponse = _pool(url).request(
                 "GET", url, headers=headers, redirect=False, retries=False, preload_content=False, timeout=timeout
             )
-        if response.get_redirect_location():
+        if target := response.get_redirect_location():
             response.close()
-            url = urljoin(url, str(response.get_redirect_location()))
+            safe, url = url.startswith("https:"), urljoin(url, target)
+            if safe and not url.startswith("https:"):
+                raise Failed("refused", f"{_host(job.url)} leads from https to {_host(url)} without")
             continue
         if response.status in (200, 206, 416):
             return response, url
@@ -177,8 +179,9 @@ def _pool(url: str) -> Any:
     import urllib3
 
     parts = urlsplit(url)
+    host = parts.hostname or ""
     proxy = urllib.request.getproxies().get(parts.scheme, "")
-    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+    if not proxy or _is_this_machine(host) or urllib.request.proxy_bypass(host):
         return urllib3.PoolManager()
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if parts.scheme not in ("http", "https"):

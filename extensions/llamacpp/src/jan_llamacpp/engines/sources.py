@@ -72,6 +72,8 @@ class Sources:
             {"url": url, "path": str(page), "limit": _PAGE_LIMIT, "accept": _PAGE, "document": True}
         )
         offer = best_of(offers(page.read_bytes(), answer.type, answer.url), build.version)
+        if answer.url.startswith("https:") and not offer.url.startswith("https:"):
+            raise AttemptFailed("refused", "the index leads from https to a file without")
         # A file of the same name at another place, or with another hash, is another file.
         folder = self._shop.kept / hashlib.sha256(f"{offer.url} {offer.sha256}".encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
