@@ -35,7 +35,7 @@ WORKER = ("SIGKILL", "SIGSEGV", "SIGABRT", "SIGSTOP", "stdin")
 HOST = ("SIGKILL", "stdin")
 CELLS = len(STAGES) * (len(WORKER) + len(HOST))
 RUNS = -(-int(os.environ.get("JAN_TEST_KILLS", CELLS)) // CELLS)
-HANG_SECONDS = 1.0
+HANG_SECONDS = 2.0
 BACK_SECONDS = 2.0
 """Beside the time of the load, until a model whose worker died answers again."""
 OPTIONS = LoadOptions(threads=1, n_seq=4, n_ctx=16_384)
