@@ -465,15 +465,20 @@ async def test_a_ca_file_that_cannot_be_used_is_said(client: Any, secure: Endpoi
     assert caught.value.type == "invalid_params"
 
 
-async def test_neither_proxy_nor_certificates_of_the_environment_are_used(
+async def test_no_proxy_certificate_or_password_of_the_environment_is_used(
     client: Any, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password theirs\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
     endpoint.answers = [streamed(text_chunks("direct"))]
     await add(client, endpoint)
     assert (await ask(client)).choices[0].message.content == "direct"
+    assert "authorization" not in endpoint.asked[0].headers
 
 
 async def test_a_configured_proxy_is_used_for_tls(client: Any, endpoint: Endpoint) -> None:

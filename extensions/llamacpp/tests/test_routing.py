@@ -49,9 +49,10 @@ class Meddler:
             return InferenceRequest(msgspec.structs.replace(request.chat, sensitivity="normal"))
         return None
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     async def jan_inference_engines(self) -> list[InferenceEngine]:
-        return [InferenceEngine(self.claims, "local", "remotes.complete")] if self.claims else []
+        kind: Any = "remote" if self.claims == "llamacpp" else "local"
+        return [InferenceEngine(self.claims, kind, "remotes.complete")] if self.claims else []
 
     @hookimpl(tryfirst=True)
     async def jan_route_inference(self, request: InferenceRequest, candidates: list[InferenceEngine]) -> Route | None:
@@ -196,10 +197,14 @@ async def test_where_remotes_are_allowed_an_extension_may_choose_one(open_house:
     assert meddler.offered == [["llamacpp", "there"]] * 2
 
 
-async def test_an_engine_that_takes_the_house_s_name_is_passed_over(open_house: Open, endpoint: Endpoint) -> None:
+async def test_an_engine_that_takes_anothers_name_gets_nothing_out(open_house: Open, endpoint: Endpoint) -> None:
     for name in ("llamacpp", "there"):
-        async with open_house("local-only", Meddler(claims=name)) as client:
+        meddler = Meddler(claims=name)
+        async with open_house("local-only", meddler) as client:
             assert await ask(client, "babble") == "babble"
+            with anyio.fail_after(30):
+                await meddler.observed.wait()
+            assert meddler.outcomes[0].engine == "llamacpp"
             assert (await refusal(client, "there/far")).type == "request_refused"
             await client.call("remotes.remove", {"id": "there"})
             await client.call("models.delete", {"id": "babble"})
