@@ -14,6 +14,7 @@ from jan_llamacpp.engines import choice
 from jan_llamacpp.engines.builds import ENGINE_VERSION
 from jan_llamacpp.plugin import LlamaCppExtension
 
+from jan_core import RpcError
 from jan_core.testing import InlineSource
 
 from .machines import RecordedTools
@@ -135,6 +136,31 @@ async def test_a_gpu_that_is_full_of_our_own_models_is_not_given_up(desk: Desk) 
     assert (await desk.explain("rtx3060-full"))["build"] == CPU
     desk.extension._services.engine_of["a model"] = CUDA12
     assert (await desk.explain("rtx3060-full"))["build"] == CUDA12
+
+
+async def test_offline_an_engine_that_is_not_installed_waits(desk: Desk) -> None:
+    await desk.set(offline=True)
+    explained = await desk.explain("rtx4090-ubuntu")
+    assert explained["build"] == CPU
+    assert "is not used. cuda12" in explained["warnings"][0]
+    assert explained["warnings"][0].endswith("it is not installed, and offline mode is on")
+
+
+async def test_a_build_that_cannot_be_fetched_now_gives_way_to_an_installed_one_aloud(
+    desk: Desk, babble: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.machine = "rtx4090-ubuntu"
+    await desk.set(wheel_index="http://127.0.0.1:9/", compile_engines=False, default_model="babble")
+    await desk.client.call("models.import", {"path": str(babble), "id": "babble"})
+    with caplog.at_level(logging.WARNING):
+        assert (await desk.client.call("models.load", {"id": "babble"}))["engine"] == CPU
+    assert any(f"{CUDA12} cannot be installed now" in record.getMessage() for record in caplog.records)
+    assert (await desk.explain("rtx4090-ubuntu"))["build"] == CUDA12  # the next load tries again
+    await desk.client.call("models.unload", {"id": "babble"})
+    await desk.set(engine_build="cuda12")
+    with pytest.raises(RpcError) as caught:
+        await desk.client.call("models.load", {"id": "babble"})
+    assert (caught.value.type, caught.value.data["reason"]) == ("engine_install_failed", "network")
 
 
 async def test_a_setting_puts_another_folder_of_indexes_in_place(desk: Desk) -> None:

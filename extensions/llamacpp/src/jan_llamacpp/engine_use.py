@@ -20,6 +20,7 @@ import anyio.to_thread
 from jan_core import JanError
 
 from .engines import choice, installed
+from .engines.builds import preferred
 from .engines.errors import EngineInstallFailed
 from .engines.progress import OnProgress, Progress
 from .engines.record import InstalledEngine
@@ -83,13 +84,21 @@ class EngineUse:
         return result, engine
 
     async def _engine(self, report: OnProgress) -> tuple[Selected, InstalledEngine]:
-        """The chosen engine. One that cannot be installed here is given up for one that is installed, if there is."""
+        """The chosen engine. One that cannot be installed here is given up for one that is installed, if there is; one
+        that cannot be installed now (no network, a full disk), for this time, unless a person chose it.
+        """
         selected = await self._selection.select()
         try:
             return selected, await self._installer().ensure(selected.build, report)
         except EngineInstallFailed as failure:
             if failure.reason not in _OWN_FAULT:
-                raise
+                instead = preferred(build for build in selected.builds if build.installed and not build.refused)
+                if instead is None or selected.by == "person":
+                    raise
+                message = f"{selected.build.id} cannot be installed now ({failure.message}); using {instead.id}"
+                self._selection.warn(message)
+                report(Progress("checking", message))
+                return selected, await self._installer().ensure(instead, report)
             _, folder = installed.next_generation(self._engines, selected.build.id)
             reason = f"its installation failed: {failure.message}"
             await self._set_aside(folder.name, selected.build.id, reason, "install")

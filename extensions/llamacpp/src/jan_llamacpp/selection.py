@@ -77,6 +77,7 @@ class EngineSelection:
         for build in (build for builds in proposed for build in builds):
             build.installed = build.id in here
             builds.setdefault(build.id, build)
+        offline = self._ctx.settings.policy == "offline"
         of_kind = {_kind(build.id, build.version): build for build in builds.values()}
         for id, record in ({engine.id: engine.record for engine in earlier} | here).items():
             if id not in builds:
@@ -87,6 +88,8 @@ class EngineSelection:
                 build.refused = decided.refusal(build.id)
             if build.id in self._in_use():
                 build.doubt = ""  # what fills the GPU's memory may well be its own models
+            if offline and not build.installed and build.variant != "cpu":
+                build.needs = build.needs or "it is not installed, and offline mode is on"
         return hardware, list(builds.values())
 
     async def find(self, id: str) -> EngineBuild:
@@ -108,10 +111,14 @@ class EngineSelection:
         hardware, builds = await self.candidates(fresh=fresh)
         selected = await self._choose(hardware, builds)
         for warning in selected.warnings:
-            if warning not in self._warned:
-                self._warned.add(warning)
-                self._ctx.log.warning("%s", warning)
+            self.warn(warning)
         return selected
+
+    def warn(self, text: str) -> None:
+        """Log what keeps a person from what they expect, once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._ctx.log.warning("%s", text)
 
     async def _choose(self, hardware: Hardware, builds: list[EngineBuild]) -> Selected:
         warnings = list(hardware.warnings)
