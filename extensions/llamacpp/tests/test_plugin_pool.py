@@ -450,7 +450,7 @@ async def wait_for(pool: ModelPool, id: str) -> None:
 
 
 async def test_a_pinned_model_is_never_given_up_for_another(starter: Starter) -> None:
-    pool = ModelPool(starter, max_loaded=lambda: 2, queue_seconds=lambda: 60, pinned=lambda: ["b"])
+    pool = ModelPool(starter, max_loaded=lambda: 2, queue_seconds=lambda: 60, pinned=lambda id: id == "b")
     await pool.load("a", pin=True)
     assert pool.is_pinned("a")
     await pool.load("c")
@@ -473,7 +473,7 @@ async def test_a_model_nobody_uses_is_unloaded_after_a_while_but_no_pinned_or_bu
         max_loaded=lambda: 3,
         queue_seconds=lambda: 60,
         idle_seconds=lambda: seconds[0],
-        pinned=lambda: ["b"],
+        pinned=lambda id: id == "b",
         on_change=lambda id: ended[id].set() if idling.state(id)[0] == "available" else None,
     )
     await idling.load("a")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Literal
@@ -77,8 +77,8 @@ class _Place:
 class ModelPool:
     """At most `max_loaded()` models at a time. `queue_seconds()`: how long a request waits for room.
 
-    `idle_seconds()`: an unused model is unloaded after so long (0: never). `pinned()`: the ids of models that are not
-    unloaded for idleness or for another. `turn_seconds`: how long a model that is never idle keeps its place when
+    `idle_seconds()`: an unused model is unloaded after so long (0: never). `pinned(id)`: is it not unloaded
+    for idleness or for another? `turn_seconds`: how long a model that is never idle keeps its place when
     another waits. `on_change` is called with a model's id whenever its state changed.
     """
 
@@ -89,7 +89,7 @@ class ModelPool:
         max_loaded: Callable[[], int],
         queue_seconds: Callable[[], float],
         idle_seconds: Callable[[], float] = lambda: 0.0,
-        pinned: Callable[[], Collection[str]] = tuple,
+        pinned: Callable[[str], bool] = lambda id: False,
         turn_seconds: float = TURN_SECONDS,
         on_change: Callable[[str], None] = lambda id: None,
     ) -> None:
@@ -132,11 +132,11 @@ class ModelPool:
     async def unload(self, id: str, *, force: bool = False) -> bool:
         """Unload a model; False: it was not loaded. `force` ends what runs on it. Raises ModelBusy."""
         slot = self._slots.get(id)
-        if slot is None:
-            return False
-        if slot.users and slot.worker is not None and not force:
+        if slot is not None and slot.users and slot.worker is not None and not force:
             raise ModelBusy(f"{id} is answering {slot.users} requests", model=id, requests=slot.users)
         self._pins.discard(id)
+        if slot is None:
+            return False
         await self._give_up(slot)
         return True
 
@@ -146,7 +146,7 @@ class ModelPool:
 
     def is_pinned(self, id: str) -> bool:
         """Is this model kept when it is idle, and when another needs room?"""
-        return id in self._pins or id in self._pinned()
+        return id in self._pins or self._pinned(id)
 
     def reconsider(self) -> None:
         """The settings are others now: so may be the room, and how long a model may be idle."""

@@ -85,7 +85,7 @@ class Services:
             max_loaded=lambda: self.settings.max_loaded,
             queue_seconds=lambda: self.settings.queue_seconds,
             idle_seconds=lambda: self.settings.idle_minutes * 60,
-            pinned=lambda: self.settings.pinned,
+            pinned=lambda id: model_of(id) in self.settings.pinned,
             on_change=self._changed,
         )
         self.ctx.on_dispose(pool.close)
@@ -109,7 +109,7 @@ class Services:
     def engine_use(self) -> EngineUse:
         from .engine_use import EngineUse
 
-        return EngineUse(self.engines, self.selection, self.installer, self.engine_changed)
+        return EngineUse(self.engines, self.selection, self.installer, self.engine_changed, self.ctx.log)
 
     def engine_changed(self, id: str, installed: bool, reason: str = "") -> None:
         """Tell that a build was installed or removed, or set aside with a reason."""
@@ -217,7 +217,7 @@ class Services:
                 hang_seconds=settings.hang_seconds,
             )
 
-        worker, engine = await self.engine_use.run(id, install_report(report), start)
+        worker, engine = await self.engine_use.run(id, install_report(report), start, WorkerProcess.kill)
         self.engine_of[id] = engine.id
         return worker
 
