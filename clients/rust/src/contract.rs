@@ -4716,7 +4716,7 @@ pub enum ErrorType {
     ThreadBusy,
     /// No thread has this id. Incognito threads end with the application.
     ThreadNotFound,
-    /// The process that ran the model ended before it answered. `exit_code` or `signal` say how, `cause` (a word of `causes.Kind`) and `advice` why and what to do, where that is known, `log` its last lines. With `retry_after` (seconds): it ended so often that it is not started again before then; `models.load` tries at once.
+    /// The process that ran the model ended before it answered. `exit_code` or `signal` say how, `log` its last lines. `cause` is a stable word (`assertion`, `crash`, `defect`, `device_lost`, `exited`, `file_lost`, `heap_corruption`, `illegal_instruction`, `killed`, `unloaded`); `advice` says what to do, where that is known. With `retry_after` (seconds): it ended so often that it is not started again before then; `models.load` tries at once.
     WorkerDied,
     /// The process that ran the model stood still, and was ended. The next request starts it again.
     WorkerHung,
