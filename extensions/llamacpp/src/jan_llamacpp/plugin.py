@@ -7,7 +7,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jan_core import Context, Event, Method, hookimpl, methods_of
-from jan_core.types import BuildChoice, EngineBuild, Hardware, InferenceEngine, InferenceRequest, Route
+from jan_core.types import (
+    Admission,
+    BuildChoice,
+    DownloadJob,
+    EngineBuild,
+    Hardware,
+    InferenceEngine,
+    InferenceRequest,
+    Route,
+)
 
 from .remote.remote import engine_of
 from .settings import LlamaCppSettings
@@ -72,6 +81,11 @@ class LlamaCppExtension:
         from .engines.builds import choose
 
         return choose(builds)
+
+    @hookimpl
+    async def jan_admit_download(self, job: DownloadJob) -> Admission | None:
+        offline = self._services.settings.policy == "offline"
+        return Admission(False, "offline mode is on (setting llamacpp.routing)") if offline else None
 
     @hookimpl
     async def jan_inference_engines(self) -> list[InferenceEngine]:

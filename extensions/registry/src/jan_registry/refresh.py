@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 
 import anyio
 import anyio.to_thread
 
 from jan_core import Context, JanError, StorageError
+from jan_core.types import DownloadFile, DownloadJob
 
 from .cache import CachedList
 from .catalogue import Catalogue, Listing
@@ -120,10 +122,20 @@ class Refresher:
         self.next_at = time.time() + max(pause, float(error.data.get("retry_after", 0.0)))
         self.failures += 1
 
+    async def _admit(self, url: str) -> None:
+        """Ask those who may veto what is fetched. Raises RegistryUnreachable with the first refusal's reason."""
+        folder = self._ctx.data_dir
+        ballot = DownloadJob("registry", DownloadFile("list", url), str(folder), shutil.disk_usage(folder).free)
+        for outcome in (await self._ctx.hooks.admit_download(ballot)).outcomes:
+            if outcome.value is not None and not outcome.value.allowed:
+                reason = outcome.value.reason or "no reason given"
+                raise RegistryUnreachable(f"the list is not fetched: refused by {outcome.extension}: {reason}")
+
     async def _ask(self, url: str) -> RefreshReport:
         from .source import fetch
 
         began = time.monotonic()
+        await self._admit(url)
         before = await self._catalogue.dynamic(url)
         try:
             client = self._ctx.http
