@@ -6,21 +6,29 @@ people whose engine was updated under them.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
-from jan_llamacpp.engines import choice
+from jan_llamacpp.engine_use import EngineUse
+from jan_llamacpp.engines import choice, installed
 from jan_llamacpp.engines.builds import ENGINE_VERSION
+from jan_llamacpp.engines.hardware import detect
+from jan_llamacpp.engines.lock import held_now
+from jan_llamacpp.engines.record import InstalledEngine
 from jan_llamacpp.plugin import LlamaCppExtension
+from jan_llamacpp.selection import Selected
 from jan_llamacpp.shapes import EngineChanged
 
 from jan_core import Event, RpcError, hookimpl
 from jan_core.testing import InlineSource
-from jan_core.types import EngineBuild, Hardware
+from jan_core.types import BuildChoice, EngineBuild, Hardware
 
 from .wheel_index import pack, serving
 
@@ -188,6 +196,37 @@ async def test_going_back_is_told(client: Any, engine_dir: Path, tmp_path: Path)
     assert (told.id, told.installed) == (BUILD, True)
     assert told.reason.startswith("its first use failed (")
     assert f"{BUILD}~2 failed at its first use; trying {BUILD} as before" in seen
+
+
+async def test_a_load_that_is_cancelled_while_it_is_noted_is_given_up(engine_dir: Path, tmp_path: Path) -> None:
+    chosen = next(engine for engine in installed.list_installed(engine_dir.parent))
+    build = EngineBuild(chosen.id, "cpu", ENGINE_VERSION)
+    discarded: list[str] = []
+
+    class Selection:
+        async def select(self) -> Selected:
+            return Selected(detect(), [build], BuildChoice(build.id, "a test"), "test")
+
+    class Installer:
+        async def ensure(self, build: EngineBuild, report: object) -> InstalledEngine:
+            return chosen
+
+    async def start(engine: InstalledEngine) -> str:
+        noting.set()
+        return engine.id
+
+    noting = anyio.Event()
+    selection: Any = Selection()
+    installer: Any = Installer()
+    use = EngineUse(tmp_path, selection, lambda: installer, lambda *told: None, logging.getLogger("test"))
+    with held_now(tmp_path / ".lock"):  # somebody else decides something: ours has to wait
+        load = asyncio.create_task(use.run("m", lambda progress: None, start, discarded.append))
+        with anyio.fail_after(30):
+            await noting.wait()
+        load.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await load
+    assert discarded == [chosen.id]
 
 
 class Card:

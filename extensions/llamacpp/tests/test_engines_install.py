@@ -179,7 +179,7 @@ async def test_a_half_made_directory_does_not_count_and_is_replaced(engines: Pat
 
 
 async def test_what_a_killed_installation_left_is_cleared_away(tmp_path: Path, engines: Path) -> None:
-    left = tmp_path / f".staging-{CPU.id}-abc" / "target"
+    left = tmp_path / f".staging-{CPU.id}~abc" / "target"
     left.mkdir(parents=True)
     (left / "engine.json").write_text("{}")
     assert installed.list_installed(tmp_path) == []

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from logging import Logger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,7 +41,7 @@ _OWN_FAULT = ("no_device", "check_failed", "build_failed")
 
 class EngineUse:
     """`installer` makes one as the settings want it now. `on_change(id, installed, reason)` is called when a build was
-    set aside.
+    set aside. `log` hears of decisions that cannot be kept.
     """
 
     def __init__(
@@ -49,21 +50,29 @@ class EngineUse:
         selection: EngineSelection,
         installer: Callable[[], EngineInstaller],
         on_change: Callable[[str, bool, str], None],
+        log: Logger,
     ) -> None:
         self._engines = engines
         self._selection = selection
         self._installer = installer
         self._on_change = on_change
+        self._log = log
 
     async def run(
-        self, model: str, report: OnProgress, start: Callable[[InstalledEngine], Awaitable[T]]
+        self,
+        model: str,
+        report: OnProgress,
+        start: Callable[[InstalledEngine], Awaitable[T]],
+        discard: Callable[[T], None],
     ) -> tuple[T, InstalledEngine]:
-        """What `start` makes of the engine that is chosen for this machine, and the engine it runs on.
+        """What `start` makes of the engine that is chosen for this machine, and the engine it runs on. `discard` gives
+        it up again when this call is cancelled after that.
 
         Raises NoUsableEngine, EngineInstallFailed, and what `start` raises.
         """
         selected, engine = await self._engine(report)
         known = await anyio.to_thread.run_sync(choice.read, self._engines)
+        blamed = reason = ""
         try:
             result = await start(engine)
         except (EngineBroken, ModelLoadFailed, WorkerDied) as failure:
@@ -76,11 +85,15 @@ class EngineUse:
             except JanError:
                 raise failure from None
             reason = f"its first use failed ({failure.message}), while {earlier.name} could load {model}"
-            await self._set_aside(engine.name, engine.id, reason, "use", back_to=earlier.id)
-            engine = earlier
-        if not known.is_latest(engine.name, model):
-            proved = partial(choice.Choice.prove, name=engine.name, model=model)
-            await anyio.to_thread.run_sync(choice.change, self._engines, proved)
+            blamed, engine = engine.name, earlier
+        try:
+            if blamed:
+                await self._set_aside(blamed, selected.build.id, reason, "use", back_to=engine.id)
+            if not known.is_latest(engine.name, model):
+                await self._decide(partial(choice.Choice.prove, name=engine.name, model=model))
+        except BaseException:
+            discard(result)
+            raise
         return result, engine
 
     async def _engine(self, report: OnProgress) -> tuple[Selected, InstalledEngine]:
@@ -136,6 +149,12 @@ class EngineUse:
             if decided.use == id:
                 decided.use = back_to
 
-        await anyio.to_thread.run_sync(choice.change, self._engines, edit)
+        await self._decide(edit)
         still = await anyio.to_thread.run_sync(installed.find, self._engines, id)
         self._on_change(id, still is not None, reason)
+
+    async def _decide(self, edit: Callable[[choice.Choice], None]) -> None:
+        try:
+            await anyio.to_thread.run_sync(choice.change, self._engines, edit)
+        except OSError as error:  # the model is there all the same
+            self._log.warning("what was decided about engines cannot be kept: %s", error)

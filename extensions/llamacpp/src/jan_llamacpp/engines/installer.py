@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 import uuid
@@ -170,9 +171,9 @@ class EngineInstaller:
         """
         import anyio
 
-        for old in [*self._engines.glob(f".staging-{build}-*"), *self._engines.glob(".trash-*")]:
+        for old in [*self._engines.glob(f".staging-{glob.escape(build)}~*"), *self._engines.glob(".trash-*")]:
             await anyio.to_thread.run_sync(_delete, old)
-        stage = self._engines / f".staging-{build}-{uuid.uuid4().hex[:12]}"
+        stage = self._engines / f".staging-{build}~{uuid.uuid4().hex[:12]}"
         (stage / "tmp").mkdir(parents=True)
         try:
             yield stage
