@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from jan_core.types import Device
 
-from .nvidia import Found
+from .found import Found
 from .pci import AMD, Card
 from .tools import Answer, Answers, Command, Tools
 

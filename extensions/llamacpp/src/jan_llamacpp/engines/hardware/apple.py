@@ -7,8 +7,8 @@ import re
 
 from jan_core.types import Device
 
+from .found import Found
 from .memory import Memory
-from .nvidia import Found
 from .tools import Answers, Command, Tools
 
 __all__ = ["commands", "find", "parse_displays", "working_set"]

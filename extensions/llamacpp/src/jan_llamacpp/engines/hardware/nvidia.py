@@ -16,10 +16,11 @@ from msgspec.structs import replace
 
 from jan_core.types import Device
 
+from .found import Found
 from .pci import NVIDIA, Card
 from .tools import Answer, Answers, Command, Tools
 
-__all__ = ["NO_CARD", "Found", "Smi", "commands", "cuda_of_driver", "find", "parse_table", "parse_xml", "reason_of"]
+__all__ = ["NO_CARD", "Smi", "commands", "cuda_of_driver", "find", "parse_table", "parse_xml", "reason_of"]
 
 NO_CARD = "no NVIDIA GPU was found"
 
@@ -70,13 +71,6 @@ class Smi(Struct):
     devices: list[Device] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)
     mig_without_instances: list[str] = field(default_factory=list)
-
-
-class Found(Struct, frozen=True):
-    """The devices of one kind; `reason` says why there are none, or what is odd."""
-
-    devices: list[Device]
-    reason: str = ""
 
 
 def commands(tools: Tools) -> list[Command]:

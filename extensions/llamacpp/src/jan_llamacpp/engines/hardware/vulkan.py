@@ -13,8 +13,8 @@ from msgspec import Struct
 from jan_core.types import Device
 
 from .amd import card_memory
+from .found import Found
 from .memory import Memory
-from .nvidia import Found
 from .pci import AMD, INTEL, NVIDIA, Card
 from .tools import Answer, Answers, Command, Tools
 
