@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jan_llamacpp.worker.protocol import Sampling
-from jan_llamacpp.worker.speculation import FIRST, GRAM, MOST_DRAFTED, TRUST, Costs, Lookup
+from jan_llamacpp.worker.speculation import GRAM, TRUST, Costs, Lookup
 
 from .test_scheduler import MakeBench, bench  # noqa: F401  (a fixture)
 
@@ -31,7 +31,7 @@ def test_what_followed_the_last_tokens_before_is_guessed_once_it_was_right_in_si
     assert lookup.guess(99) == []
     tokens.append(TEXT[GRAM + TRUST - 1])
     lookup.seen()
-    assert lookup.guess(99) == TEXT[GRAM + TRUST :][:FIRST]
+    assert lookup.guess(99) == TEXT[GRAM + TRUST :][: 2 * TRUST]
     assert lookup.guess(2) == TEXT[GRAM + TRUST :][:2]
     assert lookup.guess(0) == []
 
@@ -39,19 +39,22 @@ def test_what_followed_the_last_tokens_before_is_guessed_once_it_was_right_in_si
 def test_a_repetition_that_runs_into_itself_goes_on_in_the_guess() -> None:
     tokens = [7, 8] * 2
     lookup = told(tokens, [7, 8] * 3)
-    lookup.judged(8, 8)
     assert lookup.guess(9) == [7, 8, 7, 8, 7, 8, 7, 8, 7]
 
 
-def test_guesses_grow_while_they_are_right_and_shrink_when_they_are_not() -> None:
+def test_guesses_grow_while_they_are_right_and_end_when_they_are_not() -> None:
     tokens = [7, 8] * 4
     lookup = told(tokens, [7, 8] * 3)
-    for _ in range(5):
-        draft = lookup.guess(999)
-        lookup.judged(len(draft), len(draft))
-    assert len(lookup.guess(999)) == MOST_DRAFTED
-    lookup.judged(MOST_DRAFTED, 1)
-    assert len(lookup.guess(999)) == FIRST
+    short = len(lookup.guess(999))
+    for token in [7, 8] * 5:
+        tokens.append(token)
+        lookup.seen()
+    assert len(lookup.guess(999)) == short + 20
+    high = lookup.rate
+    tokens.append(9)
+    lookup.seen()
+    assert lookup.guess(999) == []
+    assert lookup.rate < high
 
 
 def test_how_often_guesses_are_right_is_known_before_any_is_spoken() -> None:

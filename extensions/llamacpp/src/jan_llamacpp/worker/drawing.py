@@ -73,8 +73,6 @@ class Drawer:
         return None
 
     def _judge(self, sequence: Sequence, drafted: int, accepted: int) -> None:
-        if sequence.lookup is not None:
-            sequence.lookup.judged(drafted, accepted)
         sequence.drafted += drafted
         sequence.accepted += accepted
         self._stats.drafted += drafted

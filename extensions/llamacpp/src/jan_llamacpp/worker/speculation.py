@@ -6,7 +6,7 @@ have been drawn anyway: each row is sampled in turn, and the first token that di
 So the answer is the one without guesses, token for token, as far as the model's numbers do not depend on how many
 rows a decode has (they can, in the last digits, as with any batching).
 
-`Lookup` makes the guesses for one sequence, and for nothing: before it proposes any it follows in silence whether it
+`Lookup` makes the guesses for one sequence: before it proposes any it follows in silence whether it
 would have been right. `Costs` knows what a decode of so many rows takes on this machine, so that guesses are checked
 only where that pays.
 
@@ -26,7 +26,8 @@ TRUST = 2
 """Silent guesses that must have been right, one after the other, before one is proposed."""
 MOST_DRAFTED = 48
 """Tokens guessed at a time, for all sequences together."""
-FIRST = 6
+CREDIT = 4
+"""How many guesses of the run at hand weigh as much as all that were made in the text before."""
 HOPE = 0.1
 """What each row adds to the cost of a decode, in decodes of one row, before that was measured."""
 GAIN = 1.05
@@ -45,7 +46,6 @@ class Lookup:
         self._where: dict[tuple[int, ...], int] = {}
         self._next = 0  # where in tokens the guess for the coming token stands; 0: no guess
         self._right = 0  # silent or spoken guesses right in a row
-        self._length = FIRST
         self._rate = 0.8  # of the guesses that were trusted, spoken or not
         self._noted = max(0, len(tokens) - LONGEST_TEXT)
         self._note()
@@ -70,24 +70,21 @@ class Lookup:
         self._note()
 
     def guess(self, most: int) -> list[int]:
-        """What may follow, at most `most` tokens; empty where nothing is trusted."""
+        """What may follow, at most `most` tokens: twice as many as were right in a row; none where none is trusted."""
         if self._right < TRUST or most <= 0:
             return []
         tokens, at = self._tokens, self._next
-        draft = list(tokens[at : at + min(most, self._length)])
+        length = min(most, 2 * self._right)
+        draft = list(tokens[at : at + length])
         period = len(tokens) - at
-        while len(draft) < min(most, self._length) and period > 0:  # the repetition runs into itself
+        while len(draft) < length:  # the repetition runs into itself
             draft.append(draft[len(draft) - period])
         return draft
 
-    def judged(self, drafted: int, accepted: int) -> None:
-        """So many of the tokens that `guess` gave were checked, and so many were right."""
-        self._length = min(MOST_DRAFTED, self._length * 2) if accepted == drafted else max(FIRST, accepted)
-
     @property
     def rate(self) -> float:
-        """How likely the next guess is right."""
-        return self._rate
+        """How likely the next guess is right, as far as this text and this run of right ones tell."""
+        return (self._right + CREDIT * self._rate) / (self._right + CREDIT)
 
     def _note(self) -> None:
         """Remember where each n-gram was last seen, but for the one at the end, which is what is looked up."""
