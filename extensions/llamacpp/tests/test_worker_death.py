@@ -160,6 +160,17 @@ async def test_a_killed_worker_answers_every_request_once_and_a_new_one_works(en
         await second.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+async def test_when_memory_runs_out_it_is_the_worker_that_the_kernel_would_take(
+    engine_dir: Path, endless: Path
+) -> None:
+    with anyio.fail_after(PATIENCE):
+        worker = await WorkerProcess.start(engine_dir, endless, OPTIONS)
+        score = int(Path(f"/proc/{worker.pid}/oom_score_adj").read_text())
+        await worker.close()
+    assert score > int(Path("/proc/self/oom_score_adj").read_text())
+
+
 async def test_closing_a_worker_ends_its_open_answers_with_a_typed_error(engine_dir: Path, endless: Path) -> None:
     with anyio.fail_after(PATIENCE):
         worker = await WorkerProcess.start(engine_dir, endless, OPTIONS)
