@@ -121,7 +121,7 @@ async def test_a_worker_takes_what_was_estimated(engine_dir: Path, tmp_path: Pat
     shape, chosen = REAL[name]
     path = write(tmp_path / "model.gguf", shape)
     # One request may fill the whole cache, and does: what is reserved for the worst step is then in use.
-    options = LoadOptions(**chosen, n_ctx=2048, n_cells=2048, n_seq=2, threads=2, speculate=False)
+    options = LoadOptions(**chosen, n_ctx=2048, n_cells=2048, n_seq=2, threads=1, speculate=False)
     with anyio.fail_after(PATIENCE):
         worker = await WorkerProcess.start(engine_dir, path, options)
         try:

@@ -131,7 +131,7 @@ def memory_need(
             repacked=host_copies,
             cache=sum(caches[:host_layers]),
             compute=buffer if host_layers else _inputs(shape, n_tokens, cells, flash),
-            scratch=scratch_bytes(shape, n_tokens) if host_layers else 0,
+            scratch=scratch_bytes(shape, n_tokens=n_tokens, cells=cells, flash=flash) if host_layers else 0,
             output=shape.vocab * outputs * F32,
             projector=projector,
             adapters=adapters,

@@ -90,13 +90,15 @@ def compute_bytes(
     return arena.peak
 
 
-def scratch_bytes(shape: ModelShape, n_tokens: int) -> int:
-    """What the CPU's matrix products take beside the buffer: the rows of the right side, quantised (ggml_graph_plan).
+def scratch_bytes(shape: ModelShape, *, n_tokens: int, cells: int, flash: bool) -> int:
+    """What the CPU's matrix products take beside the buffer: the right side in the left one's format (ggml_graph_plan).
 
-    Q8_K is the widest of the formats they are quantised to: 292 bytes for 256 numbers.
+    That are a step's numbers in Q8_K, the widest of the quantised formats with 292 bytes for 256 numbers, or the scores
+    of attention in F16, as the cache is; flash attention has none.
     """
+    scores = 0 if flash else cells * shape.heads * n_tokens * 2
     widest = max(max(layer.ff * max(1, layer.used), layer.out, shape.embd) for layer in shape.layers)
-    return widest * n_tokens * 292 // 256
+    return max(scores, widest * n_tokens * 292 // 256)
 
 
 def _inputs(
