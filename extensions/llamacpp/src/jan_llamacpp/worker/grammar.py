@@ -31,7 +31,7 @@ from .protocol import Grammar
 from .refusal import Refusal
 from .schema import literal, schema_to_gbnf
 
-__all__ = ["Constraint", "compile_grammar"]
+__all__ = ["Constraint", "compile_grammar", "refuse_unusable"]
 
 Indices = np.ndarray[Any, np.dtype[np.intp]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -50,6 +50,14 @@ def compile_grammar(grammar: Grammar) -> tuple[str, str, Gbnf]:
         if grammar.fallback is None:
             raise
         return _compiled(msgspec.msgpack.encode(structs.replace(grammar, json_schema=grammar.fallback)))
+
+
+def refuse_unusable(grammar: Grammar) -> tuple[str, str, Gbnf]:
+    """What `compile_grammar` returns. Raises Refusal("invalid_generation")."""
+    try:
+        return compile_grammar(grammar)
+    except GrammarError as error:
+        raise Refusal("invalid_generation", str(error), reason="grammar") from error
 
 
 @lru_cache(maxsize=64)
@@ -109,10 +117,7 @@ class Constraint:
 
     def __init__(self, native: Native, model: Model, grammar: Grammar) -> None:
         self._native, self._model = native, model
-        try:
-            self._text, self._root, self._gbnf = compile_grammar(grammar)
-        except GrammarError as error:
-            raise Refusal("invalid_generation", str(error), reason="grammar") from error
+        self._text, self._root, self._gbnf = refuse_unusable(grammar)
         self._triggers = [trigger.encode() for trigger in grammar.triggers]
         self._longest = max(map(len, self._triggers), default=0)
         self._tail: deque[tuple[int, bytes]] = deque()
@@ -142,7 +147,15 @@ class Constraint:
 
     def allowed(self, tokens: Indices) -> Mask:
         """Which of these tokens may come next."""
-        return self._apply(Candidates(self._native, len(tokens)), tokens)
+        if len(tokens) <= MANY:
+            return self._apply(Candidates(self._native, len(tokens)), tokens)
+        # A token can only come where its first byte can, and bytes are few.
+        firsts, single = self._model.first_bytes
+        may_begin = np.ones(257, dtype=np.bool_)
+        may_begin[list(single)] = self.allowed(np.array(list(single.values()), dtype=np.intp))
+        mask = may_begin[np.frombuffer(firsts, dtype=np.uint16)[tokens]]
+        mask[mask] = self._apply(Candidates(self._native, int(mask.sum())), tokens[mask])
+        return mask
 
     def accept(self, token: int) -> None:
         """This token, which is allowed, came. Raises Refusal("generation_failed") when the grammar is too slow."""

@@ -149,6 +149,8 @@ class _Worker:
 
     def _opened(self, id: int, params: GenerateParams, tokens: list[int]) -> GenerateParams:
         """Where the prompt ends within the model's thoughts, the answer's text begins with the tag that opened them."""
+        if params.grammar is not None:
+            self._prompts.prepare(params.grammar)
         opening = self._prompts.opening(params.prompt, tokens)
         if opening:
             self._pipe.send(Pieces([StepPiece(id, opening, 0, 0, index=index) for index in range(params.n)]))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from array import array
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from ..markers import MARKERS
@@ -147,6 +149,22 @@ class Model:
                 piece = self.written(token)
             self._pieces[token] = piece
             return piece
+
+    @cached_property
+    def first_bytes(self) -> tuple[array[int], dict[int, int]]:
+        """The first byte of each token as it is written (256: it has none, or ends the generation), and the tokens that
+        are a single byte, by that byte.
+        """
+        firsts, single = array("H"), dict[int, int]()
+        is_eog, render, vocab = self._native.is_eog, self._native.token_to_piece, self.vocab
+        buffer = ctypes.create_string_buffer(64)  # a small one, for the whole vocabulary: every microsecond counts
+        for token in range(self.n_vocab):
+            size = 0 if is_eog(vocab, token) else render(vocab, token, buffer, 64, 0, True)
+            first = buffer[0][0] if size > 0 else self.written(token)[0] if size < 0 else 256
+            firsts.append(first)
+            if size == 1:
+                single.setdefault(first, token)
+        return firsts, single
 
     def ends(self, token: int) -> bool:
         """Whether a token ends the generation."""

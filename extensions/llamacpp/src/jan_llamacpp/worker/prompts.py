@@ -7,9 +7,10 @@ from typing import Any
 from ..markers import THINK_OPEN
 from ..template import ChatTemplate, TemplateError
 from .controls import Controls, cut
+from .grammar import refuse_unusable
 from .images import Picture, Projector, with_pictures
 from .model import MAX_TEXT, Model
-from .protocol import Prompt
+from .protocol import Grammar, Prompt
 from .refusal import Refusal
 from .sequence import common_prefix
 
@@ -68,6 +69,12 @@ class Prompts:
         if len(text) > MAX_TEXT:
             return [(text, True)]  # which is refused where it is tokenised
         return cut(text, found)
+
+    def prepare(self, grammar: Grammar) -> None:
+        """Do what takes long about a grammar here, where no step waits for it. Raises Refusal("invalid_generation")."""
+        refuse_unusable(grammar)
+        if not grammar.triggers:  # else it is most likely never needed
+            self._model.first_bytes  # noqa: B018 - made once
 
     def opening(self, prompt: Prompt, tokens: list[int]) -> str:
         """The tag with which a prompt of messages ends within the model's thoughts, and what follows it; else ""."""

@@ -32,8 +32,8 @@ Indices = np.ndarray[Any, np.dtype[np.intp]]
 MAX_LOGPROBS = 20
 FIRST_LOOKS = 64, 1024, 8192
 """How many of the likeliest tokens a grammar is asked of, before all of them."""
-NEGLIGIBLE = 1e-6
-"""What all the tokens that were not looked at may weigh at most, against the likeliest that is allowed."""
+NEGLIGIBLE = 1e-3
+"""How likely all tokens together that a grammar was not asked of may be, against the likeliest one that it allows."""
 FAST_TOP_K = 256
 """Up to here the candidates are selected here; above, the C chain sees the vocabulary."""
 RANDOM_SEED = 0xFFFFFFFF
@@ -205,7 +205,7 @@ class Sampler:
         for count in (*FIRST_LOOKS, self._n_vocab):
             if count > self._n_vocab or (count < wanted and count < self._n_vocab):
                 continue
-            best = top_k_indices(row, count)
+            best = top_k_indices(row, count) if count < self._n_vocab else np.arange(count)
             best = best[row[best] > -np.inf]
             least = row[best[-1]] if len(best) else -np.inf
             # The end is seldom likely, and after a whole text it is all that is allowed.
@@ -216,7 +216,8 @@ class Sampler:
             logits = row[ids]
             if len(ids) == 0:
                 continue
-            left = (self._n_vocab - count) * math.exp(min(0.0, float(least - logits.max())))
+            behind = float(least - logits.max()) / max(1.0, self._params.temperature)
+            left = (self._n_vocab - count) * math.exp(min(0.0, behind))
             if enough or left < NEGLIGIBLE:
                 order = np.argsort(-logits, kind="stable")[:wanted]
                 if self._greedy:
