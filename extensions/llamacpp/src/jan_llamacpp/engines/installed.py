@@ -65,22 +65,14 @@ def generations(engines: Path, build: str) -> list[InstalledEngine]:
 
 def list_installed(engines: Path) -> list[InstalledEngine]:
     """What is in use of every installed build, newest version first."""
-    try:
-        names = {entry.name.partition("~")[0] for entry in os.scandir(engines) if entry.is_dir()}
-    except OSError:
-        return []
-    found = [engine for name in names if (engine := find(engines, name))]
+    found = [engine for name in _builds(engines) if (engine := find(engines, name))]
     return sorted(found, key=_newest_last, reverse=True)
 
 
 def list_earlier(engines: Path) -> list[InstalledEngine]:
     """The whole generations that are not in use, those set aside included, newest version first."""
     used = {engine.name for engine in list_installed(engines)}
-    try:
-        names = {entry.name.partition("~")[0] for entry in os.scandir(engines) if entry.is_dir()}
-    except OSError:
-        return []
-    found = [engine for name in names for engine in generations(engines, name) if engine.name not in used]
+    found = [engine for name in _builds(engines) for engine in generations(engines, name) if engine.name not in used]
     return sorted(found, key=_newest_last, reverse=True)
 
 
@@ -168,6 +160,14 @@ def _read(path: Path) -> InstalledEngine | None:
         return None
     named = record.id if record.generation == 1 else f"{record.id}~{record.generation}"
     return InstalledEngine(path, record) if whole and named == path.name and record.libraries else None
+
+
+def _builds(engines: Path) -> set[str]:
+    """The ids that folders are named after, whatever is in them."""
+    try:
+        return {entry.name.partition("~")[0] for entry in os.scandir(engines) if entry.is_dir()}
+    except OSError:
+        return set()
 
 
 def _newest_last(engine: InstalledEngine) -> tuple[object, str, int]:
