@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import importlib
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -42,6 +43,7 @@ PARTS = {
 
 def main() -> int:
     options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not at once: the servers are to end with this
     kit = Kit(
         cache=options.cache.expanduser().absolute(),
         rounds=1 if options.quick else options.rounds,

@@ -46,14 +46,14 @@ async def measure(kit: Kit) -> Report:
                     sides[name] = await stack.enter_async_context(server)
                 except NotTakenError as error:
                     report.notes.append(f"{shape.name}, {name}: {error}")
-            taken = await rounds(kit, shape, sides)
+            taken = await rounds(kit, shape, sides, report)
         report.tables.append(table(shape.name, list(sides), taken))
         report.reaches += reaches(kit, shape.name, taken)
     report.notes.append(f"{PROMPT} tokens of prompt and {TOKENS} of answer; {kit.rounds} rounds; {kit.quiet()}")
     return report
 
 
-async def rounds(kit: Kit, shape: Shape, sides: dict[str, Side]) -> Taken:
+async def rounds(kit: Kit, shape: Shape, sides: dict[str, Side], report: Report) -> Taken:
     taken: Taken = {}
     cases = [(hogs, requests) for hogs in HOGS for requests in COUNTS]
     source = random.Random()
@@ -62,7 +62,11 @@ async def rounds(kit: Kit, shape: Shape, sides: dict[str, Side]) -> Taken:
             turn = number % len(sides)
             for name in [*sides][turn:] + [*sides][:turn]:
                 texts = [shape.vocabulary.message(PROMPT, source) for _ in range(requests)]
-                burst = await one(kit, sides[name], Job(texts, PROMPT, 8 if kit.quick else TOKENS), hogs)
+                try:
+                    burst = await one(kit, sides[name], Job(texts, PROMPT, 8 if kit.quick else TOKENS), hogs)
+                except NotTakenError as error:
+                    report.notes.append(f"{shape.name}, {hogs} busy, {requests} at once, {name}: {error}")
+                    continue
                 taken.setdefault((name, requests, hogs), []).append(burst)
                 say(f"{shape.name}, {hogs} busy, {requests} requests: {name}: {burst.rate:.1f} tokens/s")
     return taken

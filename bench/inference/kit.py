@@ -91,14 +91,18 @@ class Kit:
     ) -> Ran:
         """Run something; again when others were busy meanwhile.
 
-        `pids`: processes that are ours, children included. `hogs`: processes that keep a core busy meanwhile.
+        `pids`: processes that are ours, children included. `hogs`: processes that keep a core busy meanwhile. Raises
+        NotTakenError when it has no end.
         """
         for _ in range(1 if self.quick else attempts):
             with Hogs(hogs) as busy:
                 await asyncio.sleep(SETTLED if hogs else 0)
                 load, own = Load(lambda: [*pids(), *busy.pids]), Load.own(pids())
-                async with asyncio.timeout(PATIENCE):
-                    await run()
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        await run()
+                except TimeoutError:
+                    raise NotTakenError(f"no end within {PATIENCE:g} s") from None
                 cores, spent = load.cores(), Load.own(pids()) - own
             if cores is None or cores <= DIRTY:
                 break

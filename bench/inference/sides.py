@@ -63,10 +63,12 @@ class Side(ABC):
 
     async def burst(self, job: Job) -> Burst:
         """All requests at once. Raises NotTakenError when an answer is not as it must be."""
+        from jan_core.errors import JanError, RpcError
+
         began = time.perf_counter()
         try:
             answers = await asyncio.gather(*(self.answer(text, job) for text in job.texts))
-        except (AnswerError, OSError) as error:
+        except (AnswerError, OSError, JanError, RpcError) as error:
             raise NotTakenError(str(error)) from error
         seconds = time.perf_counter() - began
         for answer in answers:
