@@ -57,7 +57,7 @@ async def main(data_dir: Path, settings: dict[str, Any], base_url: str) -> dict[
         await call("models.load", {"id": "jan-tiny"})
         await call("models.unload", {"id": "jan-tiny"})
         file = {"name": "x.gguf", "url": base_url.replace("/v1", "/x.gguf"), "sha256": "0" * 64}
-        await call("downloads.start", {"file": file, "wait": True})
+        await call("downloads.start", {"file": file})
         settings = {"url": base_url, "timeout_seconds": 0.5}
         await call("settings.set", {"extension": "registry", "values": settings})
         await call("registry.refresh", {})
