@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from jan_llamacpp.embedded import EMBEDDED_MODEL
+from jan_llamacpp.worker.grammar import Constraint
 from jan_llamacpp.worker.model import Model
 from jan_llamacpp.worker.native import Native, load_native
 from jan_llamacpp.worker.protocol import GenerateParams, Grammar, LoadOptions, Prompt, Sampling
@@ -97,6 +98,17 @@ def test_the_likeliest_text_that_fits_is_drawn_when_it_is_wanted(native: Native,
         text, ended = written(model, sampler(native, model, Grammar(json_schema=SCHEMA), **how), row)
         assert ended
         assert text.decode().strip() == wanted
+
+
+def test_many_tokens_asked_at_once_are_answered_as_each_alone(native: Native, model: Model) -> None:
+    constraint = Constraint(native, model, Grammar(json_schema=SCHEMA))
+    everything = np.arange(model.n_vocab)
+    for token in [*model.tokenize('{"name": "né', bos=False), *model.tokenize('", "count"', bos=False)]:
+        mask = constraint.allowed(everything)
+        assert mask.tolist() == [constraint.allows(each) for each in everything.tolist()]
+        assert mask[token]
+        constraint.accept(token)
+    constraint.close()
 
 
 def test_a_grammar_of_the_callers_own_is_followed(native: Native, model: Model) -> None:
