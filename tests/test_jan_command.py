@@ -166,6 +166,22 @@ def test_the_openai_client_works_unchanged(served: str) -> None:
             client.chat.completions.create(model="jan-tiny", messages=[])
 
 
+def test_the_openai_client_gets_embeddings(served: str) -> None:
+    with openai.OpenAI(base_url=served, api_key="none", max_retries=0) as client:
+        texts = [QUESTION, "What is the weather like?", QUESTION]
+        answer = client.embeddings.create(model="jan-tiny", input=texts)  # in base64, which the client decodes
+        first, other, again = (item.embedding for item in answer.data)
+        assert sum(x * x for x in first) == pytest.approx(1, abs=1e-4)
+        assert sum(x * y for x, y in zip(first, again, strict=True)) > 0.999
+        assert sum(x * y for x, y in zip(first, other, strict=True)) < 0.999
+        assert answer.usage.prompt_tokens == answer.usage.total_tokens > 10
+        plain = client.embeddings.create(model="jan-tiny", input=QUESTION, encoding_format="float", dimensions=16)
+        assert len(plain.data[0].embedding) == 16
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.embeddings.create(model="jan-tiny", input="word " * 5000)
+        assert caught.value.code == "context_length_exceeded"
+
+
 def test_the_client_on_the_readme_s_page_runs(served: str) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
     code = re.search(r"((?:^    .*\n|^\n)*^    from openai import.*\n(?:^    .*\n|^\n)*)", readme, re.MULTILINE)
