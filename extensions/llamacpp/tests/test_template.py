@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jan_llamacpp.template import MAX_SECONDS, ChatTemplate, TemplateError
@@ -68,6 +69,26 @@ def test_tools_reach_the_template() -> None:
     template = ChatTemplate("{% if tools %}{% for t in tools %}{{ t.function.name }}{% endfor %}{% endif %}")
     assert template.render(HELLO, tools=[{"type": "function", "function": {"name": "add"}}]) == "add"
     assert template.render(HELLO) == ""
+
+
+def test_further_variables_take_nothings_place_and_are_hidden_like_messages() -> None:
+    template = ChatTemplate(
+        "{{ messages[0].content }}{{ tools }}{{ bos_token }}{{ style }}{{ add_generation_prompt }}", "<s>"
+    )
+    extra = {
+        "messages": [{"content": "other"}],
+        "tools": 7,
+        "bos_token": "x",
+        "style": "loud",
+        "add_generation_prompt": 0,
+    }
+
+    def shout(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: each.upper() if isinstance(each, str) else each for key, each in value.items()}
+
+    assert template.render(HELLO, extra=extra, hide=shout) == "helloNone<s>LOUD0"
 
 
 def test_a_template_that_refuses_the_messages_says_why() -> None:

@@ -82,22 +82,23 @@ class ChatTemplate:
         extra: dict[str, Any] | None = None,
         hide: Callable[[Any], Any] = lambda value: value,
     ) -> str:
-        """The prompt for `messages` (OpenAI objects). `extra`: more variables, such as `enable_thinking`.
+        """The prompt for `messages` (OpenAI objects). `extra`: more variables, such as `enable_thinking`; none of them
+        takes the place of the messages or the tools.
 
-        `hide`: what is done to the messages and the tools, as templates get them, before they are rendered.
+        `hide`: what is done to messages, tools and `extra`, as templates get them, before they are rendered.
 
         Raises TemplateError.
         """
         parts, size = [], 0
         with self._limits:  # a message, too, may be nested deeper than can be
             variables: dict[str, Any] = {
-                "messages": hide([_prepared(message) for message in messages]),
-                "tools": hide(tools) if tools else None,
                 "documents": None,
                 "add_generation_prompt": add_generation_prompt,
+                **hide(extra or {}),
+                "messages": hide([_prepared(message) for message in messages]),
+                "tools": hide(tools) if tools else None,
                 "bos_token": self._bos,
                 "eos_token": self._eos,
-                **(extra or {}),
             }
             for part in self._template.generate(variables):
                 size += len(part)
