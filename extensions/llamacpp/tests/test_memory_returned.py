@@ -24,20 +24,19 @@ MOST_GROWTH = 1 << 20
 
 
 def private(pid: int | str = "self") -> int:
-    """Bytes that only this process holds."""
+    """Bytes that only this process holds. What it shares with others (libraries) changes as those come and go."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return sum(int(size) for size in re.findall(r"^Private_\w+: +(\d+) kB", text, re.MULTILINE)) * 1024
 
 
 def held() -> int:
-    """Bytes that this process and all its descendants hold; what they share counts by parts."""
+    """Bytes that this process and all its descendants hold, each for itself."""
     own, pids = ["self"], ["self"]
     while own:
         children = [Path(f"/proc/{pid}/task").glob("*/children") for pid in own]
         own = [child for files in children for file in files for child in file.read_text().split()]
         pids += own
-    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
-    return sum(int(re.findall(r"^Pss: +(\d+) kB", text, re.MULTILINE)[0]) for text in texts) * 1024
+    return sum(private(pid) for pid in pids)
 
 
 async def test_unloading_gives_back_what_loading_took_and_the_host_does_not_grow(
