@@ -1,6 +1,5 @@
 """The methods `models.*` inside a host, with a real engine: options, split and quantised models, adapters."""
 
-
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from jan_llamacpp.engines.hardware import detect
 from jan_llamacpp.gguf import shards_of
 from jan_llamacpp.plugin import LlamaCppExtension
 
@@ -100,6 +100,31 @@ async def test_what_does_not_fit_is_refused_before_it_is_loaded_and_loaded_when_
     assert "force" in data["advice"]
     forced = await client.call("models.load", {"id": "babble", "n_ctx": 4096, "force": True})
     assert forced["info"]["n_ctx"] == 4096
+
+
+async def test_an_idle_model_gives_its_memory_to_one_that_needs_it_and_a_pinned_one_does_not(
+    client: Any, babble: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.call("models.import", {"path": str(babble), "id": "second"})
+    await client.call("models.load", {"id": "babble", "pin": True})
+    running: list[str] = ["babble"]
+
+    def scarce() -> Any:
+        """As if there were memory for one model."""
+        hardware = detect()
+        hardware.memory_free = (1 if running else 1024) << 20
+        running.clear()  # it is unloaded before this is asked again
+        return hardware
+
+    monkeypatch.setattr("jan_llamacpp.engines.hardware.detect", scarce)
+    with pytest.raises(RpcError, match="second does not fit"):
+        await client.call("models.load", {"id": "second"})
+    await client.call("models.unload", {"id": "babble"})
+    await client.call("models.load", {"id": "babble"})
+    running.append("babble")
+    await client.call("models.load", {"id": "second"})
+    states = {each["id"]: each.get("state", "available") for each in (await client.call("models.list"))["models"]}
+    assert (states["babble"], states["second"]) == ("available", "loaded")
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q8_0"])

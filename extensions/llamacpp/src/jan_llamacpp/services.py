@@ -6,6 +6,7 @@ host starts without them. It has no methods of the table and no hooks itself.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +17,7 @@ import msgspec
 from jan_core import Call, Context, Progress
 
 from .embedded import EMBEDDED_MODEL
+from .errors import ModelBusy
 from .settings import LlamaCppSettings
 from .shapes import ModelOptions
 from .variants import embedding_id, embeds_only, model_of, with_variant
@@ -196,10 +198,14 @@ class Services:
         message = f"loading {name}"
 
         async def start(engine: InstalledEngine) -> WorkerProcess:
-            hardware = await anyio.to_thread.run_sync(detect)
-            variant = engine.record.variant
-            work = partial(plan, model, info, asked, settings, hardware, variant=variant, base=base)
-            found = await anyio.to_thread.run_sync(work)
+            async def look() -> Fit:
+                hardware = await anyio.to_thread.run_sync(detect)
+                work = partial(plan, model, info, asked, settings, hardware, variant=engine.record.variant, base=base)
+                return await anyio.to_thread.run_sync(work)
+
+            found = await look()
+            while not found.fits and not force and await self._give_up_one():
+                found = await look()
             if id == name:
                 if not force:
                     check_fit(name, found)
@@ -220,6 +226,15 @@ class Services:
         worker, engine = await self.engine_use.run(id, install_report(report), start, WorkerProcess.kill)
         self.engine_of[id] = engine.id
         return worker
+
+    async def _give_up_one(self) -> bool:
+        """Unload the least recently used model that is idle and may go, for its memory; False: there is none."""
+        for id, worker in self.pool.loaded().items():
+            if worker.busy or self.pool.is_pinned(id):
+                continue
+            with suppress(ModelBusy):
+                return await self.pool.unload(id)
+        return False
 
     def _changed(self, id: str) -> None:
         if self.pool.state(id)[0] != "loaded":
