@@ -48,6 +48,7 @@ COMMANDS = {
 
 HINTS = {
     "model_not_found": "see what is installed: jan models list",
+    "out_of_memory": "see what fits: jan models estimate MODEL",
     "thread_not_found": "see the stored threads: jan threads list",
     "assistant_not_found": "see the assistants: jan assistants list",
     "remote_not_found": "see the remote engines: jan remotes list",
