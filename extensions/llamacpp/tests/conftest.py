@@ -92,13 +92,17 @@ def _write_model(
     chain: dict[int, int] | None = None,
     seed: int = 0,
     pre: str = "gpt-2",
+    arch: str = "llama",
+    sections: list[int] | None = None,
 ) -> Path:
     import gguf
     import numpy as np
 
     tokens = [*byte_symbols(), "he", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     n_vocab, n_head, n_ff = len(tokens), 4, n_embd * 2
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, arch)
+    if sections is not None:
+        writer.add_rope_dimension_sections(sections)
     writer.add_name(path.stem)
     writer.add_context_length(n_ctx)
     writer.add_embedding_length(n_embd)

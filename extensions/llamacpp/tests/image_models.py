@@ -15,6 +15,7 @@ def write_projector(
     """Write a vision tower and a projector to vectors of `n_embd` numbers.
 
     `mlp`: LLaVA's; a picture is 4 x 4 tokens. `gemma3`: a picture is 2 x 2 tokens, which see each other.
+    `qwen2vl_merger`: a small picture is 3 x 3 tokens, at three positions.
     """
     import gguf
     import numpy as np
@@ -51,22 +52,28 @@ def write_projector(
         writer.add_tensor(f"{name}.bias", np.zeros(n_vision, np.float32))
 
     weight("v.patch_embd.weight", n_vision, 3, patch, patch)
-    weight("v.position_embd.weight", 16, n_vision)
+    if kind == "qwen2vl_merger":
+        weight("v.patch_embd.weight.1", n_vision, 3, patch, patch)
+    else:
+        weight("v.position_embd.weight", 16, n_vision)
     norm("v.pre_ln" if kind == "mlp" else "v.post_ln")
     for layer in range(n_layer):
         block = f"v.blk.{layer}."
         for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
             weight(f"{block}{name}.weight", n_vision, n_vision)
+            writer.add_tensor(f"{block}{name}.bias", np.zeros(n_vision, np.float32))
         norm(block + "ln1")
         norm(block + "ln2")
         weight(block + "ffn_up.weight", n_ff, n_vision)
         weight(block + "ffn_down.weight", n_vision, n_ff)
         writer.add_tensor(block + "ffn_up.bias", np.zeros(n_ff, np.float32))
         writer.add_tensor(block + "ffn_down.bias", np.zeros(n_vision, np.float32))
-    if kind == "mlp":
-        weight("mm.0.weight", n_embd, n_vision)
-        writer.add_tensor("mm.0.bias", np.zeros(n_embd, np.float32))
-        weight("mm.2.weight", n_embd, n_embd)
+    if kind != "gemma3":
+        n_in = n_vision if kind == "mlp" else n_vision * 4
+        n_between = n_embd if kind == "mlp" else n_in
+        weight("mm.0.weight", n_between, n_in)
+        writer.add_tensor("mm.0.bias", np.zeros(n_between, np.float32))
+        weight("mm.2.weight", n_embd, n_between)
         writer.add_tensor("mm.2.bias", np.zeros(n_embd, np.float32))
     else:
         weight("mm.input_projection.weight", n_vision, n_embd)

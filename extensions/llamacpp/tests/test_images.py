@@ -27,6 +27,7 @@ from jan_llamacpp.worker.protocol import (
 )
 from jan_llamacpp.worker.refusal import Refusal
 
+from .conftest import MakeModel
 from .image_models import bmp, png, write_projector
 
 GREEDY = Sampling(temperature=0)
@@ -139,6 +140,12 @@ def bench(engine_dir: Path, babble: Path, projector: Path) -> Bench:
     return Bench(engine_dir, babble, projector)
 
 
+@pytest.fixture(scope="session")
+def mrope(make_model: MakeModel) -> Path:
+    """A model for which the patches of a picture have places in two dimensions: fewer positions than cells."""
+    return make_model(arch="qwen2vl", sections=[2, 3, 3, 0])
+
+
 def llama_cpps_own(bench: Bench, projector: Path, text: str, images: list[bytes], count: int) -> bytes:
     """Greedy tokens by mtmd's own helper, which evaluates a prompt with its pictures in one call."""
     from jan_llamacpp.worker.context import Context
@@ -182,6 +189,25 @@ def test_an_answer_is_the_one_of_llama_cpps_own_helper(bench: Bench, projector: 
     assert ours != other, "or the picture says nothing"
     text = f"{IMAGE_MARK} and {IMAGE_MARK} are two"
     assert bench.answer(3, text, GREEN, RED).encode() == llama_cpps_own(bench, projector, text, [GREEN, RED], 8)
+
+
+def test_a_picture_with_places_in_two_dimensions_takes_more_cells_than_positions(
+    engine_dir: Path, mrope: Path, tmp_path: Path
+) -> None:
+    projector = write_projector(tmp_path / "mmproj.gguf", kind="qwen2vl_merger")
+    bench = Bench(engine_dir, mrope, projector, n_ctx=256, n_cells=256)
+    text = f"what is {IMAGE_MARK} and {IMAGE_MARK} there"
+    tokens, pictures = bench.prompts.read(Prompt(text=text, images=[RED, GREEN]))
+    assert [(len(each.tokens), each.n_cells) for each in pictures.values()] == [(3, 9)] * 2
+    answer = bench.answer(1, text, RED, GREEN)
+    assert answer.encode() == llama_cpps_own(bench, projector, text, [RED, GREEN], 8)
+    assert bench.scheduler.stats().cells_used == len(tokens) + 7 + 2 * 6
+    assert bench.answer(2, text, RED, GREEN) == answer
+    assert bench.usage(2).cached == len(tokens) - 1
+    slots = bench.scheduler._cache.slots
+    assert sum(slot.cells for slot in slots) <= 256
+    bench.answer(3, "a text that needs " + "the room " * 20)
+    assert sum(slot.cells for slot in slots) <= 256, "what more a picture takes is counted"
 
 
 def test_what_was_read_of_a_picture_is_not_read_again(bench: Bench) -> None:
