@@ -75,6 +75,30 @@ def test_the_clients_stream_helper_puts_tool_calls_together(client: openai.OpenA
         assert calls
 
 
+def test_the_model_calls_a_tool_of_its_own_accord_and_the_call_is_streamed(client: openai.OpenAI) -> None:
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    function = {"name": "get_weather", "description": "Get the weather of a city", "parameters": parameters}
+    tools: Any = [{"type": "function", "function": function}]
+    question: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
+    for stream in (True, False):
+        answer: Any = client.chat.completions.create(
+            model="jan-tiny", messages=question, tools=tools, temperature=0, stream=stream
+        )
+        if not stream:
+            [call] = answer.choices[0].message.tool_calls
+            assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "Paris"})
+            assert answer.choices[0].finish_reason == "tool_calls"
+            assert answer.choices[0].message.content is None
+            continue
+        chunks = [chunk.choices[0] for chunk in answer]
+        deltas = [delta for chunk in chunks for delta in chunk.delta.tool_calls or []]
+        assert [delta.function.name for delta in deltas if delta.function.name] == ["get_weather"]
+        assert deltas[0].function.name == "get_weather", "first of all"
+        assert json.loads("".join(delta.function.arguments or "" for delta in deltas)) == {"city": "Paris"}
+        assert len(deltas) > 2
+        assert not any(chunk.delta.content for chunk in chunks)
+
+
 def test_the_tools_answer_goes_back_to_the_model(client: openai.OpenAI) -> None:
     first = client.chat.completions.create(**ASKED, tools=[TOOL], tool_choice="required", parallel_tool_calls=False)
     message = first.choices[0].message
