@@ -92,11 +92,6 @@ class ToolCallStream:
         self._blank = ""
         return self._taken()
 
-    @property
-    def count(self) -> int:
-        """Calls so far."""
-        return self._count
-
     def _taken(self) -> tuple[str, list[CallPart]]:
         text, parts = "".join(self._text), self._parts
         self._text, self._parts = [], []
@@ -142,25 +137,15 @@ class ToolCallStream:
 
     def _enter(self, last: bool) -> bool:
         """After the marker, or between calls: what must come before a call's JSON."""
-        if (
-            self._style == "mistral"
-            and "[" not in self._raw[len(self._marker) :]
-            and self._raw.startswith(self._marker)
-        ):
-            begun = self._held.lstrip()
-            if not begun:
-                return self._give_back() if last else False
-            if not begun.startswith("["):
-                return self._give_back()
-            self._skip(len(self._held) - len(begun) + 1)
-            return True
         begun = self._held.lstrip()
         if not begun:
             return self._give_back() if last else False
-        if not begun.startswith("{"):
+        lists = self._style == "mistral" and self._raw.strip() == self._marker  # its list has not begun yet
+        if not begun.startswith("[" if lists else "{"):
             return self._give_back()
-        self._skip(len(self._held) - len(begun))
-        self._begin()
+        self._skip(len(self._held) - len(begun) + lists)
+        if not lists:
+            self._begin()
         return True
 
     def _read(self, last: bool) -> bool:
