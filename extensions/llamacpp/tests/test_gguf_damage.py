@@ -16,6 +16,7 @@ from jan_llamacpp.client import GenerateParams, LoadOptions, Prompt, WorkerProce
 from jan_llamacpp.embedded import EMBEDDED_MODEL
 from jan_llamacpp.errors import InvalidModelFile
 from jan_llamacpp.gguf import read_model
+from jan_llamacpp.memory.estimate import memory_need
 
 from jan_core import JanError
 
@@ -38,7 +39,9 @@ def test_damaged_headers_are_read_or_refused_with_a_reason_and_a_place(tmp_path:
         kind, data = damage(sound, random.Random(seed))
         path.write_bytes(data)
         try:
-            read_model(path)
+            info = read_model(path)
+            [need] = memory_need(info, info.tensors, LoadOptions())  # which must make something of any header
+            assert need.total > 0
         except InvalidModelFile as error:
             refused[error.reason] += 1
             told = bool(error.message) and 0 <= error.offset <= len(data)
