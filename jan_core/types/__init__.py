@@ -5,6 +5,7 @@ the host itself does nothing with them.
 """
 
 from .chat import *  # noqa: F403
+from .completions import *  # noqa: F403
 from .downloads import *  # noqa: F403
 from .embeddings import *  # noqa: F403
 from .inference import *  # noqa: F403
