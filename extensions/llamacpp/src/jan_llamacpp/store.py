@@ -12,8 +12,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,10 +25,11 @@ from jan_core.types import InstalledModel, ModelAdapter
 
 from .embedded import EMBEDDED_ID, EMBEDDED_MODEL
 from .errors import InvalidModelFile, InvalidModelId, ModelExists, ModelNotFound, ModelReadOnly
-from .files import OnBytes, copy, link
+from .files import OnBytes
 from .gguf import GGUFInfo, read_info, read_model, shard_name
 from .intake import look_at, look_at_adapter
 from .record import AdapterRecord, ModelRecord, StoredFile, read_record, write_record
+from .staging import staged
 
 __all__ = ["ModelStore", "model_id"]
 
@@ -111,7 +111,7 @@ class ModelStore:
         wanted = dict(zip(names, intake.files, strict=True))
         if intake.projector:
             wanted[f"mmproj-{id}.gguf"] = intake.projector
-        async with self._staged(wanted, share, on_bytes) as stage:
+        async with staged(self._root, wanted, share, on_bytes) as stage:
             # What is here now is what counts: the sources may have changed while they were copied.
             here = stage / f"mmproj-{id}.gguf" if intake.projector else None
             info = (await anyio.to_thread.run_sync(partial(look_at, stage / names[0], here, find=False))).info
@@ -155,7 +155,7 @@ class ModelStore:
         if any(adapter.id == id for adapter in record.adapters):
             raise ModelExists(f"{base} has an adapter {id!r} already", id=id)
         name = f"lora-{id}.gguf"
-        async with self._staged({name: source}, share, on_bytes) as stage:
+        async with staged(self._root, {name: source}, share, on_bytes) as stage:
             info = await anyio.to_thread.run_sync(look_at_adapter, stage / name, model)
             added = AdapterRecord(id, StoredFile(name, info.size))
             (stage / name).rename(self._root / base / name)
@@ -208,25 +208,6 @@ class ModelStore:
                 with suppress(OSError):  # another process may be sweeping, too
                     if time.time() - left.stat().st_mtime > _ABANDONED:
                         shutil.rmtree(left, ignore_errors=True)
-
-    @asynccontextmanager
-    async def _staged(self, files: dict[str, Path], share: bool, on_bytes: OnBytes) -> AsyncIterator[Path]:
-        """A folder inside `root` with these files, shared or copied; gone at the end. Raises StorageError."""
-        stage = self._root / f".staging-{uuid.uuid4().hex}"
-        try:
-            sizes = {name: path.stat().st_size for name, path in files.items()}
-            total, done = sum(sizes.values()), 0
-            stage.mkdir(parents=True)
-            for name, path in files.items():
-                if not share or not link(path, stage / name):
-                    _check_room(stage, total - done)
-                    await copy(path, stage / name, sizes[name], partial(_of_all, on_bytes, done, total))
-                done += sizes[name]
-            yield stage
-        except OSError as failure:
-            raise StorageError(f"the model could not be stored: {failure.strerror or failure}") from failure
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
 
     def _commit(self, stage: Path, id: str) -> None:
         final = self._root / id
@@ -331,17 +312,6 @@ def _damaged(directory: Path, problem: str) -> InstalledModel:
         state="failed",
         error=f"{problem}; {again}, or delete it",
     )
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    """Raises StorageError where the disk has no room for `needed` bytes."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise StorageError(f"the model takes {needed} bytes, and the disk has {free} free", needed=needed, free=free)
-
-
-def _of_all(on_bytes: OnBytes, before: int, total: int, done: int, _size: int) -> None:
-    on_bytes(before + done, total)
 
 
 def _is_id(text: str) -> bool:
