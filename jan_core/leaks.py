@@ -15,13 +15,14 @@ import signal
 import sys
 import threading
 import types
+import typing
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .border import text_of
 
-__all__ = ["Inquest", "Probe"]
+__all__ = ["Inquest", "Probe", "collect"]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,13 @@ let go of needs a moment to be gone. Collecting garbage stops everything for som
 
 MOST_WAITING = 8
 """Retirements that are not waited for any longer: what is in cycles would pile up under a storm of reloads."""
+
+
+def collect() -> None:
+    """Collect garbage, and what `typing` remembers of annotations it has made: a cache is no use of a class."""
+    for forget in list(getattr(typing, "_cleanups", ())):  # as CPython's own tests do before they look for leaks
+        forget()
+    gc.collect()
 
 
 class Inquest:
@@ -57,10 +65,10 @@ class Inquest:
             await asyncio.sleep(QUIET)
         probes, self._probes = self._probes, []
         if any(probe.alive for probe, _ in probes):
-            gc.collect()
+            collect()
         if any(probe.alive for probe, _ in probes):
             await asyncio.sleep(QUIET)  # a thread may have been in the middle of something
-            gc.collect()
+            collect()
         for probe, report in probes:
             try:
                 # In a thread: each step of the search holds everything up for some ten ms; others go between them.

@@ -149,6 +149,7 @@ class LiveContext:
         self.data_dir = house.data_dir / self.id
         self.tasks = tasks
         self._house, self._kind = house, generation.settings_type
+        self._settings: tuple[int, Any] | None = None
         self.on_dispose = disposers.add
         self._loop = asyncio.get_running_loop()
         self._caller = house.client(self.id)
@@ -162,7 +163,16 @@ class LiveContext:
 
     @property
     def settings(self) -> Any:
-        return self._house.settings.read(self.id, self._kind) if self._kind else None
+        if self._kind is None:
+            return None
+        version = self._house.settings.version
+        if self._settings is None or self._settings[0] != version:
+            values = self._house.settings.read(self.id, self._kind)
+            if not self._kind.__struct_config__.frozen:
+                return values
+            # Read for every request, and fitting them takes longer than most of those; nobody can change these.
+            self._settings = version, values
+        return self._settings[1]
 
     @property
     def hooks(self) -> Hooks:

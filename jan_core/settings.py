@@ -36,7 +36,8 @@ class Settings:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._sections: Sections | None = None
-        self._known: dict[str, msgspec.Struct] = {}
+        self.version = 0
+        """Goes up with each change: what was read before it may be another now."""
         self.problems: dict[str, str] = {}
         """What did not fit when it was last read, by `section.field` (by `section` what does not fit together); the
         defaults are used in its place."""
@@ -45,21 +46,15 @@ class Settings:
         """The values of a section: stored ones where they fit, defaults elsewhere."""
         if self._sections is None:
             self._sections = self._load()
-        known = self._known.get(section)
-        if type(known) is kind:  # read for every request; fitting them takes longer than most of those
-            return known
         fitting, problems = _fit(kind, self._sections.get(section, {}))
         for key in [key for key in self.problems if key == section or key.startswith(f"{section}.")]:
             del self.problems[key]
         self.problems |= {f"{section}.{name}": problem for name, problem in problems.items()}
         try:
-            values = kind(**fitting)
+            return kind(**fitting)
         except Exception as error:  # its __post_init__: each value fits, but not all of them together
             self.problems[section] = text_of(error)
-            values = kind()
-        if kind.__struct_config__.frozen:  # nobody can change what all are given
-            self._known[section] = values
-        return values
+            return kind()
 
     def write(self, section: str, kind: type[S], changes: dict[str, Any]) -> S:
         """Change some fields of a section and store it; a null goes back to the default. Returns the new values.
@@ -90,7 +85,7 @@ class Settings:
         except OSError as error:
             raise StorageError(f"cannot change {self._path}: {error.strerror}") from error
         self._sections = sections
-        self._known.clear()
+        self.version += 1
         return self.read(section, kind)
 
     def _load(self, *, strict: bool = False) -> Sections:

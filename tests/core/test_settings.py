@@ -135,24 +135,3 @@ def test_a_file_nested_without_end_is_as_damaged_as_any(tmp_path: Path) -> None:
     settings = Settings(tmp_path / "settings.json")
     assert settings.read("range", Range) == Range()
     assert "defaults are used" in settings.problems["(file)"]
-
-
-class Fixed(msgspec.Struct, frozen=True):
-    volume: int = 3
-
-
-class Other(msgspec.Struct, frozen=True):
-    volume: int = 4
-
-
-def test_values_nobody_can_change_are_read_once_until_something_is_written(tmp_path: Path) -> None:
-    settings = Settings(tmp_path / "settings.json")
-    first = settings.read("radio", Fixed)
-    assert settings.read("radio", Fixed) is first
-    assert settings.read("radio", Other) == Other(4)  # of the next generation, say
-    settings.write("lamp", Options, {"volume": 5})
-    settings.write("radio", Fixed, {"volume": 9})
-    assert settings.read("radio", Fixed) == Fixed(9)
-    loud = settings.read("lamp", Options)
-    loud.volume = 11
-    assert settings.read("lamp", Options).volume == 5

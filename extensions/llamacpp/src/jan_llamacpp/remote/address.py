@@ -8,7 +8,7 @@ are literal ones of the loopback network, and `localhost`. The latter is never l
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 __all__ = ["Address", "address_of"]
@@ -16,8 +16,7 @@ __all__ = ["Address", "address_of"]
 _PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """`origin` is scheme, host and port in one spelling. `hosts`: what to connect to, in turn, in place of `host`."""
 
     scheme: str
