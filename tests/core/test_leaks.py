@@ -13,7 +13,7 @@ def test_an_annotation_that_typing_remembers_holds_nothing() -> None:
         pass
 
     remembered = weakref.ref(Mine)
-    typing.Optional[typing.Annotated[list[Mine], "many"]]  # noqa: B018, UP045
+    typing.Optional[typing.Annotated[list[Mine], "many"]]  # noqa: UP045
     del Mine
     collect()
     assert remembered() is None
