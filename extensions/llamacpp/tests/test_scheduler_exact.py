@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jan_llamacpp.worker import cache
 from jan_llamacpp.worker.protocol import Failed, GenerateParams, Pieces, Prompt, Sampling, Usage
 from jan_llamacpp.worker.scheduler import Scheduler
 from jan_llamacpp.worker.speculation import Costs
@@ -82,6 +83,18 @@ class ExactContext:
         assert not self._cells.get(target)
         self._cells[target] = self._cells[source][:length]
 
+    def state_size(self, seq: int) -> int:
+        return len(self._cells.get(seq, []))
+
+    def state(self, seq: int) -> bytearray:
+        return bytearray(token for token, _ in self._cells[seq])
+
+    def restore(self, seq: int, data: bytearray) -> bool:
+        assert not self._cells.get(seq)
+        self._made += len(data)
+        self._cells[seq] = [(token, self._made - number) for number, token in enumerate(data)]
+        return True
+
     def shift(self, *_: int) -> bool:
         return False  # to shift is not exact: what is left is read again
 
@@ -92,7 +105,7 @@ class ExactContext:
     def resume(self) -> None: ...
 
 
-def scheduler(sent: list[Any], *, n_seq: int, n_cells: int, speculate: bool) -> Scheduler:
+def scheduler(sent: list[Any], *, n_seq: int, n_cells: int, speculate: bool, memory: int) -> Scheduler:
     model: Any = SimpleNamespace(
         n_vocab=N_VOCAB,
         shareable=True,
@@ -103,7 +116,7 @@ def scheduler(sent: list[Any], *, n_seq: int, n_cells: int, speculate: bool) -> 
     context: Any = ExactContext(n_cells)
     return Scheduler(
         SimpleNamespace(), model, context, n_seq=n_seq, n_ctx=N_CTX, n_cells=n_cells, max_queue=99,  # type: ignore[arg-type]
-        emit=sent.append, governor=ThreadGovernor(1, adapt=False), speculate=speculate,
+        emit=sent.append, governor=ThreadGovernor(1, adapt=False), speculate=speculate, memory=memory,
     )  # fmt: skip
 
 
@@ -135,6 +148,7 @@ ask = st.tuples(
     st.sampled_from([N_CTX, 2 * N_CTX]),
     st.booleans(),
     st.lists(st.integers(0, 7), max_size=2),
+    st.sampled_from([0, 50, 1000]),
 )
 def test_every_answer_is_the_one_it_would_be_alone(
     asks: list[tuple[list[int], int | None, Any, int, int]],
@@ -142,11 +156,15 @@ def test_every_answer_is_the_one_it_would_be_alone(
     n_cells: int,
     speculate: bool,
     cancelled: list[int],
+    memory: int,
 ) -> None:
     sent: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "CELL_STEP", 16)  # idle ones are in the way sooner
+        patch.setattr(cache, "KEEP_MIN", 4)
+        patch.setattr(cache, "SHARE_MIN", 4)
         patch.setattr(Costs, "worth", lambda self, rows, draft, rate: draft)  # guess wherever one can
-        s = scheduler(sent, n_seq=n_seq, n_cells=n_cells, speculate=speculate)
+        s = scheduler(sent, n_seq=n_seq, n_cells=n_cells, speculate=speculate, memory=memory)
         for id, (prompt, most, priority, wait, n) in enumerate(asks):
             params = GenerateParams(
                 Prompt(tokens=prompt), Sampling(temperature=0), max_tokens=most, priority=priority, n=n

@@ -75,6 +75,42 @@ def test_batch_jobs_are_not_put_out_for_a_request_that_would_not_fit_anyway(benc
     assert [b.end(id).finish for id in (1, 2, 3)] == ["length"] * 3
 
 
+# --- out of the way -------------------------------------------------------------------------------------
+
+STORY = "Once upon a time there was a king who had a daughter, and she had a frog. " * 8
+
+
+def test_idle_conversations_leave_the_cache_to_those_that_go_on_and_come_back(bench: MakeBench, babble: Path) -> None:  # noqa: F811
+    def turns(**options: Any) -> list[tuple[str, int]]:
+        b = bench(babble, n_ctx=2048, n_cells=4096, **options)
+        said = []
+        for id, prompt in enumerate([f"{number} {STORY}" for number in range(3)] * 2, 1):
+            b.ask(id, prompt, max_tokens=10)
+            b.run()
+            said.append((b.text(id), b.usage(id).cached))
+        return said
+
+    away, stayed = turns(), turns(memory_bytes=0)
+    assert [text for text, _ in away] == [text for text, _ in stayed]
+    assert [cached > 500 for _, cached in away] == [False] * 3 + [True] * 3
+
+
+def test_while_one_goes_on_the_others_take_no_cells(bench: MakeBench, babble: Path) -> None:  # noqa: F811
+    b = bench(babble, n_ctx=2048, n_cells=4096)
+    for id in (1, 2, 3):
+        b.ask(id, f"{id} {STORY}", max_tokens=10)
+        b.run()
+    assert b.scheduler.stats().cells_used < 700
+
+
+def test_what_is_too_large_to_be_remembered_stays_where_it_is(bench: MakeBench, babble: Path) -> None:  # noqa: F811
+    b = bench(babble, n_ctx=2048, n_cells=4096, memory_bytes=1000)
+    for id in (1, 2, 1 + 2):
+        b.ask(id, f"{id % 2} {STORY}", max_tokens=10)
+        b.run()
+    assert b.usage(3).cached > 500
+
+
 # --- several answers ------------------------------------------------------------------------------------
 
 

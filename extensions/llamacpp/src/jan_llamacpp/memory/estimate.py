@@ -165,7 +165,7 @@ def _cache(layer: Layer, options: LoadOptions, cells: int, padded: int) -> int:
 
 
 def _is_split(shape: ModelShape, options: LoadOptions, n_cells: int, part: int) -> bool:
-    cost = 4 * shape.embd * len(shape.layers)
+    cost = 4 * 4 * shape.embd * len(shape.layers)
     return cost * n_cells > shape.n_params * 2 and part * options.n_seq <= n_cells
 
 

@@ -15,8 +15,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence as AnySequence
 
-from .context import Context
+from .context import CELL_STEP, Context
 from .images import whole_pictures
+from .remembered import Remembered, Remembrance
 from .sequence import Sequence, Slot, common_prefix
 from .state import SavedState, StateStore
 
@@ -26,6 +27,8 @@ SHARE_MIN = 16
 """A shorter common prefix is not worth copying from another sequence."""
 WAIT_MIN = 64
 """A request waits for another that is just reading the same prefix, when it is at least this long."""
+KEEP_MIN = 32
+"""Shorter ones are not put out of the way, but forgotten."""
 SAVE_MIN = 256
 """Shorter conversations are not kept on the disk: they are read again in no time."""
 SAVE_GROWTH = 64
@@ -35,14 +38,15 @@ SAVE_GROWTH = 64
 class Cache:
     """`n_cells` cells in `n_seq` slots. `shareable`: the model's state can be cut and shared (it is attention only).
 
-    `states`: where conversations are kept on the disk, if anywhere. For the scheduler's thread.
+    `states`: where conversations are kept on the disk, if anywhere. `memory`: bytes of those that are put out of the
+    way. For the scheduler's thread.
     """
 
     def __init__(
-        self, context: Context, *, n_seq: int, n_cells: int, shareable: bool, states: StateStore | None
+        self, context: Context, *, n_seq: int, n_cells: int, shareable: bool, states: StateStore | None, memory: int
     ) -> None:
         self._context, self.n_cells, self._shareable = context, n_cells, shareable
-        self._states = states
+        self._states, self._remembered = states, Remembered(memory)
         self.slots = [Slot(i) for i in range(n_seq)]
         self.active: list[Slot] = []
         """Those with a sequence, in the order of arrival."""
@@ -73,7 +77,16 @@ class Cache:
         for slot in sorted((s for s in self.slots if s.sequence is None and s.cache), key=lambda s: -s.last_used):
             room -= slot.cells
             if room < 0:
-                self.forget(slot)
+                self.put_away(slot)
+
+    def _tidy(self) -> None:
+        """Put idle conversations out of the way of those that go on, where all look over all cells."""
+        idle = [slot for slot in self.slots if slot.sequence is None and slot.cache]
+        if self._context.split or sum(len(slot.cache) for slot in idle) < CELL_STEP:
+            return
+        for slot in idle:
+            if self._remembered.has_place_for(self._context.state_size(slot.index)):
+                self.put_away(slot)
 
     # --- sequences come and go ------------------------------------------------------------------------------
 
@@ -84,16 +97,13 @@ class Cache:
         """
         free = [slot for slot in self.slots if slot.sequence is None]
         source, length = self._nearest(sequence.tokens, free)
-        saved, sequence.saved = sequence.saved, None
-        if saved is not None and (slot := self._restore(saved, sequence, free, length)) is not None:
+        if (slot := self._restore(sequence, free, length)) is not None:
             source, length = slot, self._shared(slot, sequence.tokens)
         others = [slot for slot in free if slot is not source]
         if source is not None and source.sequence is None and (length * 2 >= len(source.cache) or not others):
             slot = source
         else:
-            slot = min(others or free, key=lambda s: (bool(s.cache), s.last_used))
-            if slot.cache:
-                self.forget(slot)
+            slot = self._vacant(others or free)
             if source is None or source is slot or length < SHARE_MIN or not self._shareable:
                 length = 0
             else:
@@ -108,6 +118,7 @@ class Cache:
         slot.saved = min(slot.saved, length)
         self.active.append(slot)
         self.active.sort(key=_arrival)
+        self._tidy()
         return length
 
     def leave(self, slot: Slot) -> Sequence:
@@ -130,6 +141,23 @@ class Cache:
                 if shared >= WAIT_MIN and shared > len(slot.cache) and shared > best:
                     return True
         return False
+
+    def _vacant(self, free: list[Slot]) -> Slot:
+        """One of the free slots, emptied.
+
+        A split cache decodes neighbours together and what is behind a gap apart (llama.cpp's `split_equal`): the active
+        slots are to be in one row, if they can.
+        """
+        taken = {slot.index for slot in self.active}
+
+        def gaps(slot: Slot) -> int:
+            row = taken | {slot.index}
+            return sum(index - 1 not in row for index in row) if self._context.split else 0
+
+        slot = min(free, key=lambda s: (gaps(s), bool(s.cache), s.last_used))
+        if slot.cache:
+            self.put_away(slot)
+        return slot
 
     def _nearest(self, tokens: list[int], free: list[Slot]) -> tuple[Slot | None, int]:
         source, length = None, 0
@@ -160,11 +188,21 @@ class Cache:
                 self.forget(slot)
         return len(slot.cache)
 
-    def forget(self, slot: Slot) -> None:
-        """Free the slot's cells. What is worth it goes to the disk first."""
+    def put_away(self, slot: Slot) -> None:
+        """Free the slot's cells, and remember what was in them."""
         self.save(slot)
+        # What has pictures is not remembered: their cells are not one for each position.
+        if len(slot.cache) >= KEEP_MIN and min(slot.cache) >= 0 and self._remembered.budget:
+            data = self._context.state(slot.index)
+            if data:
+                self._remembered.add(Remembrance(SavedState(list(slot.cache), data), slot.thread, slot.saved))
+        self.forget(slot)
+
+    def forget(self, slot: Slot) -> None:
+        """Free the slot's cells, and remember nothing of them."""
         self._context.clear(slot.index)
-        slot.cache, slot.thread, slot.saved, slot.shared, slot.wide = [], None, 0, False, {}
+        slot.cache, slot.thread, slot.saved, slot.shared = [], None, 0, False
+        slot.wide = {}
 
     def shift(self, slot: Slot, keep: int) -> None:
         """Forget the oldest half of a sequence's tokens after the first `keep`, so that it can go on.
@@ -193,7 +231,9 @@ class Cache:
 
     def knows(self, thread: str) -> bool:
         """Whether a slot holds this conversation. May be asked from any thread."""
-        return any(slot.thread == thread for slot in self.slots)
+        return any(slot.thread == thread for slot in self.slots) or any(
+            each.thread == thread for each in tuple(self._remembered)
+        )
 
     def save(self, slot: Slot) -> None:
         """Keep the slot's conversation on the disk, if it has one that has grown enough to be worth it."""
@@ -211,6 +251,7 @@ class Cache:
 
     def drop_thread(self, thread: str) -> None:
         """A conversation was deleted: forget its cells without keeping them. An answer that runs goes on."""
+        self._remembered.drop_thread(thread)
         for slot in self.slots:
             if slot.thread == thread:
                 slot.thread = None
@@ -226,20 +267,32 @@ class Cache:
             and grown >= max(SAVE_GROWTH, slot.saved // 8)
         )
 
-    def _restore(self, saved: SavedState, sequence: Sequence, free: list[Slot], length: int) -> Slot | None:
-        """Put a state from the disk into a free slot, if that helps more than the `length` tokens at hand."""
-        if self._usable(saved.tokens, sequence.tokens) < length + SHARE_MIN:
+    def _restore(self, sequence: Sequence, free: list[Slot], length: int) -> Slot | None:
+        """Put a state from memory, or from the disk, into a free slot, if that helps more than the `length` tokens at
+        hand.
+        """
+
+        def usable(tokens: list[int]) -> int:
+            return self._usable(tokens, sequence.tokens)
+
+        found = self._remembered.nearest(usable)
+        if (saved := sequence.saved) is not None:
+            sequence.saved = None
+            if found is None or usable(saved.tokens) > usable(found.state.tokens):
+                found = Remembrance(saved, sequence.params.thread, len(saved.tokens))
+        if found is None or usable(found.state.tokens) < length + SHARE_MIN:
             return None
-        if self.reserved() + max(sequence.reserve(), len(saved.tokens)) > self.n_cells:
+        tokens = found.state.tokens
+        if self.reserved() + max(sequence.reserve(), len(tokens)) > self.n_cells:
             return None
-        slot = min(free, key=lambda s: (bool(s.cache), s.last_used))
-        self.forget(slot)
-        self._evict(len(saved.tokens))
-        if not self._context.restore(slot.index, saved.data):
+        slot = self._vacant(free)
+        self._evict(len(tokens))
+        if not self._context.restore(slot.index, found.state.data):
             self._context.clear(slot.index)
             return None
-        slot.cache = list(saved.tokens)
-        slot.saved = len(slot.cache)
+        slot.cache, slot.thread, slot.saved = list(tokens), found.thread, found.saved
+        if found in self._remembered and usable(tokens) * 2 >= len(tokens):
+            self._remembered.remove(found)  # it goes on; else it was only begun the same way
         return slot
 
 

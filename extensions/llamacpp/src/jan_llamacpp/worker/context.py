@@ -54,7 +54,7 @@ class Context:
         params.n_outputs_max = self.n_outputs
         params.n_threads = params.n_threads_batch = threads
         part = -(-n_ctx // CELL_STEP) * CELL_STEP
-        self.split = model.cost_of_cell * n_cells > model.n_params * 2 and part * options.n_seq <= n_cells
+        self.split = 4 * model.cost_of_cell * n_cells > model.n_params * 2 and part * options.n_seq <= n_cells
         if self.split:
             params.n_ctx = part * options.n_seq
         params.kv_unified, params.no_perf = not self.split, True
@@ -171,11 +171,15 @@ class Context:
         self._native.seq_add(self._memory, seq, keep + gap, -1, -gap)
         return True
 
+    def state_size(self, seq: int) -> int:
+        """Bytes that `state` would give."""
+        return int(self._native.c.llama_state_seq_get_size(self.handle, seq))
+
     def state(self, seq: int) -> bytearray:
         """llama.cpp's copy of a sequence's cells (`llama_state_seq_get_data`); empty when there is none to be had."""
         c = self._native.c
         try:
-            data = bytearray(c.llama_state_seq_get_size(self.handle, seq))
+            data = bytearray(self.state_size(seq))
         except MemoryError:
             return bytearray()
         if not data:

@@ -57,6 +57,7 @@ def make_engine(
     scheduler = Scheduler(
         native, model, context, n_seq=options.n_seq, n_ctx=n_ctx, n_cells=n_cells,
         max_queue=options.max_queue, emit=emit, governor=governor, states=_states(native, model, path, options),
+        memory=options.memory_bytes,
         speculate=options.speculate, projector=projector,
     )  # fmt: skip
     info = _info(native, model, governor, began, n_ctx, n_cells, options.n_seq)

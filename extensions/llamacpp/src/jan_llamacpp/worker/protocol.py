@@ -94,6 +94,7 @@ class LoadOptions(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     embeddings for this model. `embeddings`: load for `Embed` instead of `Generate`; `pooling` None: the model's own.
     `speculate`: guess tokens that repeat the text before them and check several in one step. `state_dir`: a folder that
     is this model's alone, where the KV state of threads is kept, at most `state_bytes` of it; None: nowhere.
+    `memory_bytes`: how much of idle conversations is kept in memory, out of the KV cache's way.
     """
 
     n_ctx: int | None = None
@@ -113,6 +114,7 @@ class LoadOptions(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     speculate: bool = True
     state_dir: str | None = None
     state_bytes: int = 4 << 30
+    memory_bytes: int = 512 << 20
 
 
 class Sampling(Struct, frozen=True, omit_defaults=True):

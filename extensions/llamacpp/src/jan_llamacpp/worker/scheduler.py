@@ -52,14 +52,16 @@ class Scheduler:
 
     def __init__(
         self, native: Native, model: Model, context: Context, *, n_seq: int, n_ctx: int, n_cells: int, max_queue: int,
-        emit: Emit, governor: ThreadGovernor, states: StateStore | None = None, speculate: bool = True,
+        emit: Emit, governor: ThreadGovernor, states: StateStore | None = None, memory: int = 0, speculate: bool = True,
         projector: Projector | None = None,
     ) -> None:  # fmt: skip
         self._native, self._model, self._context = native, model, context
         self._n_ctx, self._max_queue, self._n_seq = n_ctx, max_queue, n_seq
         self._governor, self._states = governor, states
         speculate = speculate and model.shareable  # else a wrong guess could not be taken back
-        self._cache = Cache(context, n_seq=n_seq, n_cells=n_cells, shareable=model.shareable, states=states)
+        self._cache = Cache(
+            context, n_seq=n_seq, n_cells=n_cells, shareable=model.shareable, states=states, memory=memory
+        )
         self._queue = Queue()
         self._outbox = Outbox(emit)
         self._stats = Stats()

@@ -206,7 +206,9 @@ class _Converter:
         required = schema.get("required", [])
         if not isinstance(properties, dict) or not isinstance(required, list):
             raise GrammarError(f"the properties at {path} are none")
-        properties = {**properties, **{str(name): {} for name in required if name not in properties}}
+        if not all(isinstance(name, str) for name in required):
+            raise GrammarError(f"what is required at {path} are no names")
+        properties = {**properties, **{name: {} for name in required if name not in properties}}
         if len(properties) > MAX_PROPERTIES:
             raise GrammarError(f"the object at {path} has {len(properties)} properties; {MAX_PROPERTIES} are allowed")
         more = schema.get("additionalProperties", not properties)

@@ -24,6 +24,9 @@ __all__ = ["LEAST_CHUNK", "Part", "Stepper"]
 
 LEAST_CHUNK, CHUNK_SECONDS = 64, 0.25
 """While others generate, the prompt tokens of one step are as many as take this long, but not fewer than these."""
+ENOUGH = 128
+"""Tokens of prompts in a step, from which on no other prompt is begun in it: more are no cheaper together, and what is
+read first is answered first."""
 
 
 class Part(NamedTuple):
@@ -68,15 +71,17 @@ class Stepper:
         if parts and prompts:
             chunk = int(CHUNK_SECONDS / self._prompt_seconds) if self._prompt_seconds else LEAST_CHUNK
             room = min(room, max(LEAST_CHUNK, chunk))
-        now = time.monotonic()
+        now, read = time.monotonic(), 0
         for slot in sorted(prompts, key=lambda s: s.sequence is not None and not urgent(s.sequence, now)):
             sequence, start = slot.sequence, len(slot.cache)
-            if room > 0 and sequence is not None:
+            if room > 0 and read < ENOUGH and sequence is not None:
                 tokens = _chunk(sequence, start, room)
                 if not tokens:
                     continue  # a picture is next
                 parts.append(Part(slot, tokens, 0, int(start + len(tokens) == len(sequence.tokens))))
-                room -= len(tokens)
+                room, read = room - len(tokens), read + len(tokens)
+        if self._context.split:
+            parts.sort(key=lambda part: part.slot.index)  # neighbours are decoded together only in this order
         return parts
 
     def _guess(self, parts: list[Part]) -> None:
