@@ -7,7 +7,7 @@ NVIDIA's release notes for the drivers. A wheel that is not there when it is loo
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 __all__ = ["CUDA", "INDEXES", "PORTABLE_X86", "ROCM_LIBRARIES", "ROCM_TARGETS", "Generation", "Toolkit", "numbers"]
 
@@ -19,7 +19,8 @@ PORTABLE_X86 = frozenset({"avx2", "bmi2", "f16c", "fma"})
 that made them, which has at least these; whether they run here is found out when the engine is checked."""
 
 
-class Toolkit(NamedTuple):
+@dataclass(frozen=True)
+class Toolkit:
     """One CUDA toolkit that wheels are built with; its index is `cu` and the digits. `windows`: also for Windows."""
 
     cuda: str
@@ -30,7 +31,8 @@ class Toolkit(NamedTuple):
         return "cu" + self.cuda.replace(".", "")
 
 
-class Generation(NamedTuple):
+@dataclass(frozen=True)
+class Generation:
     """The CUDA toolkits of one major version; drivers and libraries are compatible within it.
 
     `linux`, `windows`: the first driver that runs programs of this generation. `capability`: the lowest compute
