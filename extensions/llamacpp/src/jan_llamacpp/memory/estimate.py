@@ -22,7 +22,7 @@ __all__ = ["CELL_STEP", "DEFAULT_CTX", "Weights", "cells_of", "memory_need", "we
 
 CELL_STEP = 256
 DEFAULT_CTX = 8192
-PLAIN_ATTENTION_BYTES = 256 << 20
+PLAIN_ATTENTION_BYTES = 160 << 20
 MOST_DRAFTED = 48
 """The worker's rules (`worker/engine.py`, `context.py`, `speculation.py`), tested to be the same."""
 KV_BYTES = {"f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}
@@ -106,7 +106,7 @@ def memory_need(
     part = _stepped(n_ctx)
     split = _is_split(shape, options, n_cells, part)
     streams, cells = (options.n_seq, part) if split else (1, n_cells)
-    flash = _is_flash(shape, options, n_cells, gpu=bool(on_gpus))
+    flash = split or _is_flash(shape, options, n_cells, gpu=bool(on_gpus))
     n_tokens = min(cells * streams, options.n_batch)
     n_tokens = -(-n_tokens // options.n_seq) * options.n_seq
     outputs = options.n_seq + (MOST_DRAFTED if options.speculate else 0)
