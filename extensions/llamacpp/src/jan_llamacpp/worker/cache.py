@@ -112,9 +112,13 @@ class Cache:
                 slot.wide = {at: more for at, more in source.wide.items() if at < length}
                 if not self._context.split:
                     slot.shared = source.shared = True
+        if slot.thread != sequence.params.thread:
+            self.save(slot)  # it is another conversation from here on
+            slot.saved = 0
         length = self.cut(slot, length)
         slot.sequence = sequence
-        slot.thread = None if sequence.pictures else sequence.params.thread
+        slot.thread = sequence.params.thread
+        slot.kept = not (sequence.pictures or sequence.shifted or sequence.erased)
         slot.saved = min(slot.saved, length)
         self.active.append(slot)
         self.active.sort(key=_arrival)
@@ -127,6 +131,8 @@ class Cache:
         assert sequence is not None
         slot.sequence, slot.last_used = None, time.monotonic()
         self.active.remove(slot)
+        if sequence.erased:
+            self.forget(slot)
         return sequence
 
     def prefix_coming(self, sequence: Sequence) -> bool:
@@ -191,8 +197,9 @@ class Cache:
     def put_away(self, slot: Slot) -> None:
         """Free the slot's cells, and remember what was in them."""
         self.save(slot)
-        # What has pictures is not remembered: their cells are not one for each position.
-        if len(slot.cache) >= KEEP_MIN and min(slot.cache) >= 0 and self._remembered.budget:
+        # Not what has pictures (their cells are not one for each position), was shifted, or was deleted.
+        wanted = slot.kept and len(slot.cache) >= KEEP_MIN
+        if wanted and self._remembered.has_place_for(self._context.state_size(slot.index)):
             data = self._context.state(slot.index)
             if data:
                 self._remembered.add(Remembrance(SavedState(list(slot.cache), data), slot.thread, slot.saved))
@@ -202,7 +209,7 @@ class Cache:
         """Free the slot's cells, and remember nothing of them."""
         self._context.clear(slot.index)
         slot.cache, slot.thread, slot.saved, slot.shared = [], None, 0, False
-        slot.wide = {}
+        slot.wide, slot.kept = {}, True
 
     def shift(self, slot: Slot, keep: int) -> None:
         """Forget the oldest half of a sequence's tokens after the first `keep`, so that it can go on.
@@ -221,7 +228,7 @@ class Cache:
         if sequence.lookup is not None:
             sequence.lookup.forget()
         # A state that was shifted is not what reading its tokens would give: it must not be kept.
-        slot.thread, slot.saved = None, 0
+        slot.kept, sequence.shifted = False, True
         if moved:
             del slot.cache[keep : keep + gap]
         else:
@@ -250,18 +257,23 @@ class Cache:
         return [slot for slot in self.slots if slot.sequence is None and self._unsaved(slot)]
 
     def drop_thread(self, thread: str) -> None:
-        """A conversation was deleted: forget its cells without keeping them. An answer that runs goes on."""
+        """A conversation was deleted: forget its cells without keeping them. An answer that runs goes on, and is
+        forgotten when it ends.
+        """
         self._remembered.drop_thread(thread)
         for slot in self.slots:
             if slot.thread == thread:
-                slot.thread = None
+                slot.kept = False
                 if slot.sequence is None:
                     self.forget(slot)
+                else:
+                    slot.sequence.erased = True
 
     def _unsaved(self, slot: Slot) -> bool:
         grown = len(slot.cache) - slot.saved
         return (
             self._states is not None
+            and slot.kept
             and slot.thread is not None
             and len(slot.cache) >= SAVE_MIN
             and grown >= max(SAVE_GROWTH, slot.saved // 8)

@@ -76,6 +76,7 @@ class Context:
         self._memory = c.llama_get_memory(self.handle)
         self._decode = c.llama_decode
         self._rows: dict[int, Row] = {}
+        self._pending: set[int] = set()  # copies and moves of cells that llama.cpp makes with the next decode
         self.n_batch = options.n_batch
         self._make_batch(c, options.n_batch)
 
@@ -119,7 +120,10 @@ class Context:
     def decode(self, rows: int) -> int:
         """Evaluate the first `rows` rows. 0: done; 1: no room in the cache; 2: aborted; below 0: an error."""
         self._batch.n_tokens = rows
-        return int(self._decode(self.handle, self._batch))
+        status = int(self._decode(self.handle, self._batch))
+        if status == 0:
+            self._pending.clear()
+        return status
 
     def logits(self, row: int) -> Row:
         """The logits of a row whose `output` was set: a view of llama.cpp's memory, good until the next
@@ -159,6 +163,7 @@ class Context:
         """
         if self.split:
             self._native.seq_cp(self._memory, source, target, -1, -1)
+            self._pending |= {source, target}
             self.truncate(target, length)
         else:
             self._native.seq_cp(self._memory, source, target, 0, length)
@@ -171,6 +176,7 @@ class Context:
         if not self._native.can_shift(self._memory) or not self._native.seq_rm(self._memory, seq, keep, keep + gap):
             return False
         self._native.seq_add(self._memory, seq, keep + gap, -1, -gap)
+        self._pending.add(seq)
         return True
 
     def state_size(self, seq: int) -> int:
@@ -178,7 +184,11 @@ class Context:
         return int(self._native.c.llama_state_seq_get_size(self.handle, seq))
 
     def state(self, seq: int) -> bytearray:
-        """llama.cpp's copy of a sequence's cells (`llama_state_seq_get_data`); empty when there is none to be had."""
+        """llama.cpp's copy of a sequence's cells (`llama_state_seq_get_data`); empty when there is none to be had, or
+        not before the next decode.
+        """
+        if seq in self._pending:
+            return bytearray()
         c = self._native.c
         try:
             data = bytearray(self.state_size(seq))
@@ -191,9 +201,15 @@ class Context:
         return data
 
     def restore(self, seq: int, data: bytearray) -> bool:
-        """Put back what `state` gave. False: it is not of this context, or there is no room; then clear it."""
+        """Put back what `state` gave. False: it is not of this context, or there is no room (not before the next
+        decode, perhaps); then clear it.
+        """
         c = self._native.c
-        return bool(data) and bool(c.llama_state_seq_set_data(self.handle, _bytes_of(data), len(data), seq))
+        return (
+            bool(data)
+            and seq not in self._pending
+            and bool(c.llama_state_seq_set_data(self.handle, _bytes_of(data), len(data), seq))
+        )
 
     def set_threads(self, count: int) -> None:
         self._native.set_n_threads(self.handle, count, count)

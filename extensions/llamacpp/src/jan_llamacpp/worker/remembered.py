@@ -38,6 +38,8 @@ class Remembered:
 
     def add(self, one: Remembrance) -> None:
         """Keep it, unless it is too large."""
+        if not self.has_place_for(len(one.state.data)):
+            return
         self._kept.append(one)
         while sum(len(each.state.data) for each in self._kept) > self.budget:
             del self._kept[0]

@@ -69,8 +69,8 @@ class Scheduler:
             context, self._cache, self._stats, n_ctx=n_ctx, speculate=speculate, projector=projector
         )
         self._drawer = Drawer(model, context, self._stats, speculate=speculate)
-        self._inbox: deque[Sequence] = deque()
-        self._forgotten: deque[str] = deque()
+        self._inbox: deque[list[Sequence]] = deque()
+        self._forgotten: deque[tuple[str, int]] = deque()
         self._lock = threading.Lock()
         self._arrivals = 0
         self._cancelled: set[int] = set()
@@ -97,11 +97,13 @@ class Scheduler:
             most = self._n_ctx * ENDLESS if shifting else self._n_ctx - len(tokens) - _more_cells(pictures)
         saved = None
         thread = params.thread if not pictures else None  # a state on the disk knows no pictures
-        if thread is not None and self._states is not None and not self._cache.knows(thread):
+        waiting = sum(each.saved is not None for each in self._queue)  # they hold memory while they wait
+        if thread is not None and self._states is not None and waiting < 4 and not self._cache.knows(thread):
             saved = self._states.read(thread)
+        answers = []
         for index in range(params.n):
             self._arrivals += 1
-            self._inbox.append(
+            answers.append(
                 Sequence(
                     id, index, self._arrivals, list(tokens), min(self._n_ctx, len(tokens) + most), most,
                     params.max_tokens is None, params, TextStream(params.stop), now,
@@ -109,6 +111,7 @@ class Scheduler:
                     len(tokens), len(tokens), pictures=pictures, saved=saved if index == 0 else None,
                 )
             )  # fmt: skip
+        self._inbox.append(answers)  # at once: if one fails, so do the others
         self._wake.set()
 
     def cancel(self, id: int) -> None:
@@ -123,7 +126,7 @@ class Scheduler:
         """Delete what is kept of a conversation; on the disk it is gone when this returns."""
         if self._states is not None:
             self._states.forget(thread)
-        self._forgotten.append(thread)
+        self._forgotten.append((thread, self._arrivals))
         self._wake.set()
 
     def close(self) -> None:
@@ -143,7 +146,7 @@ class Scheduler:
     def stats(self) -> Stats:
         """A snapshot; fields of one moment, give or take a step."""
         current, began = self._stats, self._stepper.began
-        current.active, current.queued = len(self._cache.active), len(self._queue) + len(self._inbox)
+        current.active, current.queued = len(self._cache.active), len(self._queue) + sum(map(len, tuple(self._inbox)))
         current.free_slots = self._n_seq - current.active
         current.cells_used = sum(slot.cells for slot in self._cache.slots)
         current.threads = self._governor.threads
@@ -174,10 +177,10 @@ class Scheduler:
                 )  # fmt: skip
             if n_prompt >= n_ctx:  # as if it had been shifted while it was read
                 keep = max(0, min(params.keep, n_ctx // 2))
-                tokens = tokens[:keep] + tokens[n_prompt - (n_ctx - keep) // 2 :]
+                tokens = (tokens[:keep] + tokens[n_prompt - (n_ctx - keep) // 2 :])[:n_ctx] or tokens[-1:]
         if sum(map(len, params.stop)) > MAX_STOP:
             raise Refusal("invalid_generation", f"the stop strings have more than {MAX_STOP} characters")
-        if len(self._queue) + len(self._inbox) + params.n > self._max_queue:
+        if len(self._queue) + sum(map(len, tuple(self._inbox))) + params.n > self._max_queue:
             raise Refusal("overloaded", f"{self._max_queue} requests are waiting for this model already")
         return tokens
 
@@ -192,7 +195,9 @@ class Scheduler:
                     self._rest()
                     self._governor.begin()
             for slot in self._cache.unsaved():
+                self._forget_threads()
                 self._cache.save(slot)
+            self._forget_threads()
         finally:
             self._retired.set()
 
@@ -214,18 +219,20 @@ class Scheduler:
         while not self._wake.wait(SAVE_AFTER if self._cache.unsaved() else None):
             for slot in self._cache.unsaved():
                 self._cache.save(slot)
+                self._forget_threads()
                 if self._wake.is_set():
                     return
 
     def _take_in(self) -> None:
+        # Cancellations first: whoever is cancelled has come before.
+        with self._lock:
+            gone, self._cancelled = self._cancelled, set()
         while self._inbox:
-            self._queue.add(self._inbox.popleft())
-        while self._forgotten:
-            self._cache.drop_thread(self._forgotten.popleft())
-        if self._cancelled:
+            for sequence in self._inbox.popleft():
+                self._queue.add(sequence)
+        self._forget_threads()
+        if gone:
             # Ids whose generation is over already are dropped with the rest: there is nothing left to end.
-            with self._lock:
-                gone, self._cancelled = self._cancelled, set()
             for slot in [s for s in self._cache.active if s.sequence is not None and s.sequence.id in gone]:
                 self._end(self._cache.leave(slot), "cancelled")
             for sequence in self._queue.take(lambda each: each.id in gone):
@@ -234,6 +241,17 @@ class Scheduler:
             now = time.monotonic()
             for sequence in self._queue.take(lambda each: each.deadline is not None and each.deadline <= now):
                 self._fail(sequence, Refusal("overloaded", "the request waited too long for its turn"))
+
+    def _forget_threads(self) -> None:
+        """What was deleted goes, also where it was being kept when that was said."""
+        while self._forgotten:
+            thread, arrivals = self._forgotten.popleft()
+            self._cache.drop_thread(thread)
+            for sequence in self._queue:
+                if sequence.params.thread == thread and sequence.arrival <= arrivals:
+                    sequence.erased, sequence.saved = True, None
+            if self._states is not None:
+                self._states.forget(thread)
 
     # --- admission ------------------------------------------------------------------------------------------
 
@@ -344,17 +362,26 @@ class Scheduler:
     def _draw_all(self, parts: list[Part], rows: list[int]) -> None:
         for part, row in zip(parts, rows, strict=True):
             sequence = part.slot.sequence
-            if not part.outputs or sequence is None:
+            if not part.outputs:
+                continue
+            if sequence is None:  # it went with another answer of its request
+                self._take_back(part)
                 continue
             try:
                 text, finish = self._drawer.draw(part, row)
             except Exception as error:
+                self._take_back(part)
                 self._fail(self._cache.leave(part.slot), _refusal(error))
                 continue
             if finish is not None:
                 self._end(self._cache.leave(part.slot), finish, text)
             elif text:
                 self._outbox.piece(sequence, text, self._stats.steps)
+
+    def _take_back(self, part: Part) -> None:
+        """Nobody judges the guesses of this part any more: they must not stay in the cells."""
+        if part.guesses:
+            self._context.truncate(part.slot.index, len(part.slot.cache))
 
     # --- ends -----------------------------------------------------------------------------------------------
 

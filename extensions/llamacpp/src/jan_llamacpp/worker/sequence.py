@@ -63,6 +63,10 @@ class Sequence:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     begun: bool = False
     """A piece of it was sent."""
+    shifted: bool = False
+    """A part of it was shifted out: its cells are not what reading its tokens would give."""
+    erased: bool = False
+    """Its conversation was deleted after it was asked for."""
 
     @property
     def interactive(self) -> bool:
@@ -80,8 +84,8 @@ class Sequence:
 class Slot:
     """A sequence number of the context. `cache`: the tokens whose keys and values its cells hold.
 
-    `thread`: the conversation they belong to, of which `saved` tokens are on the disk. `shared`: other sequences may
-    hold some of its cells, too. `wide`: where pictures begin that have more cells than tokens, and how many more.
+    `thread`: the conversation they belong to, of which `saved` tokens are on the disk; `kept`: they may be kept for it.
+    `shared`: other sequences may hold some of its cells, too. `wide`: where pictures begin that have more cells than tokens, and how many more.
     """
 
     index: int
@@ -90,6 +94,7 @@ class Slot:
     last_used: float = 0.0
     thread: str | None = None
     saved: int = 0
+    kept: bool = True
     shared: bool = False
     wide: dict[int, int] = field(default_factory=dict)
 
