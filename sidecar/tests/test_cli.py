@@ -159,6 +159,7 @@ def test_json_is_one_object(jan: Jan) -> None:
             "completion_tokens": 3,
             "total_tokens": 6,
             "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
         },
         "finish_reason": "stop",
     }

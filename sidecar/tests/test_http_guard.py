@@ -379,6 +379,7 @@ def test_the_surface_is_this_list_and_nothing_else() -> None:
         ("POST", "/v1/models/{id:path}/unload"),
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
+        ("POST", "/v1/embeddings"),
     }
 
 

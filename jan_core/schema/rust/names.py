@@ -100,6 +100,6 @@ def listed(values: Iterable[str]) -> str:
 def doc(text: str, schema: Schema | None = None) -> str:
     """A doc comment, with the default of the member that `schema` describes."""
     lines = comment_lines(text)
-    if schema is not None and schema.get("default") not in (None, "", [], {}):
+    if schema is not None and schema.get("default") not in (None, "", [], (), {}):
         lines += ([""] if lines else []) + [f"Default: `{json.dumps(schema['default'])}`."]
     return "".join(f"/// {line}".rstrip() + "\n" for line in lines)

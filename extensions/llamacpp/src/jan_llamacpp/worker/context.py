@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,6 +74,7 @@ class Context:
         self.handle: Any = c.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise Refusal("model_load_failed", f"no context of {n_cells} tokens could be made")
+        weakref.finalize(self, _free, c, self.handle, model).atexit = False
         self._memory = c.llama_get_memory(self.handle)
         self._decode = c.llama_decode
         self._rows: dict[int, Row] = {}
@@ -217,3 +219,8 @@ class Context:
 
 def _bytes_of(data: bytearray) -> Any:
     return (ctypes.c_uint8 * len(data)).from_buffer(data)
+
+
+def _free(c: Any, handle: Any, model: Model) -> None:
+    """`model` is here to outlive its context."""
+    c.llama_free(handle)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import weakref
 from array import array
 from collections.abc import Callable
 from functools import cached_property
@@ -54,6 +55,8 @@ class Model:
         if not self.handle:
             # The reason is known to the log only; the host reads it from there.
             raise Refusal("model_load_failed", "llama.cpp could not load the model")
+        # A worker ends with its process; only where several are made in one, as in tests, this ever runs.
+        weakref.finalize(self, c.llama_model_free, self.handle).atexit = False
         encodes, decodes = c.llama_model_has_encoder(self.handle), c.llama_model_has_decoder(self.handle)
         if encodes and decodes:
             message = "a model with an encoder and a decoder is not supported"

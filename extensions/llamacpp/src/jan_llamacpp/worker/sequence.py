@@ -85,7 +85,8 @@ class Slot:
     """A sequence number of the context. `cache`: the tokens whose keys and values its cells hold.
 
     `thread`: the conversation they belong to, of which `saved` tokens are on the disk; `kept`: they may be kept for it.
-    `shared`: other sequences may hold some of its cells, too. `wide`: where pictures begin that have more cells than tokens, and how many more.
+    `shared`: other sequences may hold some of its cells, too. `wide`: where pictures begin that have more cells than
+    tokens, and how many more.
     """
 
     index: int
