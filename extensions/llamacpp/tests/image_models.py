@@ -93,11 +93,11 @@ def png(
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    dark = bytes(part // 3 for part in colour)
-    rows = b"".join(b"\0" + dark * (width // 2) + bytes(colour) * (width - width // 2) for _ in range(height))
+    if data is None:  # not for those that only claim to be as large as a town
+        row = bytes(part // 3 for part in colour) * (width // 2) + bytes(colour) * (width - width // 2)
+        data = zlib.compress((b"\0" + row) * height)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(rows) if data is None else data
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def bmp(width: int = 4, height: int = 4) -> bytes:
