@@ -3189,7 +3189,6 @@ pub mod llamacpp {
     pub struct Remote {
         pub id: String,
         pub base_url: String,
-        /// Default: `[]`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub models: Option<Vec<String>>,
         /// Default: `"none"`.

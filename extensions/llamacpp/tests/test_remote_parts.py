@@ -24,6 +24,7 @@ from jan_llamacpp.remote.errors import (
     RemoteInterrupted,
     RemoteUnreachable,
 )
+from jan_llamacpp.remote.remote import Remote
 from jan_llamacpp.remote.shapes import AddRemote
 from jan_llamacpp.remote.sse import LARGEST_EVENT, EventParser, EventTooLarge
 from jan_llamacpp.remote.wire import error_text
@@ -203,3 +204,14 @@ async def test_what_is_tried_again_and_after_which_pause(
     with pytest.raises(type(error)):
         await retry.persist(attempt, 3)
     assert (len(made), slept) == (attempts, pauses)
+
+
+@pytest.mark.parametrize("key", ["sk-secret\n", "sk secret", "", "é"])
+def test_a_key_that_no_header_can_carry_is_no_key(key: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"remote": {"id": "a", "base_url": "https://a.example/v1"}, "key": key}, AddRemote)
+
+
+def test_a_proxy_is_not_for_what_answers_on_this_machine() -> None:
+    with pytest.raises(ValueError, match="own addresses"):
+        Remote("a", "https://localhost/v1", on_this_machine=True, proxy="http://far.example:3128")

@@ -73,6 +73,7 @@ class EngineUse:
         selected, engine = await self._engine(report)
         known = await anyio.to_thread.run_sync(choice.read, self._engines)
         blamed = reason = ""
+        blamed_id = engine.id
         try:
             result = await start(engine)
         except (EngineBroken, ModelLoadFailed, WorkerDied) as failure:
@@ -88,7 +89,7 @@ class EngineUse:
             blamed, engine = engine.name, earlier
         try:
             if blamed:
-                await self._set_aside(blamed, selected.build.id, reason, "use", back_to=engine.id)
+                await self._set_aside(blamed, blamed_id, reason, "use", back_to=engine.id)
             if not known.is_latest(engine.name, model):
                 await self._decide(partial(choice.Choice.prove, name=engine.name, model=model))
         except BaseException:

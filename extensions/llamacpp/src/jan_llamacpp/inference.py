@@ -74,6 +74,8 @@ class InferenceMethods:
             try:
                 answer = await self._answer(routed.chat(request), routed.engine, call, outcome, started)
             except JanError as failure:
+                if outcome.time_to_first_token is not None:
+                    raise  # a part of this answer was given: another one must not follow it
                 other = await router.instead(request, routed, failure)
                 if other is None:
                     raise

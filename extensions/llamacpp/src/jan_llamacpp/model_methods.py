@@ -165,9 +165,10 @@ class ModelMethods:
             services.asked[id] = asked, params.force
         try:
             worker = await services.pool.load(loaded, report_to(call), pin=params.pin)
-        except JanError:
+        except BaseException as failure:  # a cancelled load, too, says nothing of the next one
             services.asked.pop(id, None)
-            if asked != ModelOptions():  # it failed with these options: that says nothing of the model as it is
+            if isinstance(failure, JanError) and asked != ModelOptions():
+                # It failed with these options: that says nothing of the model as it is.
                 services.forget(id)
             raise
         fit = services.fits.get(loaded)

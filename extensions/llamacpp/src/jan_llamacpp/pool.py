@@ -163,6 +163,11 @@ class ModelPool:
             return "failed", history.error.message
         return "available", ""
 
+    def refuses(self, id: str) -> bool:
+        """Whether a request for the model would be refused now, for what went wrong with it lately."""
+        history = self._histories.get(id)
+        return history is not None and history.refusal() is not None
+
     def forget(self, id: str) -> None:
         """Forget what went wrong with a model: its file is another one now."""
         if self._histories.pop(id, None):

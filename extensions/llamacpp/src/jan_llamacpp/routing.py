@@ -152,7 +152,7 @@ class Router:
         state, _ = services.pool.state(model)
         if state in ("loaded", "loading"):
             return True
-        if state == "failed":
+        if state == "failed" and services.pool.refuses(model):
             return False
         try:
             return not (await anyio.to_thread.run_sync(services.store.get, model)).error

@@ -240,6 +240,8 @@ class Services:
         if self.pool.state(id)[0] != "loaded":
             self.engine_of.pop(id, None)
             self.fits.pop(id, None)
+            if not self.settings.keep_states:  # it was loaded when they were still wanted
+                self.ctx.tasks.start_soon(anyio.to_thread.run_sync, self.states.forget_all)
         name = model_of(id)
         state, error = self.state(name)
         self.ctx.emit("models.changed", {"id": name, "state": state, "error": error}, key=f"models.changed/{name}")

@@ -89,7 +89,7 @@ class Connection:
                 except TimeoutError:
                     raise self._error(RemoteInterrupted, f"sent nothing for {limit:g} s", reason="idle") from None
                 except self._broken() as error:
-                    what = f"broke its answer off: {_why(error)}"
+                    what = f"broke its answer off: {self._why(error)}"
                     raise self._error(RemoteInterrupted, what, reason="truncated") from None
                 if piece is None:
                     return
@@ -137,7 +137,7 @@ class Connection:
             raise self._error(RemoteUnreachable, what, reason=reason) from None
         except self._broken() as error:
             reason = _reason(error)
-            raise self._error(RemoteUnreachable, f"{_BROKEN[reason]}: {_why(error)}", reason=reason) from None
+            raise self._error(RemoteUnreachable, f"{_BROKEN[reason]}: {self._why(error)}", reason=reason) from None
         try:
             await self._check(response)
         except BaseException:
@@ -190,6 +190,10 @@ class Connection:
         except self._broken():
             pass
         return error_text(bytes(body), self._key)
+
+    def _why(self, error: BaseException) -> str:
+        """An error's text without the key: a library may quote what it could not send."""
+        return _why(error).replace(self._key, "(the key)") if self._key else _why(error)
 
     def _error(self, kind: type[JanError], what: str, **data: object) -> JanError:
         return kind(f"{self._remote.id} {what}", remote=self._remote.id, **data)

@@ -29,7 +29,7 @@ class Remote(Struct, frozen=True, omit_defaults=True):
     hands nothing on, so that policy counts it as local; for loopback addresses alone.
     """
 
-    id: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+    id: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?\Z")]
     base_url: Annotated[str, Meta(max_length=2048)]
     models: Annotated[tuple[ModelName, ...], Meta(max_length=1000)] = ()
     key: KeyPlace = "none"
@@ -49,6 +49,8 @@ class Remote(Struct, frozen=True, omit_defaults=True):
         if self.proxy:
             if address.scheme != "https":
                 raise ValueError("a proxy is for https only")
+            if address.loopback:  # it would connect to itself, and what is for this machine alone would leave it
+                raise ValueError("a proxy does not reach this machine's own addresses")
             address_of(self.proxy, plain=True)
 
     @property

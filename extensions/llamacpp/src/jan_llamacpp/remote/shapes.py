@@ -18,7 +18,7 @@ class AddRemote(Struct, forbid_unknown_fields=True):
     """
 
     remote: Remote
-    key: Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[\x21-\x7e]+$")] | None = None
+    key: Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[\x21-\x7e]+\Z")] | None = None
     replace: bool = False
 
     def __repr__(self) -> str:
