@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,13 +77,18 @@ MakeBench = Callable[..., Bench]
 
 
 @pytest.fixture
-def bench(engine_dir: Path, monkeypatch: pytest.MonkeyPatch) -> MakeBench:
+def bench(engine_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeBench]:
     monkeypatch.setattr(outbox, "HOLD_SECONDS", 0)  # every step is seen at once
+    made: list[Bench] = []
 
     def make(model: Path, **options: Any) -> Bench:
-        return Bench(engine_dir, model, LoadOptions(**{"threads": 1, "n_seq": 4, "n_ctx": 512, **options}))
+        made.append(Bench(engine_dir, model, LoadOptions(**{"threads": 1, "n_seq": 4, "n_ctx": 512, **options})))
+        return made[-1]
 
-    return make
+    yield make
+    for each in made:
+        each.scheduler._context.close()
+        each.scheduler._model.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,7 +73,6 @@ class Context:
         self.handle: Any = c.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise Refusal("model_load_failed", f"no context of {n_cells} tokens could be made")
-        weakref.finalize(self, _free, c, self.handle, model).atexit = False
         self._memory = c.llama_get_memory(self.handle)
         self._decode = c.llama_decode
         self._rows: dict[int, Row] = {}
@@ -213,14 +211,15 @@ class Context:
             and bool(c.llama_state_seq_set_data(self.handle, _bytes_of(data), len(data), seq))
         )
 
+    def close(self) -> None:
+        """Free it. A worker ends with its process; this is for who makes several in one. Before its model."""
+        handle, self.handle = self.handle, None
+        if handle:
+            self._native.c.llama_free(handle)
+
     def set_threads(self, count: int) -> None:
         self._native.set_n_threads(self.handle, count, count)
 
 
 def _bytes_of(data: bytearray) -> Any:
     return (ctypes.c_uint8 * len(data)).from_buffer(data)
-
-
-def _free(c: Any, handle: Any, model: Model) -> None:
-    """`model` is here to outlive its context."""
-    c.llama_free(handle)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-import weakref
 from array import array
 from collections.abc import Callable
 from functools import cached_property
@@ -55,8 +54,6 @@ class Model:
         if not self.handle:
             # The reason is known to the log only; the host reads it from there.
             raise Refusal("model_load_failed", "llama.cpp could not load the model")
-        # A worker ends with its process; only where several are made in one, as in tests, this ever runs.
-        weakref.finalize(self, c.llama_model_free, self.handle).atexit = False
         encodes, decodes = c.llama_model_has_encoder(self.handle), c.llama_model_has_decoder(self.handle)
         if encodes and decodes:
             message = "a model with an encoder and a decoder is not supported"
@@ -81,6 +78,12 @@ class Model:
         self._add_bos = bool(c.llama_vocab_get_add_bos(self.vocab))
         self._pieces: dict[int, bytes | None] = {}
         self._buffer = ctypes.create_string_buffer(1024)
+
+    def close(self) -> None:
+        """Free it, after its contexts. A worker ends with its process; this is for who loads several in one."""
+        handle, self.handle = self.handle, None
+        if handle:
+            self._native.c.llama_model_free(handle)
 
     @property
     def description(self) -> str:

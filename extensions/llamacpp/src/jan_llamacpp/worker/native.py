@@ -36,8 +36,10 @@ class Native:
     def __init__(self, module: Any, version: str) -> None:
         self.c = module
         self.version = version
-        # Kept as long as the library: it calls this.
-        self.log = module.llama_log_callback(_log)
+        # Kept as long as the library, which calls it: by the library's own module.
+        if not hasattr(module, "_jan_log"):
+            module._jan_log = module.llama_log_callback(_log)
+        self.log = module._jan_log
         module.llama_log_set(self.log, None)
         self._quick = ctypes.PyDLL(module._lib._name)
         i32, ptr, size_t = ctypes.c_int32, ctypes.c_void_p, ctypes.c_size_t
