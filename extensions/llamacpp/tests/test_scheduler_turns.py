@@ -10,7 +10,10 @@ import pytest
 from jan_llamacpp.worker.admission import PATIENCE, Queue
 from jan_llamacpp.worker.protocol import GenerateParams, Grammar, Pieces, Prompt, Sampling
 from jan_llamacpp.worker.refusal import Refusal
+from jan_llamacpp.worker.remembered import Remembered, Remembrance
 from jan_llamacpp.worker.sequence import Sequence
+from jan_llamacpp.worker.speculation import Costs
+from jan_llamacpp.worker.state import SavedState
 from jan_llamacpp.worker.text import TextStream
 
 from .test_scheduler import Bench, MakeBench, bench  # noqa: F401  (a fixture)
@@ -109,6 +112,62 @@ def test_what_is_too_large_to_be_remembered_stays_where_it_is(bench: MakeBench, 
         b.ask(id, f"{id % 2} {STORY}", max_tokens=10)
         b.run()
     assert b.usage(3).cached > 500
+
+
+def test_a_state_that_is_too_large_pushes_nothing_else_out() -> None:
+    kept = Remembered(100)
+    for size in (40, 40, 101):
+        kept.add(Remembrance(SavedState([size], bytearray(size)), None, 0))
+    assert [len(each.state.data) for each in kept] == [40, 40]
+    kept.add(Remembrance(SavedState([], bytearray(41)), None, 0))
+    assert [len(each.state.data) for each in kept] == [40, 41]
+
+
+def test_a_copy_that_llama_cpp_has_not_made_yet_is_neither_read_nor_written_over(
+    bench: MakeBench,  # noqa: F811
+    babble: Path,
+) -> None:
+    b = bench(babble, n_ctx=512, n_cells=2048)
+    context = b.scheduler._context
+    assert context.split
+    b.ask(1, STORY[:300], max_tokens=1)
+    b.run()
+    data = context.state(0)
+    context.share(0, 3, 100)
+    assert (context.state(0), context.state(3), context.restore(3, data)) == (bytearray(), bytearray(), False)
+    b.ask(2, "x", max_tokens=1)
+    b.run()
+    assert len(context.state(0)) == len(data)
+    assert context.state(3)
+
+
+def test_guesses_of_an_answer_that_fails_are_not_left_in_the_cells(
+    bench: MakeBench,  # noqa: F811
+    endless: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    b = bench(endless, n_ctx=1024)
+    monkeypatch.setattr(Costs, "worth", lambda self, rows, draft, rate: draft)
+    b.ask(1, max_tokens=500)
+    plan, failed = b.scheduler._stepper.plan, []
+
+    def planned() -> Any:
+        parts = plan()
+        if parts and parts[0].guesses > 3 and not failed:
+            failed.append(parts[0].slot)
+            parts[0].slot.sequence.sampler.sample = fail  # type: ignore[union-attr]
+        return parts
+
+    def fail(*_: Any) -> int:
+        raise Refusal("generation_failed", "a defect")
+
+    monkeypatch.setattr(b.scheduler._stepper, "plan", planned)
+    b.run()
+    assert b.failure(1).type == "generation_failed"
+    b.ask(2, "\n" + b.text(1) + "a", max_tokens=5, speculate=False)  # goes on with all its cells
+    b.run()
+    assert (b.text(2), b.end(2).finish) == ("bcdef", "length")
+    assert b.usage(2).cached > 10
 
 
 # --- several answers ------------------------------------------------------------------------------------

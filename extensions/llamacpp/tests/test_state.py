@@ -219,6 +219,71 @@ def test_a_deleted_conversation_leaves_nothing(kept_bench: MakeBench, babble: Pa
     assert files(tmp_path / "kv") == []
 
 
+def test_what_is_deleted_just_before_the_end_is_not_written_by_it(
+    kept_bench: MakeBench, babble: Path, tmp_path: Path
+) -> None:
+    b = kept_bench(babble)
+    b.ask(1, LONG, max_tokens=5, thread="t")
+    b.run()
+    b.scheduler.forget_thread("t")
+    close(b)
+    assert files(tmp_path / "kv") == []
+
+
+def test_what_is_deleted_while_it_is_being_written_is_not_there_afterwards(
+    kept_bench: MakeBench, babble: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = kept_bench(babble)
+    b.ask(1, LONG, max_tokens=5, thread="t")
+    b.run()
+    copy = b.scheduler._context.state
+
+    def state(seq: int) -> bytearray:
+        b.scheduler.forget_thread("t")  # the reader, while the decoding thread copies
+        return copy(seq)
+
+    monkeypatch.setattr(b.scheduler._context, "state", state)
+    close(b)
+    assert files(tmp_path / "kv") == []
+
+
+def test_a_conversation_that_is_deleted_while_it_is_answered_leaves_nothing_when_it_ends(
+    kept_bench: MakeBench, babble: Path, tmp_path: Path
+) -> None:
+    b = kept_bench(babble, n_seq=1)
+    b.ask(1, LONG, max_tokens=20, thread="t", speculate=False)
+    b.ask(2, LONG + "waiting", max_tokens=5, thread="t")
+    b.run(until=lambda: len(b.pieces(1)) >= 3)
+    b.scheduler.forget_thread("t")
+    b.run()
+    assert [b.end(id).finish for id in (1, 2)] == ["length", "length"]
+    assert b.scheduler.stats().cells_used == 0
+    assert list(b.scheduler._cache._remembered) == []
+    close(b)
+    assert files(tmp_path / "kv") == []
+
+
+def test_what_is_asked_after_the_deletion_is_kept_again(kept_bench: MakeBench, babble: Path, tmp_path: Path) -> None:
+    b = kept_bench(babble)
+    b.scheduler.forget_thread("t")
+    b.ask(1, LONG, max_tokens=5, thread="t")
+    b.run()
+    close(b)
+    assert len(files(tmp_path / "kv")) == 1
+
+
+def test_cells_that_must_not_be_kept_make_none_that_may_be(kept_bench: MakeBench, babble: Path, tmp_path: Path) -> None:
+    b = kept_bench(babble)
+    b.ask(1, LONG, max_tokens=5, thread="old", speculate=False)
+    b.run()
+    b.scheduler._cache.slots[0].kept = False  # as after a shift
+    b.ask(2, LONG + "and on", max_tokens=5, thread="new")
+    b.run()
+    assert b.usage(2).cached > 500
+    close(b)
+    assert files(tmp_path / "kv") == []
+
+
 def test_a_state_that_llama_cpp_does_not_take_costs_time_only(
     kept_bench: MakeBench, babble: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,13 +22,15 @@ async def staged(root: Path, files: dict[str, Path], share: bool, on_bytes: OnBy
 
     `on_bytes` counts over all of them. Raises StorageError, also for what fails with it inside the block.
     """
+    import anyio
+
     stage = root / f".staging-{uuid.uuid4().hex}"
     try:
         sizes = {name: path.stat().st_size for name, path in files.items()}
         total, done = sum(sizes.values()), 0
         stage.mkdir(parents=True)
         for name, path in files.items():
-            if not share or not link(path, stage / name):
+            if not share or not await anyio.to_thread.run_sync(link, path, stage / name):
                 _check_room(stage, total - done)
                 await copy(path, stage / name, sizes[name], partial(_of_all, on_bytes, done, total))
             done += sizes[name]
@@ -36,7 +38,8 @@ async def staged(root: Path, files: dict[str, Path], share: bool, on_bytes: OnBy
     except OSError as failure:
         raise StorageError(f"the model could not be stored: {failure.strerror or failure}") from failure
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        with anyio.CancelScope(shield=True):  # many gigabytes, perhaps: not on the event loop
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, stage, ignore_errors=True))
 
 
 def _check_room(folder: Path, needed: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import time
 import uuid
 from contextlib import suppress
@@ -53,6 +54,7 @@ class ModelStore:
 
     def __init__(self, root: Path, *, embedded: Path = EMBEDDED_MODEL) -> None:
         self._root = root
+        self._changing = threading.Lock()  # records, by methods that run in threads
         self._embedded = embedded
 
     def list(self) -> list[InstalledModel]:
@@ -130,8 +132,7 @@ class ModelStore:
                 shards=files if len(files) > 1 else [],
                 projector=StoredFile(here.name, here.stat().st_size) if here else None,
             )
-            write_record(stage, record)
-            self._commit(stage, id)
+            await anyio.to_thread.run_sync(self._commit, stage, id, record)
         return self.get(id)
 
     async def take_in_adapter(
@@ -151,38 +152,38 @@ class ModelStore:
         model = await anyio.to_thread.run_sync(self.inspect, base)
         await anyio.to_thread.run_sync(look_at_adapter, source, model)
         id = model_id(source.name) if id is None else _checked_id(id)
-        record = self._record(base)
-        if any(adapter.id == id for adapter in record.adapters):
-            raise ModelExists(f"{base} has an adapter {id!r} already", id=id)
+        _check_adapter(self._record(base), id)
         name = f"lora-{id}.gguf"
         async with staged(self._root, {name: source}, share, on_bytes) as stage:
             info = await anyio.to_thread.run_sync(look_at_adapter, stage / name, model)
             added = AdapterRecord(id, StoredFile(name, info.size))
-            (stage / name).rename(self._root / base / name)
-            write_record(self._root / base, msgspec.structs.replace(record, adapters=[*record.adapters, added]))
+            await anyio.to_thread.run_sync(self._commit_adapter, stage, base, added)
         return self.get(base)
 
     def delete_adapter(self, id: str, adapter: str) -> None:
         """Delete an adapter of a model. Raises ModelNotFound, ModelReadOnly, StorageError."""
-        record = self._record(id)
-        kept = [each for each in record.adapters if each.id != adapter]
-        gone = [each for each in record.adapters if each.id == adapter]
-        if not gone:
-            known = [each.id for each in record.adapters]
-            raise ModelNotFound(f"{id} has no adapter {adapter!r}; it has: {', '.join(known) or 'none'}", known=known)
-        try:
-            write_record(self._root / id, msgspec.structs.replace(record, adapters=kept))
-            (self._root / id / gone[0].file.name).unlink(missing_ok=True)
-        except OSError as failure:
-            raise StorageError(f"{adapter} could not be deleted: {failure.strerror or failure}") from failure
+        with self._changing:
+            record = self._record(id)
+            kept = [each for each in record.adapters if each.id != adapter]
+            gone = [each for each in record.adapters if each.id == adapter]
+            if not gone:
+                known = [each.id for each in record.adapters]
+                has = ", ".join(known) or "none"
+                raise ModelNotFound(f"{id} has no adapter {adapter!r}; it has: {has}", known=known)
+            try:
+                write_record(self._root / id, msgspec.structs.replace(record, adapters=kept))
+                (self._root / id / gone[0].file.name).unlink(missing_ok=True)
+            except OSError as failure:
+                raise StorageError(f"{adapter} could not be deleted: {failure.strerror or failure}") from failure
 
     def configure(self, id: str, options: dict[str, Any]) -> InstalledModel:
         """Keep what a model is loaded with. Raises ModelNotFound, ModelReadOnly, StorageError."""
-        record = self._record(id)
-        try:
-            write_record(self._root / id, msgspec.structs.replace(record, options=options))
-        except OSError as failure:
-            raise StorageError(f"{id} could not be configured: {failure.strerror or failure}") from failure
+        with self._changing:
+            record = self._record(id)
+            try:
+                write_record(self._root / id, msgspec.structs.replace(record, options=options))
+            except OSError as failure:
+                raise StorageError(f"{id} could not be configured: {failure.strerror or failure}") from failure
         return self.get(id)
 
     def delete(self, id: str) -> None:
@@ -209,7 +210,15 @@ class ModelStore:
                     if time.time() - left.stat().st_mtime > _ABANDONED:
                         shutil.rmtree(left, ignore_errors=True)
 
-    def _commit(self, stage: Path, id: str) -> None:
+    def _commit_adapter(self, stage: Path, base: str, added: AdapterRecord) -> None:
+        with self._changing:  # the record is another one by now, perhaps: copying takes its time
+            record = self._record(base)
+            _check_adapter(record, added.id)
+            (stage / added.file.name).rename(self._root / base / added.file.name)
+            write_record(self._root / base, msgspec.structs.replace(record, adapters=[*record.adapters, added]))
+
+    def _commit(self, stage: Path, id: str, record: ModelRecord) -> None:
+        write_record(stage, record)
         final = self._root / id
         if final.is_dir():
             there = read_record(final)
@@ -316,6 +325,11 @@ def _damaged(directory: Path, problem: str) -> InstalledModel:
 
 def _is_id(text: str) -> bool:
     return bool(_ID.fullmatch(text)) and ".." not in text and not _RESERVED.fullmatch(text)
+
+
+def _check_adapter(record: ModelRecord, id: str) -> None:
+    if any(adapter.id == id for adapter in record.adapters):
+        raise ModelExists(f"{record.id} has an adapter {id!r} already", id=id)
 
 
 def _checked_id(text: str) -> str:

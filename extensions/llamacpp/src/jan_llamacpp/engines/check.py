@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -38,7 +39,7 @@ async def check(shop: Workshop, build: EngineBuild, model: Path | None, seconds:
     import anyio
 
     for name in _LEFTOVERS:
-        shutil.rmtree(shop.target / name, ignore_errors=True)
+        await anyio.to_thread.run_sync(partial(shutil.rmtree, shop.target / name, ignore_errors=True))
     shop.tracker.show(Progress("checking", "checking that the engine runs here"))
     command = [sys.executable, "-I", str(_SMOKE), str(shop.target), build.variant, build.version]
     try:

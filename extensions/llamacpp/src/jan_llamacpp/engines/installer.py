@@ -140,6 +140,8 @@ class EngineInstaller:
         self, build: EngineBuild, shop: Workshop, given: _Given | None, tried: list[_Tried]
     ) -> tuple[Origin, Obtained, list[str]]:
         """Fill the workshop's `target` by the first way that works; returns which, what was taken, and the devices."""
+        import anyio
+
         ways: list[Origin] = ["wheel-file"] if given else []
         if not given and self._wheels and not self._offline and build.index:
             ways.append("wheel")
@@ -149,7 +151,7 @@ class EngineInstaller:
             raise AttemptFailed("refused", "there is no prebuilt engine for this build, and compiling is switched off")
         sources = Sources(shop, offline=self._offline)
         for way in ways:
-            shutil.rmtree(shop.target, ignore_errors=True)
+            await anyio.to_thread.run_sync(_delete, shop.target)
             try:
                 if given:
                     obtained = await sources.from_file(given.wheel, build.version, given.sha256)

@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,15 @@ class Sources:
         """The source distribution, compiled here; pinned."""
         # The variant's flags go through uv's settings, which are part of the key of its cache; CMAKE_ARGS is not.
         flags = ["-C", f"cmake.args={';'.join(build.cmake_args)}"] if build.cmake_args else []
-        folder = self._build_folder(build)
+        import anyio
+
+        folder = await anyio.to_thread.run_sync(self._build_folder, build)
         try:
             # Where it is compiled goes through the environment: it must not be part of that key.
             await self._pinned(_HERE / "requirements-cpu.txt", *flags, SKBUILD_BUILD_DIR=str(folder))
         except AttemptFailed:
-            shutil.rmtree(folder, ignore_errors=True)  # whatever is wrong with it is not gone on with
+            # Whatever is wrong with it is not gone on with.
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
             raise
         return Obtained()
 

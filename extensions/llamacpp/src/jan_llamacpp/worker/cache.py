@@ -98,7 +98,7 @@ class Cache:
         free = [slot for slot in self.slots if slot.sequence is None]
         source, length = self._nearest(sequence.tokens, free)
         if (slot := self._restore(sequence, free, length)) is not None:
-            source, length = slot, self._shared(slot, sequence.tokens)
+            source, length = slot, self._usable(slot.cache, sequence.tokens)
         others = [slot for slot in free if slot is not source]
         if source is not None and source.sequence is None and (length * 2 >= len(source.cache) or not others):
             slot = source
@@ -108,7 +108,7 @@ class Cache:
                 length = 0
             else:
                 self._context.share(source.index, slot.index, length)
-                slot.cache = source.cache[:length]
+                slot.cache, slot.kept = source.cache[:length], source.kept
                 slot.wide = {at: more for at, more in source.wide.items() if at < length}
                 if not self._context.split:
                     slot.shared = source.shared = True
@@ -118,7 +118,9 @@ class Cache:
         length = self.cut(slot, length)
         slot.sequence = sequence
         slot.thread = sequence.params.thread
-        slot.kept = not (sequence.pictures or sequence.shifted or sequence.erased)
+        # Cells that must not be kept make none that may be.
+        own = not (sequence.pictures or sequence.shifted or sequence.erased)
+        slot.kept = own and (slot.kept or not length)
         slot.saved = min(slot.saved, length)
         self.active.append(slot)
         self.active.sort(key=_arrival)
@@ -168,13 +170,10 @@ class Cache:
     def _nearest(self, tokens: list[int], free: list[Slot]) -> tuple[Slot | None, int]:
         source, length = None, 0
         for slot in self.slots if self._shareable else free:
-            shared = self._shared(slot, tokens)
+            shared = self._usable(slot.cache, tokens)
             if shared > length:
                 source, length = slot, shared
         return source, length
-
-    def _shared(self, slot: Slot, tokens: list[int]) -> int:
-        return self._usable(slot.cache, tokens)
 
     def _usable(self, cache: AnySequence[int], tokens: list[int]) -> int:
         """How much of `cache` helps with `tokens`. The last token is always computed: its logits are wanted."""
