@@ -179,6 +179,52 @@ def test_a_long_prompt_is_read_in_chunks_between_the_tokens_of_others(
     assert len(reading) >= 20, "1,500 tokens take 24 chunks, and each brought the other a token"
 
 
+def test_no_small_rest_of_a_prompt_is_left_for_a_step_of_its_own(
+    bench: MakeBench, endless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stepping, "CHUNK_SECONDS", 0)
+    for length, steps in ((64, 1), (64 + 63, 1), (64 + 64, 2), (64 + 64 + 63, 2)):
+        b = bench(endless, n_ctx=1024, speculate=False)
+        b.ask(1, max_tokens=40)
+        b.run(until=lambda b=b: len(b.pieces(1)) >= 3)
+        reads = counted_reads(b, monkeypatch)
+        b.ask(2, "x" * (length - 1) + "\n", max_tokens=1)
+        b.run()
+        assert b.usage(2).prompt == length
+        assert (len(reads), sum(reads)) == (steps, length)
+
+
+def test_prompts_and_answers_take_turns_where_they_would_be_decoded_apart_anyway(
+    bench: MakeBench, endless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stepping, "CHUNK_SECONDS", 0)
+    for cells, together in ((4 * 1024, False), (2 * 1024, True)):
+        b = bench(endless, n_ctx=1024, n_cells=cells, speculate=False)
+        assert b.scheduler._context.split is not together
+        b.ask(1, max_tokens=40)
+        b.run(until=lambda b=b: len(b.pieces(1)) >= 3)
+        reads, before = counted_reads(b, monkeypatch), b.scheduler.stats().steps
+        b.ask(2, "x" * 639 + "\n", max_tokens=1)
+        b.run(until=lambda b=b: b.pieces(2) != [])
+        answered = [step for step, _ in b.pieces(1) if step > before]
+        assert len(reads) == 10
+        assert len(answered) == (10 if together else 9), "a token for each chunk, but for the first"
+
+
+def counted_reads(b: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The prompt tokens of each decode from now on that has some."""
+    reads: list[int] = []
+    decode = b.scheduler._stepper.decode
+
+    def counting(parts: list[stepping.Part]) -> tuple[int, list[int]]:
+        if read := sum(len(part.tokens) for part in parts if len(part.tokens) > 1):
+            reads.append(read)
+        return decode(parts)
+
+    monkeypatch.setattr(b.scheduler._stepper, "decode", counting)
+    return reads
+
+
 def test_text_shares_frames_but_beginnings_and_ends_do_not_wait(
     bench: MakeBench, endless: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

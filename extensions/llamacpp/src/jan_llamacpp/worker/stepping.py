@@ -1,7 +1,8 @@
 """One decode: what each slot evaluates in it, and the call itself.
 
 Generating sequences come first, with guesses at the tokens after their last where those pay (`speculation.py`); then
-prompts, in chunks that bound how long the others' next token waits. A picture is a decode of its own.
+prompts, in chunks that bound how long the others' next token waits: in the same decode, or turn about where llama.cpp
+would decode them apart anyway. A picture is a decode of its own.
 
 Not here: who has a slot (`cache.py`), and what is made of the logits (`drawing.py`).
 """
@@ -22,9 +23,10 @@ from .speculation import MOST_DRAFTED, Costs
 
 __all__ = ["LEAST_CHUNK", "Part", "Stepper"]
 
-LEAST_CHUNK, CHUNK_SECONDS = 64, 0.25
-"""While others generate, the prompt tokens of one step are as many as take this long, but not fewer than these."""
-ENOUGH = 128
+LEAST_CHUNK, CHUNK_SECONDS = 64, 0.4
+"""While others generate, the prompt tokens of one step are as many as take this long, but not fewer than these. No rest
+smaller than these is left for another step."""
+ENOUGH = 256
 """Tokens of prompts in a step, from which on no other prompt is begun in it: more are no cheaper together, and what is
 read first is answered first."""
 
@@ -50,11 +52,12 @@ class Stepper:
         self._n_ctx, self._speculate, self._projector = n_ctx, speculate, projector
         self._costs = Costs()
         self._prompt_seconds = 0.0  # for a token of a prompt
+        self._read = False  # prompts, in the last step
         self.began = 0.0
         """When the decode that runs now began (monotonic seconds); 0 when none runs."""
 
     def plan(self) -> list[Part]:
-        """What each slot evaluates in this step. Generating sequences come first."""
+        """What each slot evaluates in this step."""
         parts, prompts = [], []
         for slot in self._cache.active:
             sequence = slot.sequence
@@ -67,19 +70,22 @@ class Stepper:
                 prompts.append(slot)
         if self._speculate and parts and not prompts:
             self._guess(parts)
-        room = self._context.n_batch - len(parts)
+        room = most = self._context.n_batch - len(parts)
         if parts and prompts:
             chunk = int(CHUNK_SECONDS / self._prompt_seconds) if self._prompt_seconds else LEAST_CHUNK
-            room = min(room, max(LEAST_CHUNK, chunk))
+            most = min(room, max(LEAST_CHUNK, chunk))
+            if self._context.split:  # rows of one token and rows of many are decoded apart there: better in two steps
+                parts, prompts = (parts, []) if self._read else ([], prompts)
+        self._read = bool(prompts)
         now, read = time.monotonic(), 0
         for slot in sorted(prompts, key=lambda s: s.sequence is not None and not urgent(s.sequence, now)):
             sequence, start = slot.sequence, len(slot.cache)
-            if room > 0 and read < ENOUGH and sequence is not None:
-                tokens = _chunk(sequence, start, room)
+            if read < min(most, ENOUGH) and sequence is not None:
+                tokens = _chunk(sequence, start, most - read, room - read)
                 if not tokens:
                     continue  # a picture is next
                 parts.append(Part(slot, tokens, 0, int(start + len(tokens) == len(sequence.tokens))))
-                room, read = room - len(tokens), read + len(tokens)
+                read += len(tokens)
         if self._context.split:
             parts.sort(key=lambda part: part.slot.index)  # neighbours are decoded together only in this order
         return parts
@@ -140,7 +146,7 @@ class Stepper:
         """A small part of the slot's own, without guesses."""
         sequence, start = slot.sequence, len(slot.cache)
         assert sequence is not None
-        tokens = _chunk(sequence, start, LEAST_CHUNK)
+        tokens = _chunk(sequence, start, LEAST_CHUNK, LEAST_CHUNK)
         return Part(slot, tokens, 0, int(start + len(tokens) == len(sequence.tokens)))
 
     def at_picture(self) -> Slot | None:
@@ -171,7 +177,9 @@ class Stepper:
         return status
 
 
-def _chunk(sequence: Sequence, start: int, most: int) -> list[int]:
-    """At most `most` tokens from `start` on, up to the next picture: none where one stands there."""
+def _chunk(sequence: Sequence, start: int, most: int, room: int) -> list[int]:
+    """About `most` tokens from `start` on, up to the next picture: none where one stands there."""
     end = min((at for at in sequence.pictures if at >= start), default=len(sequence.tokens))
+    if end - start <= min(room, most + LEAST_CHUNK - 1):
+        return sequence.tokens[start:end]  # a small rest would cost a step of its own
     return sequence.tokens[start : min(start + most, end)]
