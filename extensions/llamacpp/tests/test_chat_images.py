@@ -120,7 +120,7 @@ async def test_images_that_cannot_be_used_are_an_error_of_their_own(client: Any,
 async def test_a_model_without_a_projector_refuses_images(client: Any) -> None:
     with pytest.raises(RpcError, match="takes no pictures") as caught:
         await ask(client, about(url(RED), model="blind"))
-    assert caught.value.type == "invalid_generation"
+    assert (caught.value.type, caught.value.data["reason"]) == ("invalid_generation", "no_projector")
 
 
 def test_a_mark_that_somebody_wrote_stands_for_no_image() -> None:

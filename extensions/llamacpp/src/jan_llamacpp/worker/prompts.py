@@ -46,7 +46,8 @@ class Prompts:
         if not prompt.images:
             return self.tokens(prompt), {}
         if self._projector is None:
-            raise Refusal("invalid_generation", "this model takes no pictures: it has no projector")
+            message = "this model takes no pictures: it has no projector"
+            raise Refusal("invalid_generation", message, reason="no_projector")
         return with_pictures(self._projector, self._model, self._parts(prompt), prompt.images)
 
     def _parts(self, prompt: Prompt) -> list[tuple[str, bool]]:
