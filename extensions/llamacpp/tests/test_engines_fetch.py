@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import urllib3
 from jan_llamacpp.engines import fetch
-from jan_llamacpp.engines.fetch import Failed, Job, main, may_ask
+from jan_llamacpp.engines.fetch import Job, main
+from jan_llamacpp.engines.web import Failed, may_ask
 
 from .wheel_index import WheelIndex, serving
 

@@ -6,15 +6,14 @@
 `<path>.part`, what is needed to go on with it in `<path>.part.json`; the file gets its name once it is complete and
 its hash is right. Every line of output is a JSON object: `{"at": 10, "of": 100}` in bytes while it runs (`of` null:
 unknown), at last `{"size": …, "sha256": …, "type": …, "url": …}`, or `{"failed": <reason>, "message": …}` with exit
-status 1. It can be killed at any moment. It knows nothing of wheels and indexes, nor whether two of it run at once.
+status 1. It can be killed at any moment. It knows nothing of wheels and indexes, nor whether two of it run at once;
+how a server is asked is `web.py`'s.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
-import ipaddress
 import json
 import os
 import re
@@ -25,13 +24,17 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+
+if not __package__:  # run as a script: it has no package then (PEP 366)
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    __package__ = "jan_llamacpp.engines"
+
+from .web import Failed, Translated, ask, host_of
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
 _CHUNK = 1 << 18
-_HOPS = 10
 _TRIES = 20
 _INTERVAL = 0.25  # seconds between two lines of progress
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
@@ -60,30 +63,6 @@ class Job:
     @property
     def note(self) -> Path:
         return Path(self.path + ".part.json")
-
-
-class Failed(Exception):
-    """`again`: the same request may do better."""
-
-    def __init__(self, reason: str, message: str, *, again: bool = False) -> None:
-        super().__init__(message)
-        self.reason, self.again = reason, again
-
-
-def may_ask(url: str) -> bool:
-    """Whether this address may be asked: over TLS, or on this machine."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        return False
-    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _is_this_machine(host)))
-
-
-def _is_this_machine(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def main(job: Job) -> dict[str, Any]:
@@ -119,7 +98,7 @@ def _attempt(job: Job) -> dict[str, Any]:
         headers["Range"] = f"bytes={offset}-"
         if validator:
             headers["If-Range"] = validator
-    response, url = _get(job, headers)
+    response, url = ask(job.url, headers, connect=job.connect, stall=job.stall)
     try:
         if (
             response.status == HTTPStatus.PARTIAL_CONTENT
@@ -140,57 +119,6 @@ def _attempt(job: Job) -> dict[str, Any]:
     return _finish(job, digest, resumed=offset > 0, type=kind, url=url)
 
 
-def _get(job: Job, headers: dict[str, str]) -> tuple[BaseHTTPResponse, str]:
-    """The answer to read, and the address it came from: redirects are followed by hand, as each has to be allowed."""
-    import urllib3
-
-    url = job.url
-    timeout = urllib3.Timeout(connect=job.connect, read=job.stall)
-    for _ in range(_HOPS):
-        if not may_ask(url):
-            raise Failed("refused", f"{_host(url)}: only https, or http on this machine, is asked")
-        with _Translated(url):
-            response: BaseHTTPResponse = _pool(url).request(
-                "GET", url, headers=headers, redirect=False, retries=False, preload_content=False, timeout=timeout
-            )
-        if target := response.get_redirect_location():
-            response.close()
-            safe, url = url.startswith("https:"), urljoin(url, target)
-            if safe and not url.startswith("https:"):
-                raise Failed("refused", f"{_host(job.url)} leads from https to {_host(url)} without")
-            continue
-        if response.status in (200, 206, 416):
-            return response, url
-        response.close()
-        _refuse(url, response.status)
-    raise Failed("server", f"{_host(job.url)} redirects without end")
-
-
-def _refuse(url: str, status: int) -> None:
-    said = f"{_host(url)} answered {status} {HTTPStatus(status).phrase if status in list(HTTPStatus) else ''}".rstrip()
-    if status in (404, 410):
-        raise Failed("not_found", said)
-    raise Failed("server", said, again=status >= 500 or status in (408, 429))
-
-
-def _pool(url: str) -> Any:
-    import urllib.request
-
-    import urllib3
-
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    proxy = urllib.request.getproxies().get(parts.scheme, "")
-    if not proxy or _is_this_machine(host) or urllib.request.proxy_bypass(host):
-        return urllib3.PoolManager()
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if parts.scheme not in ("http", "https"):
-        raise Failed("network", f"proxies of the kind {parts.scheme}:// are not supported, only http:// and https://")
-    login = f"{parts.username}:{parts.password or ''}" if parts.username else None
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return urllib3.ProxyManager(bare, proxy_headers=urllib3.make_headers(proxy_basic_auth=login))
-
-
 def _unless_other_part(job: Job, response: BaseHTTPResponse, offset: int, total: int | None) -> None:
     """Begin anew when the answer does not go on where we are: the file is another one by now."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
@@ -198,16 +126,17 @@ def _unless_other_part(job: Job, response: BaseHTTPResponse, offset: int, total:
     if response.status == 416 or not match or int(match[1]) != offset or (total and of and of != total):
         job.part.unlink(missing_ok=True)
         job.note.unlink(missing_ok=True)
-        raise Failed("server", f"{_host(job.url)} does not go on with the file where it was", again=True)
+        raise Failed("server", f"{host_of(job.url)} does not go on with the file where it was", again=True)
 
 
 def _check_announced(job: Job, response: BaseHTTPResponse, url: str, offset: int, total: int | None) -> None:
     if not job.document and response.headers.get("Content-Type", "").lower().startswith("text/html"):
         raise Failed(
-            "web_page", f"{_host(url)} answered with a web page instead of the file (does the network want a sign-in?)"
+            "web_page",
+            f"{host_of(url)} answered with a web page instead of the file (does the network want a sign-in?)",
         )
     if total and total > job.limit:
-        raise Failed("server", f"{_host(url)} announces {total} bytes; at most {job.limit} are taken")
+        raise Failed("server", f"{host_of(url)} announces {total} bytes; at most {job.limit} are taken")
     if total and shutil.disk_usage(job.part.parent).free < total - offset:
         raise Failed("disk_full", f"the disk is full: {total - offset} bytes are still to come")
 
@@ -219,12 +148,12 @@ def _receive(job: Job, response: BaseHTTPResponse, url: str, offset: int, total:
         file.seek(offset)
         at = offset
         while True:
-            with _Translated(url):
+            with Translated(url):
                 data = response.read1(_CHUNK, decode_content=False)
             if not data:
                 break
             if at + len(data) > job.limit:
-                raise Failed("server", f"{_host(url)} sends more than {job.limit} bytes")
+                raise Failed("server", f"{host_of(url)} sends more than {job.limit} bytes")
             file.write(data)
             digest.update(data)
             at += len(data)
@@ -233,7 +162,7 @@ def _receive(job: Job, response: BaseHTTPResponse, url: str, offset: int, total:
                 _say({"at": at, "of": total})
         os.fsync(file.fileno())
     if total is not None and at < total:
-        raise Failed("truncated", f"{_host(url)} sent {at} of {total} bytes", again=True)
+        raise Failed("truncated", f"{host_of(url)} sent {at} of {total} bytes", again=True)
     return digest
 
 
@@ -242,7 +171,7 @@ def _finish(job: Job, digest: Any, *, resumed: bool, type: str, url: str) -> dic
     if job.sha256 and actual != job.sha256:
         job.part.unlink(missing_ok=True)
         job.note.unlink(missing_ok=True)
-        message = f"what {_host(url)} sent is not what was asked for: its SHA-256 is {actual}, not {job.sha256}"
+        message = f"what {host_of(url)} sent is not what was asked for: its SHA-256 is {actual}, not {job.sha256}"
         raise Failed("wrong_hash", message, again=resumed)  # two versions may have been put together
     size = job.part.stat().st_size
     job.part.replace(job.path)
@@ -283,39 +212,8 @@ def _digest(path: Path) -> Any:
         return hashlib.file_digest(file, "sha256")
 
 
-def _host(url: str) -> str:
-    """For messages: an address may hold secrets."""
-    try:
-        return urlsplit(url).hostname or "the server"
-    except ValueError:
-        return "the server"
-
-
 def _say(data: dict[str, Any]) -> None:
     print(json.dumps(data), flush=True)
-
-
-class _Translated:
-    """Turns what urllib3 and the socket raise into Failed."""
-
-    def __init__(self, url: str) -> None:
-        self._host = _host(url)
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        import urllib3.exceptions as u
-
-        if isinstance(error, u.ReadTimeoutError | TimeoutError):
-            raise Failed("slow", f"{self._host} stopped sending", again=True) from error
-        if isinstance(error, u.SSLError):
-            raise Failed("network", f"no safe connection to {self._host}: {error}") from error
-        if isinstance(error, u.NewConnectionError | u.ConnectTimeoutError | u.ProxyError | u.LocationValueError):
-            raise Failed("network", f"no connection to {self._host}") from error
-        if isinstance(error, u.ProtocolError | ConnectionError):
-            raise Failed("truncated", f"{self._host} ended the connection too early", again=True) from error
-        if isinstance(error, u.HTTPError):
-            raise Failed("network", f"{self._host}: {error}") from error
 
 
 if __name__ == "__main__":
