@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jan_llamacpp.template import MAX_SECONDS, ChatTemplate, TemplateError
+from jan_llamacpp.template import ChatTemplate, TemplateError
+from jan_llamacpp.template_limits import MAX_SECONDS
 
 HELLO: list[dict[str, object]] = [{"role": "user", "content": "hello"}]
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from jan_llamacpp.template import MAX_SECONDS
+from jan_llamacpp.template_limits import MAX_SECONDS
 
 MARK = "pwned"
 RUN = f"touch {MARK}"
