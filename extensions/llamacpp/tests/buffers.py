@@ -45,7 +45,7 @@ def main(engine: str, model: str, *options: str) -> None:
     from jan_llamacpp.worker.engine import _sizes
     from jan_llamacpp.worker.model import Model
     from jan_llamacpp.worker.native import load_native
-    from jan_llamacpp.worker.protocol import LoadOptions
+    from jan_llamacpp.worker.options import LoadOptions
 
     native = load_native(Path(engine))
     c: Any = native.c

@@ -87,8 +87,9 @@ def main(engine: str, path: str, count: int, seed: int) -> None:
     import numpy as np
     from jan_llamacpp.worker.model import Model
     from jan_llamacpp.worker.native import load_native
-    from jan_llamacpp.worker.protocol import GenerateParams, Grammar, LoadOptions, Prompt, Sampling
+    from jan_llamacpp.worker.options import LoadOptions
     from jan_llamacpp.worker.refusal import Refusal
+    from jan_llamacpp.worker.request import GenerateParams, Grammar, Prompt, Sampling
     from jan_llamacpp.worker.sampling import make_sampler
 
     native = load_native(Path(engine))

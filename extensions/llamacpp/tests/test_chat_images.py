@@ -12,7 +12,7 @@ import anyio
 import pytest
 from jan_llamacpp.chat_images import without_images
 from jan_llamacpp.plugin import LlamaCppExtension
-from jan_llamacpp.worker.protocol import IMAGE_MARK
+from jan_llamacpp.worker.request import IMAGE_MARK
 
 from jan_core import InvalidParams, RpcError
 from jan_core.testing import InlineSource

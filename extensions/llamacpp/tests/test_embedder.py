@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from jan_llamacpp.worker.protocol import Embedded, Failed, LoadOptions, Prompt
+from jan_llamacpp.worker.options import LoadOptions
+from jan_llamacpp.worker.protocol import Embedded, Failed
 from jan_llamacpp.worker.refusal import Refusal
+from jan_llamacpp.worker.request import Prompt
 
 from .conftest import MakeModel
 from .embedding_models import WORDS, write_bert

@@ -17,7 +17,8 @@ from jan_llamacpp.client import GenerateParams, LoadOptions, WorkerProcess
 from jan_llamacpp.embedding import vectors
 from jan_llamacpp.failures import ContextOverflow, InvalidGeneration
 from jan_llamacpp.plugin import LlamaCppExtension
-from jan_llamacpp.worker.protocol import Embedded, Prompt
+from jan_llamacpp.worker.protocol import Embedded
+from jan_llamacpp.worker.request import Prompt
 
 from jan_core import RpcError
 from jan_core.testing import InlineSource

@@ -13,7 +13,7 @@ from jan_llamacpp.loading import check_fit, estimate, merged, plan
 from jan_llamacpp.memory.fit import Subject, fit, largest_context
 from jan_llamacpp.settings import LlamaCppSettings
 from jan_llamacpp.shapes import AdapterUse, ModelOptions
-from jan_llamacpp.worker.protocol import LoadOptions
+from jan_llamacpp.worker.options import LoadOptions
 
 from jan_core.types import Device, Hardware, InstalledModel
 

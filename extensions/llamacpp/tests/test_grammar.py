@@ -15,8 +15,9 @@ from jan_llamacpp.embedded import EMBEDDED_MODEL
 from jan_llamacpp.worker.grammar import Constraint
 from jan_llamacpp.worker.model import Model
 from jan_llamacpp.worker.native import Native, load_native
-from jan_llamacpp.worker.protocol import GenerateParams, Grammar, LoadOptions, Prompt, Sampling
+from jan_llamacpp.worker.options import LoadOptions
 from jan_llamacpp.worker.refusal import Refusal
+from jan_llamacpp.worker.request import GenerateParams, Grammar, Prompt, Sampling
 from jan_llamacpp.worker.sampling import Sampler, make_sampler
 
 SCHEMA = {

@@ -14,18 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jan_llamacpp.worker.images import Picture, whole_pictures
+from jan_llamacpp.worker.options import LoadOptions
 from jan_llamacpp.worker.pictures import MOST_PICTURES, check_pictures, size_of
-from jan_llamacpp.worker.protocol import (
-    IMAGE_MARK,
-    Failed,
-    GenerateParams,
-    LoadOptions,
-    Pieces,
-    Prompt,
-    Sampling,
-    Usage,
-)
+from jan_llamacpp.worker.protocol import Failed, Pieces
 from jan_llamacpp.worker.refusal import Refusal
+from jan_llamacpp.worker.reply import Usage
+from jan_llamacpp.worker.request import IMAGE_MARK, GenerateParams, Prompt, Sampling
 
 from .conftest import MakeModel
 from .image_models import bmp, png, write_projector

@@ -10,17 +10,11 @@ from typing import Any
 
 import pytest
 from jan_llamacpp.worker import outbox, scheduler, stepping
-from jan_llamacpp.worker.protocol import (
-    Failed,
-    GenerateParams,
-    LoadOptions,
-    Pieces,
-    Prompt,
-    Sampling,
-    StepPiece,
-    Usage,
-)
+from jan_llamacpp.worker.options import LoadOptions
+from jan_llamacpp.worker.protocol import Failed, Pieces
 from jan_llamacpp.worker.refusal import Refusal
+from jan_llamacpp.worker.reply import StepPiece, Usage
+from jan_llamacpp.worker.request import GenerateParams, Prompt, Sampling
 from jan_llamacpp.worker.sequence import common_prefix
 
 from .conftest import BOS, EOS, NEWLINE, MakeModel

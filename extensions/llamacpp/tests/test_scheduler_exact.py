@@ -17,7 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jan_llamacpp.worker import cache
-from jan_llamacpp.worker.protocol import Failed, GenerateParams, Pieces, Prompt, Sampling, Usage
+from jan_llamacpp.worker.protocol import Failed, Pieces
+from jan_llamacpp.worker.reply import Usage
+from jan_llamacpp.worker.request import GenerateParams, Prompt, Sampling
 from jan_llamacpp.worker.scheduler import Scheduler
 from jan_llamacpp.worker.speculation import Costs
 from jan_llamacpp.worker.threads import ThreadGovernor

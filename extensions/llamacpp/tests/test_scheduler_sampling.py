@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jan_llamacpp.worker import sampling
 from jan_llamacpp.worker.native import Native, load_native
-from jan_llamacpp.worker.protocol import Sampling
 from jan_llamacpp.worker.refusal import Refusal
+from jan_llamacpp.worker.request import Sampling
 from jan_llamacpp.worker.sampling import Sampler, top_k_indices
 
 N_VOCAB = 2000

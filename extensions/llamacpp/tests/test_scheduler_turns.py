@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from jan_llamacpp.worker.admission import PATIENCE, Queue
-from jan_llamacpp.worker.protocol import GenerateParams, Grammar, Pieces, Prompt, Sampling
+from jan_llamacpp.worker.protocol import Pieces
 from jan_llamacpp.worker.refusal import Refusal
 from jan_llamacpp.worker.remembered import Remembered, Remembrance
+from jan_llamacpp.worker.request import GenerateParams, Grammar, Prompt, Sampling
 from jan_llamacpp.worker.sequence import Sequence
 from jan_llamacpp.worker.speculation import Costs
 from jan_llamacpp.worker.state import SavedState

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jan_llamacpp.worker.protocol import Sampling
+from jan_llamacpp.worker.request import Sampling
 from jan_llamacpp.worker.speculation import GRAM, TRUST, Costs, Lookup
 
 from .test_scheduler import MakeBench, bench  # noqa: F401  (a fixture)

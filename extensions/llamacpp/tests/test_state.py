@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jan_llamacpp.plugin import LlamaCppExtension
 from jan_llamacpp.worker import cache, scheduler
-from jan_llamacpp.worker.protocol import LoadOptions, Lora
+from jan_llamacpp.worker.options import LoadOptions, Lora
 from jan_llamacpp.worker.state import SavedState, StateStore, identity_of
 
 from jan_core.events import Event

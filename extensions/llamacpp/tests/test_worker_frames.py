@@ -9,20 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jan_llamacpp.worker.frames import FrameDecoder, FrameError, frame
-from jan_llamacpp.worker.protocol import (
-    Cancel,
-    Failed,
-    Generate,
-    GenerateParams,
-    Pieces,
-    Prompt,
-    Sampling,
-    StepPiece,
-    Usage,
-    decode_from_worker,
-    decode_to_worker,
-    encode,
-)
+from jan_llamacpp.worker.protocol import Cancel, Failed, Generate, Pieces, decode_from_worker, decode_to_worker, encode
+from jan_llamacpp.worker.reply import StepPiece, Usage
+from jan_llamacpp.worker.request import GenerateParams, Prompt, Sampling
 
 
 @given(st.lists(st.binary(max_size=40), max_size=8), st.data())

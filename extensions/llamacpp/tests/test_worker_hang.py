@@ -18,7 +18,7 @@ from jan_llamacpp.client import GenerateParams, LoadOptions, Prompt, Sampling, W
 from jan_llamacpp.failures import OutOfMemory, WorkerDied, WorkerHung
 from jan_llamacpp.supervise import Child
 from jan_llamacpp.watchdog import Watchdog
-from jan_llamacpp.worker.protocol import Stats
+from jan_llamacpp.worker.reply import Stats
 
 from .conftest import PATIENCE, MakeModel
 

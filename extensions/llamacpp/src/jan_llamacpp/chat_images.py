@@ -13,7 +13,7 @@ from base64 import b64decode
 from jan_core import InvalidParams
 from jan_core.types import AudioPart, ContentPart, ImagePart, TextPart
 
-from .worker.protocol import IMAGE_MARK
+from .worker.request import IMAGE_MARK
 
 __all__ = ["without_images"]
 

@@ -28,6 +28,7 @@ from .stream import Piece, PieceStream
 from .supervise import Child, ExitReason
 from .watchdog import Watchdog
 from .worker.frames import FrameError
+from .worker.options import LoadOptions
 from .worker.protocol import (
     PROTOCOL,
     Cancel,
@@ -39,25 +40,18 @@ from .worker.protocol import (
     ForgetThread,
     FromWorker,
     Generate,
-    GenerateParams,
-    Grammar,
     Hello,
     Load,
     Loaded,
-    LoadOptions,
     LoadProgress,
-    ModelInfo,
     Pieces,
-    Prompt,
-    Sampling,
     Shutdown,
-    Stats,
     StatsReply,
     StatsRequest,
-    TokenLogprob,
     ToWorker,
-    Usage,
 )
+from .worker.reply import ModelInfo, Stats, TokenLogprob, Usage
+from .worker.request import GenerateParams, Grammar, Prompt, Sampling
 
 __all__ = [
     "Embedded",

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from jan_core import JanError
 
-from .worker.protocol import Prompt
+from .worker.request import Prompt
 
 if TYPE_CHECKING:
     from .client import WorkerProcess

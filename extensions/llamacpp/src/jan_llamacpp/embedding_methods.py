@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from .embedding import Vector
-    from .worker.protocol import Prompt
+    from .worker.request import Prompt
 
 __all__ = ["EmbeddingMethods"]
 
@@ -81,7 +81,7 @@ class EmbeddingMethods:
 
 def _prompts(params: EmbeddingRequest) -> list[Prompt]:
     """The texts of a request. Raises InvalidParams when they are mixed with tokens."""
-    from .worker.protocol import Prompt
+    from .worker.request import Prompt
 
     if isinstance(params.input, str):
         return [Prompt(text=params.input)]

@@ -132,7 +132,7 @@ class InferenceMethods:
 
     async def _counted(self, params: CountTokens, call: Call) -> Counted:
         from . import openai
-        from .worker.protocol import Prompt
+        from .worker.request import Prompt
 
         id = await self.services.resolve(params.model)
         async with self.services.pool.use(id, report_to(call)) as worker:

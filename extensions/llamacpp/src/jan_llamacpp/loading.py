@@ -18,7 +18,7 @@ from .gguf import GGUFInfo, read_info
 from .memory.fit import Fit, Place, Subject, fit, largest_context
 from .settings import LlamaCppSettings
 from .shapes import DeviceMemory, ModelEstimate, ModelOptions
-from .worker.protocol import LoadOptions, Lora
+from .worker.options import LoadOptions, Lora
 
 __all__ = ["check_fit", "device_memory", "estimate", "merged", "plan"]
 

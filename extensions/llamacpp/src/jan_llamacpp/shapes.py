@@ -10,7 +10,7 @@ from jan_core.types import ChatMessage, EngineBuild, Hardware, InstalledModel, T
 
 from .engines.record import EngineRecord
 from .memory.need import MemoryNeed
-from .worker.protocol import ModelInfo
+from .worker.reply import ModelInfo
 
 __all__ = [
     "AdapterUse",

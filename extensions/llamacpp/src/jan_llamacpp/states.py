@@ -10,7 +10,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from .worker.protocol import state_file
+from .worker.options import state_file
 
 __all__ = ["StateFolders"]
 

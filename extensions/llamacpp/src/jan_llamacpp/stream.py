@@ -11,7 +11,7 @@ import msgspec
 
 from jan_core.errors import JanError
 
-from .worker.protocol import Finish, TokenLogprob, Usage
+from .worker.reply import Finish, TokenLogprob, Usage
 
 __all__ = ["Piece", "PieceStream"]
 

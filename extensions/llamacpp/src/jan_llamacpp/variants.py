@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from .worker.protocol import LoadOptions, Pooling
+from .worker.options import LoadOptions, Pooling
 
 if TYPE_CHECKING:
     from .gguf import GGUFInfo

@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable
 
-from .worker.protocol import Stats
+from .worker.reply import Stats
 
 __all__ = ["Watchdog"]
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from msgspec import Struct
 
 from ..gguf import GGUFInfo, TensorInfo
-from ..worker.protocol import LoadOptions
+from ..worker.options import LoadOptions
 from .graph import F32, compute_bytes, scratch_bytes
 from .layers import Layer, ModelShape, model_shape
 from .need import MemoryNeed

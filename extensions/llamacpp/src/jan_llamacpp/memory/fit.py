@@ -14,7 +14,7 @@ from msgspec import Struct
 from jan_core.types import Device, Hardware
 
 from ..gguf import GGUFInfo, TensorInfo
-from ..worker.protocol import LoadOptions
+from ..worker.options import LoadOptions
 from .estimate import CELL_STEP, cells_of, memory_need
 from .layers import model_shape
 from .need import MemoryNeed

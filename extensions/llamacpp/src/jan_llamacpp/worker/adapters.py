@@ -11,7 +11,7 @@ from pathlib import Path
 from .context import Context
 from .model import Model
 from .native import Native
-from .protocol import Lora
+from .options import Lora
 from .refusal import Refusal
 
 __all__ = ["apply_adapters"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from .model import Model
 from .native import KV_TYPES, Native
-from .protocol import LoadOptions
+from .options import LoadOptions
 from .refusal import Refusal
 from .speculation import MOST_DRAFTED
 

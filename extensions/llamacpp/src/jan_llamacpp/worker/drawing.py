@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .context import Context
 from .model import Model
-from .protocol import Finish, Stats
+from .reply import Finish, Stats
 from .sequence import Sequence
 from .speculation import Lookup
 from .stepping import Part

@@ -20,8 +20,10 @@ import numpy as np
 
 from .embedding_context import EmbeddingContext, Rows
 from .frames import MAX_FRAME
-from .protocol import Embedded, Failed, GenerateParams, Stats
+from .protocol import Embedded, Failed
 from .refusal import Refusal
+from .reply import Stats
+from .request import GenerateParams
 from .threads import ThreadGovernor
 
 __all__ = ["Embedder"]

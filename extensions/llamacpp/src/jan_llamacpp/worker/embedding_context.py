@@ -18,7 +18,7 @@ import numpy as np
 from .context import CELL_STEP, PLAIN_ATTENTION_BYTES
 from .model import Model
 from .native import KV_TYPES, Native
-from .protocol import LoadOptions, Pooling
+from .options import LoadOptions, Pooling
 from .refusal import Refusal
 
 __all__ = ["EmbeddingContext", "Rows"]

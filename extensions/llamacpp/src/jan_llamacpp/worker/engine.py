@@ -18,9 +18,11 @@ from .embedding_context import EmbeddingContext
 from .images import Projector
 from .model import EMBEDS_ONLY, Model
 from .native import Native, load_native
+from .options import LoadOptions
 from .prompts import Prompts
-from .protocol import Embedded, Failed, LoadOptions, ModelInfo
+from .protocol import Embedded, Failed
 from .refusal import Refusal
+from .reply import ModelInfo
 from .scheduler import Emit, Scheduler
 from .state import StateStore, identity_of
 from .threads import ThreadGovernor, usable_cores

@@ -27,8 +27,8 @@ from .candidates import Candidates
 from .gbnf import Gbnf, GrammarError
 from .model import Model
 from .native import Native
-from .protocol import Grammar
 from .refusal import Refusal
+from .request import Grammar
 from .schema import literal, schema_to_gbnf
 
 __all__ = ["Constraint", "compile_grammar", "refuse_unusable"]

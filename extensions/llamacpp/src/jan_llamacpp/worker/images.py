@@ -25,8 +25,8 @@ import numpy as np
 from .model import Model
 from .native import Native
 from .pictures import check_pictures
-from .protocol import IMAGE_MARK
 from .refusal import Refusal
+from .request import IMAGE_MARK
 
 __all__ = ["Picture", "Projector", "whole_pictures", "with_pictures"]
 

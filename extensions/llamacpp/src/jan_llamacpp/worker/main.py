@@ -33,23 +33,21 @@ from .protocol import (
     Failed,
     ForgetThread,
     Generate,
-    GenerateParams,
     Hello,
     Load,
     Loaded,
     LoadProgress,
     Pieces,
-    Prompt,
     Shutdown,
-    Stats,
     StatsReply,
     StatsRequest,
-    StepPiece,
     ToWorker,
     decode_to_worker,
     request_id,
 )
 from .refusal import Refusal
+from .reply import Stats, StepPiece
+from .request import GenerateParams, Prompt
 from .stdio import Pipe, claim
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..markers import MARKERS
 from .native import Native
-from .protocol import LoadOptions
+from .options import LoadOptions
 from .refusal import Refusal
 
 __all__ = ["EMBEDS_ONLY", "Model"]

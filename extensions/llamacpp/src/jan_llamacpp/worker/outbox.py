@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from .protocol import Failed, Finish, Pieces, StepPiece, Usage
+from .protocol import Failed, Pieces
 from .refusal import Refusal
+from .reply import Finish, StepPiece, Usage
 from .sequence import Sequence
 
 __all__ = ["Emit", "Outbox"]

@@ -10,8 +10,8 @@ from .controls import Controls, cut
 from .grammar import refuse_unusable
 from .images import Picture, Projector, with_pictures
 from .model import MAX_TEXT, Model
-from .protocol import Grammar, Prompt
 from .refusal import Refusal
+from .request import Grammar, Prompt
 from .sequence import common_prefix
 
 __all__ = ["Prompts"]

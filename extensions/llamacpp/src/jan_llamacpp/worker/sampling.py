@@ -21,8 +21,9 @@ from .candidates import Candidates
 from .grammar import Constraint
 from .model import Model
 from .native import Native
-from .protocol import GenerateParams, Sampling, TokenLogprob
 from .refusal import Refusal
+from .reply import TokenLogprob
+from .request import GenerateParams, Sampling
 
 __all__ = ["Sampler", "make_sampler", "top_k_indices"]
 

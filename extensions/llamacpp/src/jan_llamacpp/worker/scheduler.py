@@ -27,8 +27,9 @@ from .images import Picture, Projector
 from .model import Model
 from .native import Native
 from .outbox import Emit, Outbox
-from .protocol import Finish, GenerateParams, Stats
 from .refusal import Refusal
+from .reply import Finish, Stats
+from .request import GenerateParams
 from .sampling import make_sampler
 from .sequence import Sequence, Slot
 from .state import StateStore

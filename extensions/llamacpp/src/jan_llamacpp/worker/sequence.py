@@ -10,7 +10,8 @@ from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
 
 from .images import Picture
-from .protocol import GenerateParams, TokenLogprob
+from .reply import TokenLogprob
+from .request import GenerateParams
 from .sampling import Sampler
 from .speculation import Lookup
 from .state import SavedState

@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from .protocol import state_file
+from .options import state_file
 
 __all__ = ["SavedState", "StateStore", "identity_of"]
 

@@ -17,7 +17,7 @@ from .admission import urgent
 from .cache import Cache
 from .context import Context
 from .images import Projector
-from .protocol import Stats
+from .reply import Stats
 from .sequence import Sequence, Slot
 from .speculation import MOST_DRAFTED, Costs
 
