@@ -13,7 +13,7 @@ from jan_llamacpp.client import GenerateParams, Grammar, ModelInfo, Piece, Token
 from jan_llamacpp.openai import Answer, chat_params, chat_prompt, completion_params
 from jan_llamacpp.text_answer import TextAnswer
 from jan_llamacpp.toolcalls import ToolStyle
-from jan_llamacpp.worker.gbnf import GrammarError
+from jan_llamacpp.worker.gbnf_rules import GrammarError
 from jan_llamacpp.worker.grammar import compile_grammar
 
 from jan_core import InvalidParams

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jan_llamacpp.worker.gbnf import Gbnf, GrammarError
+from jan_llamacpp.worker.gbnf import Gbnf
+from jan_llamacpp.worker.gbnf_rules import GrammarError
 from jan_llamacpp.worker.schema import JSON_OBJECT, schema_to_gbnf
 
 JSON = st.recursive(

@@ -24,7 +24,8 @@ from msgspec import structs
 
 from ..markers import THINK_CLOSE, THINK_OPEN
 from .candidates import Candidates
-from .gbnf import Gbnf, GrammarError
+from .gbnf import Gbnf
+from .gbnf_rules import GrammarError
 from .model import Model
 from .native import Native
 from .refusal import Refusal

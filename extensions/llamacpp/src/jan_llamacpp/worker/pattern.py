@@ -6,7 +6,7 @@ alternatives, repetitions, `^` and `$` at the ends. Not: look-around, back refer
 
 from __future__ import annotations
 
-from .gbnf import MAX_REPEAT, GrammarError
+from .gbnf_rules import MAX_REPEAT, GrammarError
 
 __all__ = ["characters", "pattern_rule"]
 

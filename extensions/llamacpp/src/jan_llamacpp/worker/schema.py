@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .gbnf import MAX_REPEAT, GrammarError
+from .gbnf_rules import MAX_REPEAT, GrammarError
 from .pattern import pattern_rule
 
 __all__ = ["JSON_OBJECT", "schema_to_gbnf"]
