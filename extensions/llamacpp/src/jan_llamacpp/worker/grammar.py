@@ -26,11 +26,12 @@ from ..markers import THINK_CLOSE, THINK_OPEN
 from .candidates import Candidates
 from .gbnf import Gbnf
 from .gbnf_rules import GrammarError
+from .json_rules import literal
 from .model import Model
 from .native import Native
 from .refusal import Refusal
 from .request import Grammar
-from .schema import literal, schema_to_gbnf
+from .schema import schema_to_gbnf
 
 __all__ = ["Constraint", "compile_grammar", "refuse_unusable"]
 

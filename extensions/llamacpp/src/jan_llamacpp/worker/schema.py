@@ -17,6 +17,7 @@ import json
 from typing import Any
 
 from .gbnf_rules import MAX_REPEAT, GrammarError
+from .json_rules import COMMON, FORMATS, json_literal
 from .pattern import pattern_rule
 
 __all__ = ["JSON_OBJECT", "schema_to_gbnf"]
@@ -30,27 +31,6 @@ MAX_VALUES = 1000
 JSON_OBJECT: dict[str, Any] = {"type": "object"}
 """Any JSON object: OpenAI's `json_object`."""
 
-_COMMON = {
-    "ws": r'| " " | "\n" [ \t]{0,20}',
-    "char": r'[^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4})',
-    "string": r'"\"" char* "\""',
-    "integer": r'"-"? whole',
-    "whole": r'"0" | [1-9] [0-9]{0,15}',
-    "number": r'"-"? whole ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?',
-    "boolean": r'"true" | "false"',
-    "null": r'"null"',
-    "value": "object | array | string | number | boolean | null",
-    "object": r'"{" ws (pair ("," ws pair)*)? "}"',
-    "pair": 'string ws ":" ws value ws',
-    "array": r'"[" ws (value ws ("," ws value ws)*)? "]"',
-}
-_FORMATS = {
-    "date": r'[0-9]{4} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | [12] [0-9] | "3" [01])',
-    "time": r'([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{1,6})?'
-    r' ("Z" | [+-] ([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9])',
-    "uuid": r'[0-9a-fA-F]{8} "-" [0-9a-fA-F]{4} "-" [0-9a-fA-F]{4} "-" [0-9a-fA-F]{4} "-" [0-9a-fA-F]{12}',
-}
-_FORMATS["date-time"] = f'{_FORMATS["date"]} "T" {_FORMATS["time"]}'
 _OF_OBJECTS = ("properties", "additionalProperties", "required")
 _OF_ARRAYS = ("items", "prefixItems", "minItems", "maxItems")
 _OF_STRINGS = ("pattern", "minLength", "maxLength", "format")
@@ -68,25 +48,10 @@ def schema_to_gbnf(schema: Any) -> str:
     return _Converter(schema).text()
 
 
-def literal(text: str) -> str:
-    """A grammar for exactly this text."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\\x00") + '"'
-
-
-def _json(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = json.dumps(value)
-    return literal(text)
-
-
 class _Converter:
     def __init__(self, schema: Any) -> None:
         self._schema = schema
-        self._rules = dict(_COMMON)
+        self._rules = dict(COMMON)
         self._names: dict[str, str] = {}
         self._refs: dict[str, str] = {}
         root = self._visit(schema, "$", 0)
@@ -116,9 +81,9 @@ class _Converter:
         if "$ref" in schema:
             return self._reference(schema["$ref"], path, depth)
         if "const" in schema:
-            return _json(schema["const"])
+            return json_literal(schema["const"])
         if "enum" in schema:
-            return " | ".join(_json(value) for value in _list(schema, "enum", path))
+            return " | ".join(json_literal(value) for value in _list(schema, "enum", path))
         for key in ("anyOf", "oneOf"):
             if key in schema:
                 ways = [
@@ -223,7 +188,7 @@ class _Converter:
         fresh = self._rule(f'({extra} ("," ws {extra})*)?') if extra else '""'
         for name in reversed(properties):
             value = self._rule(self._visit(properties[name], f"{path}.properties.{name}"[:200], depth + 1))
-            pair = self._rule(f'{_json(name)} ws ":" ws {value} ws')
+            pair = self._rule(f'{json_literal(name)} ws ":" ws {value} ws')
             if name in required:
                 fresh = self._rule(f"{pair} {begun}")
                 begun = self._rule(f'"," ws {pair} {begun}')
@@ -257,8 +222,8 @@ class _Converter:
     def _string(self, schema: dict[str, Any], path: str) -> str:
         if "pattern" in schema:
             return f'"\\"" ({pattern_rule(str(schema["pattern"]))}) "\\""'
-        if (form := str(schema.get("format"))) in _FORMATS:
-            return f'"\\"" {_FORMATS[form]} "\\""'
+        if (form := str(schema.get("format"))) in FORMATS:
+            return f'"\\"" {FORMATS[form]} "\\""'
         least, most = _bound(schema, "minLength", path) or 0, _bound(schema, "maxLength", path)
         if not least and most is None:
             return "string"
