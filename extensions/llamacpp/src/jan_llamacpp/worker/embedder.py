@@ -4,7 +4,8 @@ One thread (the one that made the context) calls `run`; `embed`, `cancel` and `c
 Requests are served in the order they came, and their texts packed together: a step takes as many as fit. A text that
 is longer than a step is read over several, unless its tokens must see each other (`EmbeddingContext.whole`).
 
-Not here: templates, tokens, pipes (`main.py`), and no sampling: a worker either generates or embeds.
+Not here: templates, tokens, pipes (`main.py`), how rows become a vector (`pooling.py`), nor sampling: a worker either
+generates or embeds.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-import numpy as np
-
 from .embedding_context import EmbeddingContext, Rows
 from .frames import MAX_FRAME
+from .pooling import gather, pooled
 from .protocol import Embedded, Failed
 from .refusal import Refusal
 from .reply import Stats
@@ -231,16 +231,7 @@ class Embedder:
                 if last:
                     text.parts = [context.score(text.seq).copy()]
             else:
-                own = values[at : at + count]
-                match context.pooling:
-                    case "mean":
-                        text.parts.append(own.sum(axis=0, dtype=np.float64))
-                    case "cls":
-                        text.parts = text.parts or [own[0].copy()]
-                    case "last":
-                        text.parts = [own[-1].copy()]
-                    case _:
-                        text.parts.append(own.copy())
+                gather(text.parts, values[at : at + count], context.pooling)
             at += count
             text.done += count
         for text, _ in parts:
@@ -251,7 +242,13 @@ class Embedder:
         self._leave(text)
         request = text.request
         try:
-            vector = self._pooled(text)
+            vector = pooled(
+                text.parts,
+                self._context.pooling,
+                n_tokens=len(text.tokens),
+                normalise=request.normalise,
+                index=text.index,
+            )
         except Refusal as refusal:
             self._fail(request, refusal)
             return
@@ -260,25 +257,6 @@ class Embedder:
         if not request.left:
             del self._requests[request.id]
             self._emit(Embedded(request.id, b"".join(request.vectors), self._context.size, request.counts))
-
-    def _pooled(self, text: _Text) -> bytes:
-        pooling = self._context.pooling
-        vectors = np.vstack(text.parts)
-        if pooling == "mean":
-            vectors = vectors.sum(axis=0, keepdims=True) / len(text.tokens)
-        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-        if not np.isfinite(lengths).all():
-            raise Refusal(
-                "embedding_failed", f"the model makes no finite vector of text {text.index}", index=text.index
-            )
-        if pooling != "rank":
-            if not lengths.all():
-                raise Refusal(
-                    "embedding_failed", f"the model makes a vector of zeros of text {text.index}", index=text.index
-                )
-            if text.request.normalise:
-                vectors = vectors / lengths
-        return vectors.astype(np.float32).tobytes()
 
     def _again(self, parts: list[tuple[_Text, int]], status: int) -> None:
         """A decode gave nothing: read its texts anew; where it failed, one at a time, to find whose fault it is."""

@@ -1,7 +1,7 @@
 """A context that makes embeddings: every token of a batch is an output, and a row of numbers comes back for each.
 
 llama.cpp's own pooling works on one micro-batch, so it is used for `rank` alone (which has weights of its own); the
-other kinds are made from the rows, in `embedder.py`. That is the same arithmetic, and a long text can be read in parts.
+other kinds are made from the rows, in `pooling.py`. That is the same arithmetic, and a long text can be read in parts.
 
 Must be created and used by one thread (see `context.py`). Decides nothing: what goes into a batch is `embedder.py`'s.
 """
