@@ -16,9 +16,9 @@ NAMES = sorted(path.stem for path in _FOLDER.glob("*.txt"))
 
 
 class RecordedTools:
-    """Stands in for `SystemTools`. `asked` are the commands that were run."""
+    """Stands in for `SystemTools`. `env`: variables beside the recorded ones; `asked`: the commands that were run."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, **env: str) -> None:
         self._env: dict[str, str] = {}
         self._files: dict[str, str] = {}
         self._folders: dict[str, list[str]] = {}
@@ -51,9 +51,10 @@ class RecordedTools:
                 self._answers[rest] = Answer(-1, problem=f"{program} gave no answer in 5 s")
             else:
                 raise AssertionError(f"{name}: {head}")
+        self._env.update(env)
 
-    def env(self, name: str) -> str:
-        return self._env.get(name, "")
+    def env(self, name: str) -> str | None:
+        return self._env.get(name)
 
     def has(self, name: str) -> bool:
         return any(command.split()[0] == name for command in self._answers)

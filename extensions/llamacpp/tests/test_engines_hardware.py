@@ -19,7 +19,7 @@ GIB = 2**30
 
 # machine: kinds of its devices, the build that is chosen, and its index
 CHOSEN = {
-    "a100-mig": ("cuda cuda", "cuda11", "cu118"),
+    "a100-mig": ("cuda", "cuda11", "cu118"),
     "a100-mig-empty": ("", "cpu", "cpu"),
     "amd-module-missing": ("", "cpu", "cpu"),
     "amd-no-permission": ("", "cpu", "cpu"),
@@ -35,6 +35,7 @@ CHOSEN = {
     "gtx1080-driver390": ("cuda", "cpu", "cpu"),
     "gtx1080-driver470": ("cuda", "cuda11", "cu118"),
     "gtx970-maxwell": ("cuda", "cpu", "cpu"),
+    "h100-x3-mig": ("cuda cuda cuda", "cuda12", "cu125"),
     "h100-x8": ("cuda " * 7 + "cuda", "cuda12", "cu125"),
     "intel-mac-radeon": ("metal metal", "cpu", ""),
     "kernel-module-not-loaded": ("", "cpu", "cpu"),
@@ -123,6 +124,7 @@ def test_what_is_told_of_a_machine_is_consistent(name: str) -> None:
 
 # machine: what is said of a GPU that is there and cannot be used
 WARNED = {
+    "a100-mig": "CUDA shows a process one MIG instance and nothing else; not used: the NVIDIA A100-SXM4-40GB MIG 1",
     "a100-mig-empty": "MIG is enabled on the NVIDIA A100-SXM4-40GB without an instance",
     "amd-module-missing": "the amdgpu kernel driver is not loaded",
     "amd-no-permission": "add it to the groups render and video",
@@ -130,6 +132,7 @@ WARNED = {
     "docker-without-gpu": "this container (docker) was not given it, so start it with --gpus all",
     "driver-updated-while-running": "was updated while it ran: restart the computer",
     "gpu-lost": "the GPU dropped off the bus",
+    "h100-x3-mig": "llama.cpp uses one MIG instance of a card; not used: the NVIDIA H100 80GB HBM3 MIG 1",
     "kernel-module-not-loaded": "sign it for Secure Boot",
     "no-devices": "a driver of another generation may be needed",
     "nouveau": "install NVIDIA's own driver instead of nouveau",
@@ -158,10 +161,9 @@ def test_a_card_of_several_is_told_with_its_own_memory() -> None:
     assert len({device.id for device in devices}) == 8
 
 
-def test_mig_instances_are_devices_of_their_own() -> None:
-    first, second = machine("a100-mig").devices
-    assert (first.name, second.name) == ("NVIDIA A100-SXM4-40GB MIG 0", "NVIDIA A100-SXM4-40GB MIG 1")
-    assert first.memory_total == 19968 * 2**20
+def test_a_mig_instance_has_its_own_memory_and_what_its_card_has() -> None:
+    (first,) = machine("a100-mig").devices
+    assert (first.name, first.memory_total) == ("NVIDIA A100-SXM4-40GB MIG 0", 19968 * 2**20)
     assert (first.driver, first.runtime, first.compute_capability) == ("510.47.03", "11.6", "8.0")
 
 

@@ -33,10 +33,11 @@ class Desk:
     def __init__(self, extension: LlamaCppExtension) -> None:
         self.extension = extension
         self.machine = ""
+        self.env: dict[str, str] = {}
         self.client: Any = None
 
     def tools(self) -> RecordedTools:
-        return RecordedTools(self.machine)
+        return RecordedTools(self.machine, **self.env)
 
     async def explain(self, machine: str) -> dict[str, Any]:
         self.machine = machine
@@ -82,6 +83,17 @@ async def test_a_gpu_without_a_driver_is_said_aloud_and_logged_once(
     (warning,) = explained["warnings"]
     assert "has an NVIDIA GPU (PCI 0000:01:00.0) that cannot be used" in warning
     assert [record.getMessage() for record in caplog.records].count(warning) == 1
+
+
+async def test_a_gpu_that_a_variable_hides_is_explained(desk: Desk) -> None:
+    desk.env = {"CUDA_VISIBLE_DEVICES": "0,1"}
+    explained = await desk.explain("h100-x8")
+    assert (explained["build"], len(explained["hardware"]["devices"])) == (CUDA12, 2)
+    assert explained["warnings"] == ["CUDA_VISIBLE_DEVICES=0,1 hides 6 of 8 × NVIDIA H100 80GB HBM3"]
+    desk.env = {"CUDA_VISIBLE_DEVICES": ""}
+    explained = await desk.explain("h100-x8")
+    refused = {each["reason"] for each in explained["candidates"] if each["id"].startswith("cuda")}
+    assert (explained["build"], refused) == (CPU, {'CUDA_VISIBLE_DEVICES="" hides every NVIDIA GPU'})
 
 
 async def test_a_gpu_that_stays_idle_for_want_of_something_is_said_aloud(desk: Desk) -> None:

@@ -1,7 +1,8 @@
 """AMD cards with ROCm, as `rocminfo` (on Windows `hipInfo`) tells of them: architecture and memory.
 
 The memory in use comes from the kernel driver's files, else from `rocm-smi` or its successor `amd-smi`. AMD cards
-without ROCm are found through Vulkan. No driver library is loaded here.
+without ROCm are found through Vulkan. No driver library is loaded here. `rocminfo` shows what `ROCR_VISIBLE_DEVICES`
+lets it, in that order, and `hipInfo` what HIP's variables do; `rocm-smi` and `amd-smi` know none of them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jan_core.types import Device
 from .found import Found
 from .pci import AMD, Card
 from .tools import Answer, Answers, Command, Tools
+from .visible import applied, by_hip, setting
 
 __all__ = [
     "NOT_INSTALLED",
@@ -71,22 +73,27 @@ def find(tools: Tools, answers: Answers, cards: list[Card]) -> Found:
     """The ROCm devices of this machine."""
     if tools.platform == "darwin":
         return Found([], "there is no ROCm on macOS")
+    rocr, _ = _set(tools, "ROCR_VISIBLE_DEVICES")
+    hip, value = _set(tools, "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+    there = sum(card.vendor == AMD for card in cards)
     if tools.platform == "win32":
         devices = parse_hipinfo(answers[_HIPINFO].output) if answers[_HIPINFO].ok else []
-        return Found(devices, "" if devices else _reason(answers[_HIPINFO], cards))
+        return _told(answers[_HIPINFO], devices, hip, cards, there)
     agents = parse_rocminfo(answers[_ROCMINFO].output) if answers[_ROCMINFO].ok else []
-    if not agents:
-        return Found([], _reason(answers[_ROCMINFO], cards))
     version = match[0] if (match := re.match(r"\d+(\.\d+)*", tools.read("/opt/rocm/.info/version"))) else ""
     told = parse_rocm_smi(answers[_ROCM_SMI].output) or parse_amd_smi(answers[_AMD_SMI].output)
     devices = []
     for index, agent in enumerate(agents):
         total, free = card_memory(tools, agent.address, shared=agent.integrated)
-        if not total and len(told) == len(agents):  # they count alike only where they see the same cards
-            total, free = told[index]
+        if not total and len(told) == len(agents) and (len(told) == 1 or not rocr):
+            total, free = told[index]  # they count alike only where they see the same cards
         device = Device("rocm", agent.name, total or agent.memory, free, runtime=version, id=agent.uuid)
         devices.append(replace(device, compute_capability=_overridden(tools, agent.gfx), integrated=agent.integrated))
-    return Found(devices)
+    found = _told(answers[_ROCMINFO], devices, rocr, cards, max(there, len(told)))
+    if not devices or not hip:
+        return found
+    seen = applied(devices, by_hip(value, [device.id for device in devices]), hip, "AMD GPU")
+    return replace(seen, notes=[*found.notes, *seen.notes])
 
 
 def parse_rocminfo(text: str) -> list[Agent]:
@@ -184,6 +191,20 @@ def reason_of(answer: Answer) -> str:
     return "ROCm tells of no GPU that it supports"
 
 
+def _told(answer: Answer, devices: list[Device], what: str, cards: list[Card], there: int) -> Found:
+    """The devices of a tool that obeys the variable `what` itself, if it is not empty; `there` are so many cards."""
+    if not devices:
+        hides = answer.ok and what
+        return Found([], f"ROCm tells of no GPU that {what} lets it use" if hides else _reason(answer, cards))
+    notes = [f"with {what} ROCm tells of {len(devices)} of {there} AMD GPUs"] if what and len(devices) < there else []
+    return Found(devices, "", [], notes)
+
+
+def _set(tools: Tools, *names: str) -> tuple[str, str]:
+    """The first of these variables that is set, as a person reads it, and its value; empty: none is."""
+    return next(((setting(name, value), value) for name in names if (value := tools.env(name)) is not None), ("", ""))
+
+
 def _reason(answer: Answer, cards: list[Card]) -> str:
     if answer.problem.endswith("is not installed"):
         has_card = any(card.vendor == AMD for card in cards)
@@ -193,7 +214,7 @@ def _reason(answer: Answer, cards: list[Card]) -> str:
 
 def _overridden(tools: Tools, gfx: str) -> str:
     """ROCm's own way of treating a card as another: HSA_OVERRIDE_GFX_VERSION=10.3.0."""
-    parts = re.fullmatch(r"(\d{1,2})\.(\d)\.(\d{1,2})", tools.env("HSA_OVERRIDE_GFX_VERSION"))
+    parts = re.fullmatch(r"(\d{1,2})\.(\d)\.(\d{1,2})", tools.env("HSA_OVERRIDE_GFX_VERSION") or "")
     return f"gfx{parts[1]}{parts[2]}{int(parts[3]):x}" if parts else gfx
 
 

@@ -17,7 +17,7 @@ def find(tools: Tools) -> str:
         return ""
     if tools.env("KUBERNETES_SERVICE_HOST"):
         return "kubernetes"
-    named = tools.env("container")  # as systemd's container interface asks every runtime to say
+    named = tools.env("container") or ""  # as systemd's container interface asks every runtime to say
     if re.fullmatch(r"[a-z0-9-]{1,32}", named):
         return "podman" if named == "oci" else named
     root = tools.names("/")

@@ -47,7 +47,7 @@ def find(tools: Tools, answers: Answers) -> Cpu:
         return parse_cpuinfo(tools.read("/proc/cpuinfo"))
     if tools.platform == "darwin":
         return parse_sysctl(answers[_SYSCTL].output)
-    return Cpu(tools.env("PROCESSOR_IDENTIFIER"), _windows_features(), 0)
+    return Cpu(tools.env("PROCESSOR_IDENTIFIER") or "", _windows_features(), 0)
 
 
 def translated(answers: Answers) -> bool:

@@ -40,11 +40,12 @@ def detect(tools: Tools | None = None) -> Hardware:
         "rocm": amd.find(tools, answers, cards),
         "metal": apple.find(tools, answers, here),
     }
-    others = [device for each in found.values() for device in each.devices]
+    others = [device for each in found.values() for device in (*each.devices, *each.hidden)]
     found["vulkan"] = vulkan.find(tools, answers, cards, others, here)
     devices = [_shared(device, here) for each in found.values() for device in each.devices]
     hardware.devices = devices
     hardware.absent = {kind: each.reason for kind, each in found.items() if not each.devices}
+    hardware.warnings += [note for each in found.values() for note in each.notes]
     hardware.warnings += _unused(cards, devices, hardware.absent, hardware.container)
     if any(device.kind in ("cuda", "rocm") for device in devices):
         hardware.libraries = libraries.find(tools)

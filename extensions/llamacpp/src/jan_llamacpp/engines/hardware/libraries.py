@@ -24,7 +24,7 @@ def find(tools: Tools) -> list[str]:
     """Names of the libraries that are there, as in `libcudart.so.12` or `cudart64_12.dll`."""
     if tools.platform == "linux":
         folders = [*_FOLDERS, *_configured(tools), *_versioned(tools)]
-        folders += [folder for folder in tools.env("LD_LIBRARY_PATH").split(":") if folder.startswith("/")]
+        folders += [folder for folder in (tools.env("LD_LIBRARY_PATH") or "").split(":") if folder.startswith("/")]
         folders += [f"{root}/{sub}" for name in ("CUDA_HOME", "CONDA_PREFIX", "ROCM_PATH")
                     if (root := tools.env(name)) for sub in ("lib64", "lib")]  # fmt: skip
     elif tools.platform == "win32":

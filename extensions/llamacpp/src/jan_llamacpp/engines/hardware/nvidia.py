@@ -2,7 +2,7 @@
 
 Two questions, because no single one is understood by every driver: the XML report has neither the compute capability
 nor, on some, the memory; the table has no CUDA version, and drivers before 510 refuse it for the capability.
-No driver library is loaded here.
+No driver library is loaded here. nvidia-smi shows the cards that variables hide from CUDA, so these are applied after.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from msgspec.structs import replace
 
 from jan_core.types import Device
 
+from . import mig
 from .found import Found
 from .pci import NVIDIA, Card
 from .tools import Answer, Answers, Command, Tools
+from .visible import applied, by_cuda, setting
 
 __all__ = ["NO_CARD", "Smi", "commands", "cuda_of_driver", "find", "parse_table", "parse_xml", "reason_of"]
 
@@ -27,7 +29,9 @@ NO_CARD = "no NVIDIA GPU was found"
 _XML: Command = ("nvidia-smi", "-q", "-x")
 _FIELDS = "uuid,name,driver_version,memory.total,memory.free,compute_cap"
 _TABLE: Command = ("nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits")
+_LISTING: Command = ("nvidia-smi", "-L")
 _MIB = 2**20
+_VISIBLE, _ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 
 # The CUDA version a driver branch came with (CUDA toolkit release notes, table "CUDA Toolkit and Corresponding Driver
 # Versions"), for when nvidia-smi does not say it.
@@ -65,35 +69,40 @@ _COMPLAINTS = [
 
 
 class Smi(Struct):
-    """One report of nvidia-smi. `ids`: PCI device ids by UUID."""
+    """One report of nvidia-smi: devices by their place on the bus. `ids`: PCI device ids by UUID. `instances`: of MIG
+    instances, by device id: number on the card, and UUID where the report has it.
+    """
 
     cuda: str = ""
     devices: list[Device] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)
+    instances: dict[str, tuple[str, str]] = field(default_factory=dict)
     mig_without_instances: list[str] = field(default_factory=list)
 
 
 def commands(tools: Tools) -> list[Command]:
     """What `find` needs answers to."""
-    return [] if tools.platform == "darwin" else [_XML, _TABLE]
+    if tools.platform == "darwin":
+        return []
+    return [_XML, _TABLE, _LISTING] if "MIG-" in (tools.env(_VISIBLE) or "") else [_XML, _TABLE]
 
 
 def find(tools: Tools, answers: Answers, cards: list[Card]) -> Found:
-    """The CUDA devices of this machine, MIG instances one by one."""
+    """The CUDA devices of this machine that an engine sees and uses, numbered as by `CUDA_DEVICE_ORDER=PCI_BUS_ID`."""
     if tools.platform == "darwin":
         return Found([], "there is no CUDA on macOS")
-    if tools.env("CUDA_VISIBLE_DEVICES") == "-1":
-        return Found([], "CUDA_VISIBLE_DEVICES=-1 hides every NVIDIA GPU")
     report = parse_xml(answers[_XML].output) if answers[_XML].ok else Smi()
     table = parse_table(answers[_TABLE].output) if answers[_TABLE].ok else {}
     devices = [_completed(device, report, table) for device in report.devices]
     if not devices and not report.mig_without_instances:  # the XML report failed or was cut short; the table may do
         devices = [replace(device, runtime=cuda_of_driver(device.driver)) for device in table.values()]
+    uncut = [f"MIG is enabled on the {name} without an instance: create one, or disable MIG"
+             for name in report.mig_without_instances]  # fmt: skip
     if devices:
-        return Found(devices)
-    if report.mig_without_instances:
-        name = report.mig_without_instances[0]
-        return Found([], f"MIG is enabled on the {name} without an instance: create one, or disable MIG")
+        found = _seen(tools, answers, report, devices)
+        return replace(found, notes=[*found.notes, *uncut])
+    if uncut:
+        return Found([], uncut[0])
     return Found([], _reason(tools, answers[_XML], [card for card in cards if card.vendor == NVIDIA]))
 
 
@@ -108,15 +117,16 @@ def parse_xml(text: str) -> Smi:
     if root.tag != "nvidia_smi_log":
         return Smi()
     driver, smi = _said(root, "driver_version"), Smi(cuda=_version(_said(root, "cuda_version")))
-    for gpu in root.iter("gpu"):
-        name, uuid = _said(gpu, "product_name"), _said(gpu, "uuid")
+    for gpu in sorted(root.iter("gpu"), key=lambda gpu: _said(gpu, "pci/pci_bus_id").lower()):
+        name, uuid = _said(gpu, "product_name"), _said(gpu, "uuid") or gpu.get("id", "")
         chip = re.fullmatch(r"(?:0x)?([0-9A-Fa-f]{4})10[Dd][Ee]", _said(gpu, "pci/pci_device_id"))
         if chip and uuid:
             smi.ids[uuid] = int(chip[1], 16)
         device = Device("cuda", name or "NVIDIA GPU", driver=driver, runtime=smi.cuda, id=uuid)
         if _said(gpu, "mig_mode/current_mig") == "Enabled":
             instances = list(_instances(gpu, device))
-            smi.devices += instances
+            smi.devices += [instance for instance, _, _ in instances]
+            smi.instances.update({instance.id: (index, mig_uuid) for instance, index, mig_uuid in instances})
             if not instances:
                 smi.mig_without_instances.append(device.name)
         else:
@@ -176,6 +186,27 @@ def _reason(tools: Tools, answer: Answer, cards: list[Card]) -> str:
     return f"no NVIDIA driver is installed: install NVIDIA's own driver{instead}"
 
 
+def _seen(tools: Tools, answers: Answers, report: Smi, devices: list[Device]) -> Found:
+    """What CUDA shows a process of these, and llama.cpp uses."""
+    value, order = tools.env(_VISIBLE), tools.env(_ORDER)
+    found = Found(devices)
+    if value is not None:
+        listing = mig.parse_listing(answers[_LISTING].output) if _LISTING in answers else {}
+        uuids = {
+            id: uuid or listing.get((id.partition("/")[0], index), "") for id, (index, uuid) in report.instances.items()
+        }
+        seen = by_cuda(value, [device.id for device in devices], uuids)
+        found = applied(devices, seen, setting(_VISIBLE, value), "NVIDIA GPU")
+        if found.reason and "MIG-" in value and not all(uuids.values()):
+            found = replace(found, reason=f"{found.reason}: nvidia-smi does not tell the UUIDs of its MIG instances")
+    found = mig.usable(found)
+    by_number = order is not None if value is None else not value.lstrip().startswith(("GPU-", "MIG-"))
+    if found.devices and by_number and order != "PCI_BUS_ID" and len({mig.card_name(device) for device in devices}) > 1:
+        note = "CUDA numbers unlike GPUs by their speed, nvidia-smi and this list by their place on the bus"
+        found = replace(found, notes=[*found.notes, f"{note}: {_ORDER}=PCI_BUS_ID makes it certain which is which"])
+    return found
+
+
 def _completed(device: Device, report: Smi, table: dict[str, Device]) -> Device:
     """The report's device with what only the table tells."""
     card = table.get(device.id.partition("/")[0], Device("cuda", ""))
@@ -191,10 +222,13 @@ def _completed(device: Device, report: Smi, table: dict[str, Device]) -> Device:
     return device
 
 
-def _instances(gpu: ET.Element, card: Device) -> Iterator[Device]:
+def _instances(gpu: ET.Element, card: Device) -> Iterator[tuple[Device, str, str]]:
+    """Each with its number on the card and, where the report has it, its UUID."""
     for instance in gpu.iterfind("mig_devices/mig_device"):
-        index = _said(instance, "index")
-        yield _with_memory(replace(card, name=f"{card.name} MIG {index}", id=f"{card.id}/{index}"), instance)
+        index, uuid = _said(instance, "index"), _said(instance, "uuid")
+        place = "/".join(_said(instance, f"{part}_instance_id") for part in ("gpu", "compute"))
+        device = replace(card, name=mig.name(card, index), id=f"{card.id}/{place}")
+        yield _with_memory(device, instance), index, uuid
 
 
 def _with_memory(device: Device, element: ET.Element) -> Device:

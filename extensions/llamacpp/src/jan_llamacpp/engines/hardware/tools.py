@@ -74,8 +74,8 @@ class Tools(Protocol):
     @property
     def threads(self) -> int: ...
 
-    def env(self, name: str) -> str:
-        """A variable of the environment; empty when it is not set."""
+    def env(self, name: str) -> str | None:
+        """A variable of the environment; None when it is not set."""
         ...
 
     def has(self, name: str) -> bool:
@@ -113,8 +113,8 @@ class SystemTools:
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
 
-    def env(self, name: str) -> str:
-        return os.environ.get(name, "")
+    def env(self, name: str) -> str | None:
+        return os.environ.get(name)
 
     def has(self, name: str) -> bool:
         return self._find(name) is not None

@@ -2,6 +2,7 @@
 
 `vulkaninfo` is rarely installed. On Linux the drivers' manifests then tell which of the cards on the PCI bus has a
 Vulkan driver; whether it works is found out when the engine is checked. No Vulkan library is loaded here.
+`GGML_VK_VISIBLE_DEVICES` is llama.cpp's own: vulkaninfo shows what it hides, so it is applied after.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from jan_core.types import Device
 
@@ -17,10 +19,12 @@ from .found import Found
 from .memory import Memory
 from .pci import AMD, INTEL, NVIDIA, Card
 from .tools import Answer, Answers, Command, Tools
+from .visible import applied, by_vulkan, setting
 
 __all__ = ["Gpu", "commands", "find", "parse_summary"]
 
 _SUMMARY: Command = ("vulkaninfo", "--summary")
+_VISIBLE = "GGML_VK_VISIBLE_DEVICES"
 _MANIFESTS = ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d")
 _LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
 # Drivers of the kernel, the names their Vulkan drivers' manifests begin with, and the maker.
@@ -64,13 +68,19 @@ def find(tools: Tools, answers: Answers, cards: list[Card], others: list[Device]
     if tools.platform == "darwin":
         return Found([], "on macOS Metal is used")
     answer = answers[_SUMMARY]
+    value = tools.env(_VISIBLE)
     if answer.problem == "vulkaninfo is not installed":
-        return _inferred(tools, cards, others, memory)
+        found = _inferred(tools, cards, others, memory)
+        return found if value is None or not found.devices else _guessed(found.devices, value)
     listed = parse_summary(answer.output)
-    gpus = _hardware(listed)
-    if gpus:
-        return Found([_device(tools, gpu, cards, others, memory) for gpu in gpus])
-    return Found([], _reason(answer, listed))
+    # What is named is taken: renderers on the processor as well, and a card by either of two drivers.
+    seen = by_vulkan(value or "", len(listed))
+    places = [*seen.places, *(place for place in _hardware(listed) if place not in seen.places)]
+    devices = [_device(tools, listed[place], cards, others, memory) for place in places]
+    if value is None or not devices:
+        return Found(devices, "" if devices else _reason(answer, listed))
+    named = replace(seen, places=list(range(len(seen.places))))
+    return applied(devices, named, setting(_VISIBLE, value), "Vulkan device")
 
 
 def parse_summary(text: str) -> list[Gpu]:
@@ -95,22 +105,22 @@ def parse_summary(text: str) -> list[Gpu]:
     return gpus
 
 
-def _hardware(listed: list[Gpu]) -> list[Gpu]:
-    """The real GPUs, each once: the same card may be offered by two drivers (RADV and AMDVLK)."""
-    kept: dict[str, Gpu] = {}
+def _hardware(listed: list[Gpu]) -> list[int]:
+    """The places of the real GPUs, each once: the same card may be offered by two drivers (RADV and AMDVLK)."""
+    kept: dict[str, int] = {}
     first: dict[tuple[int, int], str] = {}
-    for gpu in listed:
+    for place, gpu in enumerate(listed):
         if gpu.type not in ("DISCRETE_GPU", "INTEGRATED_GPU"):  # llama.cpp takes no others
             continue
         if _SOFTWARE.search(gpu.name) or gpu.driver_id == "DRIVER_ID_MESA_DOZEN":  # Vulkan over Direct3D 12, in WSL
             continue
         if first.setdefault((gpu.vendor, gpu.device), gpu.driver_id) == gpu.driver_id:
-            kept.setdefault(gpu.uuid if gpu.uuid.strip("0-") else f"{len(kept)}", gpu)
+            kept.setdefault(gpu.uuid if gpu.uuid.strip("0-") else f"{place}", place)
     return list(kept.values())
 
 
 def _device(tools: Tools, gpu: Gpu, cards: list[Card], others: list[Device], memory: Memory) -> Device:
-    integrated = gpu.type == "INTEGRATED_GPU"
+    integrated = gpu.type != "DISCRETE_GPU"
     total = free = 0
     if integrated:
         total, free = memory.total, memory.free
@@ -166,6 +176,18 @@ def _inferred(tools: Tools, cards: list[Card], others: list[Device], memory: Mem
             name, total, free, integrated = told[0].name, told[0].memory_total, told[0].memory_free, told[0].integrated
         devices.append(Device("vulkan", name, total, free, driver=card.driver, integrated=integrated, id=card.address))
     return Found(devices, "" if devices else "no Vulkan driver is installed for a GPU of this machine")
+
+
+def _guessed(devices: list[Device], value: str) -> Found:
+    """Those of `_inferred` that are named, as far as that can be told without Vulkan's own list."""
+    what = setting(_VISIBLE, value)
+    if any(place >= len(devices) for place in by_vulkan(value, 1 << 16).places):
+        return Found([], f"which devices {what} names is told by vulkaninfo alone: install it", devices)
+    found = applied(devices, by_vulkan(value, len(devices)), what, "Vulkan device")
+    if found.devices and len(devices) > 1:
+        note = f"which devices {what} names is told by vulkaninfo alone: that their order is that on the bus is a guess"
+        return replace(found, notes=[*found.notes, note])
+    return found
 
 
 def _api(text: str) -> str:
