@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jan_llamacpp.engines.builds import choose, known_builds
-from jan_llamacpp.engines.hardware import detect
+from jan_llamacpp.engines.hardware import detect, nvidia
 from jan_llamacpp.engines.hardware.tools import Answer, Command
 from jan_llamacpp.engines.hardware.visible import Seen, by_cuda, by_hip, by_vulkan
+from msgspec.structs import replace
 
 from jan_core.types import Hardware
 
@@ -23,6 +24,18 @@ VARIABLES = ["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES",
 
 def machine(name: str, **env: str) -> Hardware:
     return detect(RecordedTools(name, **env))
+
+
+class Edited(RecordedTools):
+    """What a pattern matches in the outputs of the tools is another text here."""
+
+    def __init__(self, name: str, pattern: str, text: str, **env: str) -> None:
+        super().__init__(name, **env)
+        self._pattern, self._text = pattern, text
+
+    def run(self, command: Command) -> Answer:
+        said = super().run(command)
+        return replace(said, output=re.sub(self._pattern, self._text, said.output, flags=re.DOTALL))
 
 
 def names(hardware: Hardware, kind: str) -> list[str]:
@@ -188,6 +201,12 @@ def test_a_variable_that_hides_every_card_is_the_reason_why_there_is_none(value:
     assert all(build.refused == hides for build in known_builds(hardware) if build.variant == "cuda")
 
 
+def test_cards_are_in_the_order_of_the_bus_however_they_are_reported() -> None:
+    swapped = Edited("mixed-1060-3090", r"(<gpu .*</gpu>)(\s*)(<gpu .*</gpu>)", r"\3\2\1")
+    assert "3090" in nvidia.parse_xml(swapped.run(("nvidia-smi", "-q", "-x")).output).devices[1].name
+    assert detect(swapped).devices == machine("mixed-1060-3090").devices
+
+
 def test_a_machine_without_a_card_does_not_blame_the_variable() -> None:
     assert machine("steam-deck", CUDA_VISIBLE_DEVICES="").absent["cuda"] == "no NVIDIA GPU was found"
 
@@ -248,12 +267,7 @@ def test_a_mig_instance_is_chosen_by_its_name(value: str, seen: list[str]) -> No
 
 
 def test_a_card_that_is_to_be_cut_and_is_not_is_told_beside_others() -> None:
-    class Uncut(RecordedTools):
-        def run(self, command: Command) -> Answer:
-            said = super().run(command)
-            return Answer(said.status, re.sub(r"<mig_device>.*</mig_device>", "None", said.output, flags=re.DOTALL))
-
-    hardware = detect(Uncut("h100-x3-mig"))
+    hardware = detect(Edited("h100-x3-mig", r"<mig_device>.*</mig_device>", "None"))
     assert len(hardware.devices) == 2
     assert hardware.warnings == [
         "MIG is enabled on the NVIDIA H100 80GB HBM3 without an instance: create one, or disable MIG"
@@ -263,6 +277,12 @@ def test_a_card_that_is_to_be_cut_and_is_not_is_told_beside_others() -> None:
 def test_instances_whose_names_nobody_tells_are_not_said_to_be_missing() -> None:
     reason = machine("a100-mig", CUDA_VISIBLE_DEVICES="MIG-c788539f").absent["cuda"]
     assert reason.endswith("nvidia-smi does not tell the UUIDs of its MIG instances")
+
+
+def test_an_instance_whose_name_is_in_the_report_needs_no_listing() -> None:
+    report = r"(<index>1</index>)"
+    tools = Edited("a100-mig", report, r"\1<uuid>MIG-c788539f</uuid>", CUDA_VISIBLE_DEVICES="MIG-c788539f")
+    assert [device.name[-5:] for device in detect(tools).devices] == ["MIG 1"]
 
 
 def test_nvidia_smi_is_asked_for_instances_only_where_one_is_named() -> None:
