@@ -103,6 +103,13 @@ def test_a_wrong_key_is_said_in_one_line_with_what_to_do(jan: Shell, served: str
     assert jan("remotes", "test", "house").returncode == 0
 
 
+def test_a_key_that_was_piped_and_not_asked_for_is_said_to_be_missing(jan: Shell, served: str) -> None:
+    assert "house is added without a key" in jan("remotes", "add", "house", served, stdin=KEY).stderr
+    given = jan("remotes", "add", "house", served, "--replace", "--key-stdin", stdin=KEY)
+    assert "house is added, its key is in a file that only you can read" in given.stderr
+    assert "its key is in a file" in jan("remotes", "add", "house", served, "--replace", "--no-key").stderr
+
+
 def test_a_conversation_with_another_house_is_kept_here(jan: Shell, served: str) -> None:
     jan("remotes", "add", "house", served, "--key-stdin", "-m", "jan-tiny", stdin=KEY)
     jan("settings", "set", "llamacpp.routing", "prefer-local")

@@ -61,6 +61,18 @@ class ContextOverflow(JanError):
     code, type = -32032, "context_overflow"
 
 
+class InvalidGeneration(JanError):
+    """As the real engine has it."""
+
+    code, type = -32035, "invalid_generation"
+
+
+class InvalidImage(JanError):
+    """As the real engine has it."""
+
+    code, type = -32052, "invalid_image"
+
+
 class ModelId(msgspec.Struct):
     id: str
 
@@ -104,14 +116,14 @@ class Anything(msgspec.Struct):
 
 class ScriptedEngine:
     """Orders: `say TEXT`, `echo TEXT`, `count N`, `hang after N`, `fail after N`, `work N`,
-    `slow N`, `request`, `long`, `tool`, `escape`, `overflow`, `busy`, `defect`."""
+    `slow N`, `request`, `long`, `tool`, `escape`, `overflow`, `busy`, `defect`, `blind`, `blur N`."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
         """Begin anew: nothing was asked yet."""
-        self.requests: list[ChatRequest | CompletionRequest] = []
+        self.requests: list[ChatRequest | CompletionRequest | EmbeddingRequest] = []
         self.running = 0
         self.sent = 0
         self.working = threading.Event()
@@ -224,9 +236,9 @@ class ScriptedEngine:
         choice = CompletionChoice("".join(pieces), finish_reason="stop")
         return TextCompletion("cmpl-1", 1700000000, MODEL, [choice], Usage(1, len(pieces), 1 + len(pieces)))
 
-    @method("embeddings.create")
-    async def embed(self, params: EmbeddingRequest) -> EmbeddingList:
-        """The length of each text and its place, as a vector."""
+    @method("embeddings.create", item=Embedding)
+    async def embed(self, params: EmbeddingRequest, call: Call) -> EmbeddingList:
+        """The length of each text and its place, as a vector. `hang` has none: it is waited for; `long` is too long."""
         self._check(params.model)
         self.requests.append(params)
         texts = params.input if isinstance(params.input, list) else [params.input]
@@ -235,7 +247,15 @@ class ScriptedEngine:
             Embedding(b64encode(pack("<2f", *vector)).decode() if params.encoding_format == "base64" else vector, index)
             for index, vector in enumerate(vectors)
         ]
-        return EmbeddingList(data, MODEL, EmbeddingUsage(len(texts), len(texts)))
+        if params.stream:
+            for text, item in zip(texts, data, strict=True):
+                if text == "long":
+                    raise ContextOverflow(f"text {item.index} is too long", index=item.index)
+                if text == "hang":
+                    self.hanging.set()
+                    await anyio.sleep_forever()
+                await call.send(item)
+        return EmbeddingList([] if params.stream else data, MODEL, EmbeddingUsage(len(texts), len(texts)))
 
     def _check(self, model: str) -> None:
         if model not in ("", MODEL):
@@ -248,6 +268,10 @@ class ScriptedEngine:
             raise Overloaded("all places are taken")
         if verb == "defect":
             raise RuntimeError("a secret detail")
+        if verb == "blind":
+            raise InvalidGeneration("this model takes no pictures", reason="no_projector")
+        if verb == "blur":
+            raise InvalidImage("the picture is damaged", index=number)
         if verb == "overflow":
             raise ContextOverflow("too long", n_prompt=9, n_ctx=8)
         if verb == "work":

@@ -243,6 +243,15 @@ def test_sigint_ends_it_though_nobody_reads_the_output(environment: dict[str, st
         assert process.wait(LIMIT) == 130
 
 
+def test_an_interrupted_download_says_how_it_goes_on(environment: dict[str, str]) -> None:
+    with started(environment, "downloads", "start", "http://127.0.0.1:9/x.gguf") as process:  # nobody answers there
+        assert process.stderr.readline()  # it waits, and says so
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130
+    assert said.decode().endswith("interrupted; what was fetched is kept: the same command goes on from there\n")
+
+
 def test_an_ignored_interrupt_stays_ignored(environment: dict[str, str]) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for `jan … &`
     try:

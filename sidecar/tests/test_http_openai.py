@@ -80,7 +80,11 @@ def test_a_text_completion_is_answered_whole_and_streamed(client: openai.OpenAI)
 
 def test_models_elsewhere_are_listed_as_far_as_requests_may_go_to_them(client: openai.OpenAI, api: Api) -> None:
     here = {"id": "here", "models": ["a"], "on_this_machine": True}
-    remotes = [{"id": "there", "models": ["b", "c/d"]}, {"id": "any", "base_url": "https://example.com/v1"}, here]
+    remotes: list[dict[str, Any]] = [
+        {"id": "there", "models": ["b", "c/d"]},
+        {"id": "any", "base_url": "https://example.com/v1"},
+        here,
+    ]
     api.engine.remotes = RemoteList(remotes)
     assert [model.id for model in client.models.list()] == [MODEL, "there/b", "there/c/d", "here/a"]
     found = client.models.retrieve("there/c/d")

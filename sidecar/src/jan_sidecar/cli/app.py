@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 if TYPE_CHECKING:
-    from jan_core import Caller
+    from jan_core import Caller, JanError
 
-__all__ = ["App", "Failed", "Opener", "drop_output", "pass_app", "root", "run", "wrong_usage"]
+__all__ = ["App", "Failed", "Opener", "drop_output", "hint", "pass_app", "root", "run", "wrong_usage"]
 
 Opener = Callable[["App", bool], AbstractAsyncContextManager["Caller"]]
 """Opens a host for one command; the second argument says whether extensions that start with the application do so."""
 
 COMMANDS = {
     "chat": ("chat:chat", "Ask a model, or talk with it."),
+    "embed": ("embed:embed", "Turn texts into vectors."),
     "serve": ("serve:serve", "Serve the OpenAI-compatible API on this machine."),
     "sidecar": ("serve:sidecar", "Speak JSON-RPC on stdio, as jan-sidecar does."),
     "models": ("models:models", "Models on this machine."),
@@ -63,13 +64,14 @@ HINTS = {
     "install_failed": "nothing was changed; see what is installed: jan ext list",
     "deadline_exceeded": "try again; if it stays so: jan doctor",
     "extension_reloaded": "its code was replaced meanwhile: try again",
+    "invalid_generation.no_projector": "name one that does, or take one in: jan models import FILE --projector FILE",
     "no_usable_engine": "see why: jan engines explain",
     "engine_install_failed": "try again with: jan engines install",
     "engine_broken": "see what is damaged: jan engines explain",
     "model_unknown": "find one with: jan registry search WORDS",
     "download_not_found": "see the downloads: jan downloads list",
 }
-"""What to try next, by the stable type of an error."""
+"""What to try next, by the stable type of an error, or by that and its reason."""
 
 UNWRITABLE = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EBADF, getattr(errno, "EDQUOT", errno.ENOSPC))
 """What writing to stdout fails with when nobody is at fault here."""
@@ -197,27 +199,34 @@ def _report(app: App, error: Exception) -> int:
     from jan_core import JanError
 
     log = f"the log is {app.data_dir / 'logs' / 'jan.log'}"
-    if isinstance(error, Failed):
-        message, hint = str(error), error.hint
-    elif isinstance(error, JanError):
-        message, hint = error.message, log if error.type == "internal_error" else HINTS.get(error.type, "")
+    if isinstance(error, Failed | JanError):
+        message, advice = str(error), hint(error)
+        if isinstance(error, JanError) and error.type == "internal_error":
+            advice = log
     elif isinstance(error, OSError) and error.errno in UNWRITABLE:
         drop_output()
-        message, hint = f"cannot write: {error.strerror}", ""
+        message, advice = f"cannot write: {error.strerror}", ""
     else:
         if not logging.getLogger().handlers:  # it came before the host, whose opening starts the log
             from .session import start_log
 
             start_log(app)
         logging.getLogger("jan_sidecar.cli").error("the command failed", exc_info=error)
-        message, hint = f"internal error: {type(error).__name__}: {error}", log
+        message, advice = f"internal error: {type(error).__name__}: {error}", log
     from .output import clean
 
     # One line, whatever was in the message; the terminal must not obey it either.
     click.echo(f"jan: {' '.join(clean(message).split())}", err=True)
-    if hint:
-        click.echo(f"     {hint}", err=True)
+    if advice:
+        click.echo(f"     {advice}", err=True)
     return 1
+
+
+def hint(error: Failed | JanError) -> str:
+    """What to try next; empty where nothing is known."""
+    if isinstance(error, Failed):
+        return error.hint
+    return HINTS.get(f"{error.type}.{error.data.get('reason')}") or HINTS.get(error.type, "")
 
 
 def drop_output() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, BinaryIO
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from .app import App, Failed, pass_app, wrong_usage
 from .output import json_option, note, on_terminal, print_json
+
+if TYPE_CHECKING:
+    from .pictures import Picture
 
 __all__ = ["chat", "read_stdin"]
 
@@ -38,6 +43,13 @@ LARGEST_INPUT = 16 * 1024 * 1024
 @click.option("--max-tokens", type=click.IntRange(0, 2**31 - 1), help="Longest answer.")
 @click.option("--seed", type=click.IntRange(-(2**53), 2**53), help="The same seed gives the same answer.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text. Can be repeated.")
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Ask about this picture (PNG, JPEG, GIF, BMP), which is looked at once. Can be repeated.",
+)
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
 @json_option
 @pass_app
@@ -51,6 +63,7 @@ def chat(
     incognito: bool,
     sensitive: bool,
     system: str,
+    images: tuple[Path, ...],
     no_stream: bool,
     as_json: bool,
     **sampling: Any,
@@ -59,6 +72,7 @@ def chat(
 
     With PROMPT, or with input from a pipe, one question is answered and nothing is stored, unless --thread says where.
     With both, the input is put below PROMPT. Without either, a conversation begins; it is stored unless --incognito.
+    With --image, the model is asked about the pictures: for what they show, if nothing else.
     """
     if thread and incognito:
         wrong_usage("--thread is stored and --incognito is not: give one of them")
@@ -79,12 +93,16 @@ def chat(
         "sensitivity": "sensitive" if sensitive or incognito else "normal",
         "parameters": parameters,
     }
-    if prompt or piped is not None:
+    if prompt or piped is not None or images:
+        from .pictures import DESCRIBE, read_pictures
+
+        pictures = read_pictures(images)
         parts = [" ".join(prompt).strip(), (piped or "").strip()]
-        question = "\n\n".join(part for part in parts if part)
+        question = "\n\n".join(part for part in parts if part) or (DESCRIBE if pictures else "")
         if not question:
             wrong_usage("the prompt is empty")
-        _one_answer(app, question, {**options, "incognito": thread is None}, no_stream=no_stream, as_json=as_json)
+        once = {**options, "incognito": thread is None}
+        _one_answer(app, question, pictures, once, no_stream=no_stream, as_json=as_json)
         return
     if as_json:
         wrong_usage("--json needs a PROMPT or input from a pipe")
@@ -100,20 +118,22 @@ def chat(
     )
 
 
-def _one_answer(app: App, question: str, options: dict[str, Any], *, no_stream: bool, as_json: bool) -> None:
+def _one_answer(
+    app: App, question: str, pictures: Sequence[Picture], options: dict[str, Any], *, no_stream: bool, as_json: bool
+) -> None:
     from .session import Session, run_session
     from .turn import Conversation, Printer, remark
 
     async def work(session: Session) -> None:
         conversation = Conversation(session, **options)
         if as_json:
-            result = await conversation.ask(question, None)
+            result = await conversation.ask(question, None, pictures)
             print_json(_answer(result, options["thread_id"]))
             remark(result)
             return
         printer = Printer(session)
         try:
-            result = await conversation.ask(question, None if no_stream else printer)
+            result = await conversation.ask(question, None if no_stream else printer, pictures)
             if no_stream:
                 printer(result["message"]["content"])
         finally:

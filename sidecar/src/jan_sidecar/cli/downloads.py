@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import anyio
 import click
 
 from .app import App, Failed, pass_app, wrong_usage
@@ -111,7 +112,11 @@ async def fetch(session: Session, url: str, sha256: str) -> dict[str, Any]:
 
 async def fetch_file(session: Session, file: dict[str, Any]) -> dict[str, Any]:
     """The same for a file described as `downloads.start` wants it."""
-    record: dict[str, Any] = await session.call("downloads.start", {"file": file, "wait": True})
+    try:
+        record: dict[str, Any] = await session.call("downloads.start", {"file": file, "wait": True})
+    except anyio.get_cancelled_exc_class():
+        note("interrupted; what was fetched is kept: the same command goes on from there")
+        raise
     if record["state"] != "completed":
         raise Failed(f"the download is {record['state']}", f"go on with: jan downloads resume {record['id']}")
     if record.get("warning"):

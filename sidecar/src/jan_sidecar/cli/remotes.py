@@ -84,9 +84,8 @@ def add(
         print_json(added)
         return
     kept = {"keyring": ", its key is in the keyring", "file": ", its key is in a file that only you can read"}
-    note(
-        f"{engine} is added{kept.get(added.get('key', 'none'), '')}; see whether it answers: jan remotes test {engine}"
-    )
+    where = kept.get(added.get("key", ""), " without a key")
+    note(f"{engine} is added{where}; see whether it answers: jan remotes test {engine}")
 
 
 @remotes.command("rm")

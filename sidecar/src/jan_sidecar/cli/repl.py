@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -10,7 +11,7 @@ import click
 
 from jan_core import JanError
 
-from .app import HINTS
+from .app import Failed, hint
 from .output import clean, note
 from .session import Session
 from .turn import Conversation, Printer, remark
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.key_binding import KeyBindings
 
+    from .pictures import Picture
+
 __all__ = ["converse"]
 
 HELP = """\
 /new             begin a new conversation
 /model [ID]      show or choose the model
 /system [TEXT]   give instructions for the conversation
+/image PATH [TEXT]
+                 ask about a picture; it is looked at once, later answers know only what was said of it
 /exit            leave (as Ctrl-D)
 Alt-Enter begins a new line; so does Enter between \"\"\" and \"\"\". Ctrl-C stops an answer."""
 QUOTES = '"""'
@@ -50,31 +55,51 @@ async def converse(session: Session, options: dict[str, Any], *, stream: bool) -
         text = _unquoted(line).strip()
         if not text:
             continue
-        if text.startswith("/"):
+        if text.split(maxsplit=1)[0] == "/image":
+            await _about_picture(session, conversation, text.removeprefix("/image").strip(), stream=stream)
+        elif text.startswith("/"):
             if not await _command(conversation, text):
                 return
-            continue
-        await _turn(session, conversation, text, stream=stream)
+        else:
+            await _turn(session, conversation, text, stream=stream)
 
 
-async def _turn(session: Session, conversation: Conversation, question: str, *, stream: bool) -> None:
+async def _turn(
+    session: Session, conversation: Conversation, question: str, pictures: Sequence[Picture] = (), *, stream: bool
+) -> None:
     printer = Printer(session)
     result: dict[str, Any] | None = None
     with anyio.CancelScope() as answering, session.interrupts.stopping(answering.cancel, whole=False):
         try:
-            result = await conversation.ask(question, printer if stream else None)
+            result = await conversation.ask(question, printer if stream else None, pictures)
             if not stream:
                 printer(result["message"]["content"])
-        except JanError as error:
+        except (JanError, Failed) as error:
             printer.end()
-            hint = HINTS.get(error.type)
-            note(f"{error.message}{f' ({hint})' if hint else ''}")
+            advice = hint(error)
+            note(f"{error}{f' ({advice})' if advice else ''}")
     printer.end()
     if result is not None:
         remark(result)
     if answering.cancelled_caught:
         note("(stopped)")
         session.interrupts.count = 0
+
+
+async def _about_picture(session: Session, conversation: Conversation, argument: str, *, stream: bool) -> None:
+    """`/image`: nothing of it comes to an engine unless the file can be read and begins as a picture does."""
+    from .pictures import DESCRIBE, read_pictures, split_path
+
+    if not argument:
+        note("usage: /image PATH [TEXT]; a PATH with spaces is put in quotes")
+        return
+    try:
+        path, question = split_path(argument)
+        pictures = read_pictures([path])
+    except (Failed, ValueError) as error:
+        note(str(error))
+        return
+    await _turn(session, conversation, question or DESCRIBE, pictures, stream=stream)
 
 
 async def _command(conversation: Conversation, text: str) -> bool:

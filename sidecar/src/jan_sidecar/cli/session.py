@@ -109,6 +109,19 @@ class Session:
         with self.progress() as progress:
             return await self.caller.call(method, {} if params is None else params, progress=progress)
 
+    async def pages(self, kind: str, params: dict[str, Any], limit: int | None = None) -> list[dict[str, Any]]:
+        """All records of the paged listing `KIND.list`, up to `limit`. Raises RpcError."""
+        records: list[dict[str, Any]] = []
+        cursor = ""
+        while limit is None or len(records) < limit:
+            wanted = 200 if limit is None else min(200, limit - len(records))
+            page = await self.call(f"{kind}.list", {**params, "limit": wanted, "cursor": cursor})
+            records += page[kind]
+            cursor = page.get("cursor", "")
+            if not cursor:
+                break
+        return records
+
     @contextmanager
     def progress(self) -> Iterator[Progress]:
         """Progress of long work, on stderr, until the block ends."""

@@ -33,7 +33,7 @@ def list_(app: App, limit: int, as_json: bool) -> None:
     """Show the threads, the last used first."""
 
     async def work(session: Session) -> list[dict[str, Any]]:
-        return await _pages(session, "threads", {}, limit)
+        return await session.pages("threads", {}, limit)
 
     records = run_session(app, work)
     print_table(records, COLUMNS, as_json=as_json, empty="no threads yet; start one with: jan chat")
@@ -48,7 +48,7 @@ def show(app: App, thread: str, as_json: bool) -> None:
 
     async def work(session: Session) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         record = await session.call("threads.get", {"thread_id": thread})
-        return record, await _pages(session, "messages", {"thread_id": thread}, None)
+        return record, await session.pages("messages", {"thread_id": thread})
 
     record, messages = run_session(app, work)
     if as_json:
@@ -73,20 +73,6 @@ def remove(app: App, thread: tuple[str, ...]) -> None:
             note(f"{id} is deleted")
 
     run_session(app, work)
-
-
-async def _pages(session: Session, kind: str, params: dict[str, Any], limit: int | None) -> list[dict[str, Any]]:
-    """All records of a paged listing, up to `limit`."""
-    records: list[dict[str, Any]] = []
-    cursor = ""
-    while limit is None or len(records) < limit:
-        wanted = 200 if limit is None else min(200, limit - len(records))
-        page = await session.call(f"{kind}.list", {**params, "limit": wanted, "cursor": cursor})
-        records += page[kind]
-        cursor = page.get("cursor", "")
-        if not cursor:
-            break
-    return records
 
 
 def _shown(text: str) -> str:

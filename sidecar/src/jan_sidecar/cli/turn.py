@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
 from .output import clean, note, on_terminal
 from .session import Session
+
+if TYPE_CHECKING:
+    from .pictures import Picture
 
 __all__ = ["Conversation", "Printer", "remark"]
 
@@ -63,13 +66,19 @@ class Conversation:
         """Leave the thread; the next question begins a new one."""
         self.thread_id = None
 
-    async def ask(self, question: str, show: Callable[[str], None] | None) -> dict[str, Any]:
+    async def ask(
+        self, question: str, show: Callable[[str], None] | None, pictures: Sequence[Picture] = ()
+    ) -> dict[str, Any]:
         """One turn. `show` gets the answer's text as it comes; None: only the result matters.
 
-        Returns the result of `threads.run`. Raises RpcError.
+        Returns the result of `threads.run`. Raises RpcError, and Failed for a picture that cannot be used.
         """
         with self.session.progress() as progress, progress.otherwise("waiting for the model"):
             await self._begin()
+            if pictures:
+                from .look import look
+
+                return await look(self, question, pictures, show, progress)
             params = {
                 "thread_id": self.thread_id,
                 "content": question,
