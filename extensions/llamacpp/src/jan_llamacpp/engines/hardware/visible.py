@@ -20,7 +20,7 @@ from .found import Found, listed
 
 __all__ = ["Seen", "applied", "by_cuda", "by_hip", "by_vulkan", "setting"]
 
-_LARGEST = 2**64 - 1  # a size_t
+_SIZES = 2**64  # those of a size_t
 
 
 class Seen(Struct, frozen=True):
@@ -77,11 +77,11 @@ def by_vulkan(value: str, count: int) -> Seen:
     places: list[int] = []
     text, at = value.replace(",", " "), 0
     while match := re.compile(r"[ \t-\r]*([+-]?)0*([0-9]+)").match(text, at):
-        if len(match[2]) > 20 or int(match[2]) > _LARGEST:
+        if len(match[2]) > 20 or int(match[2]) >= _SIZES:
             break
-        place, at = int(match[2]), match.end()
-        if place >= count or (place and match[1] == "-"):
-            return Seen([], f"there is no device {match[1]}{place}, and llama.cpp then uses none")
+        place, at = int(match[1] + match[2]) % _SIZES, match.end()  # as C++ reads a number with a minus
+        if place >= count:
+            return Seen([], f"there is no device {match[0].strip()}, and llama.cpp then uses none")
         if place not in places:
             places.append(place)
     return Seen(places, _names_none(value[at:], value) if text[at:].strip() else "")
