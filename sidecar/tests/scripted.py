@@ -61,6 +61,12 @@ class ContextOverflow(JanError):
     code, type = -32032, "context_overflow"
 
 
+class OutOfMemory(JanError):
+    """As the real engine has it."""
+
+    code, type = -32038, "out_of_memory"
+
+
 class InvalidGeneration(JanError):
     """As the real engine has it."""
 
@@ -161,8 +167,10 @@ class ScriptedEngine:
 
     @method("models.load")
     async def load(self, params: LoadModel) -> LoadedModel:
-        """Mark it as loaded, and keep the options."""
+        """Mark it as loaded, and keep the options. A million tokens are too many."""
         self._check(params.id)
+        if params.n_ctx == 1_000_000:
+            raise OutOfMemory("it does not fit")
         self.loaded = True
         self.load_options = msgspec.to_builtins(params)
         del self.load_options["id"]

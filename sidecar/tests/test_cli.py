@@ -526,7 +526,9 @@ def test_models_of_a_running_server_are_loaded_and_unloaded(api: Api, capsys: py
     assert run(["models", "unload", MODEL, "--server", api.base_url]) == 0
     assert not api.engine.loaded
     assert run(["models", "load", "nope", *server]) == 1
-    assert "there is no model 'nope' here" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("no model 'nope' here\n     see what is installed: jan models list\n")
+    assert run(["models", "load", MODEL, "--n-ctx", "1000000", *server]) == 1
+    assert capsys.readouterr().err == "jan: it does not fit\n     see what fits: jan models estimate MODEL\n"
     assert run(["models", "load", MODEL, "--server", "http://127.0.0.1:9"]) == 1
     assert "jan serve" in capsys.readouterr().err
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .app import App, Failed, pass_app, wrong_usage
+from .app import HINTS, App, Failed, pass_app, wrong_usage
 from .output import Column, json_option, note, on_terminal, print_json, print_record, print_table, size
 
 __all__ = ["models"]
@@ -59,13 +59,12 @@ models.add_command(inspect, "show")
 
 def _load_options(command: Any) -> Any:
     """How a model is loaded: the same options for `estimate`, `configure` and `load`."""
-    count = click.IntRange(min=1)
     for option in (
-        click.option("--n-ctx", type=click.IntRange(min=64), help="Tokens one request may take."),
-        click.option("--parallel", type=count, help="Requests answered at the same time."),
+        click.option("--n-ctx", type=click.IntRange(64, 2**30), help="Tokens one request may take."),
+        click.option("--parallel", type=click.IntRange(1, 256), help="Requests answered at the same time."),
         click.option("--kv-type", type=click.Choice(["f16", "q8_0", "q4_0"]), help="Elements of the KV cache."),
-        click.option("--threads", type=count, help="Of the processor."),
-        click.option("--gpu-layers", "n_gpu_layers", type=click.IntRange(min=-1), help="Layers on GPUs; -1: all."),
+        click.option("--threads", type=click.IntRange(1, 512), help="Of the processor."),
+        click.option("--gpu-layers", "n_gpu_layers", type=click.IntRange(-1, 1024), help="Layers on GPUs; -1: all."),
         click.option("--mmap/--no-mmap", default=None, help="Map the file, or read it."),
         click.option("--repack/--no-repack", default=None, help="Rewrite weights for this processor, or not."),
         click.option("--adapter", "adapters", multiple=True, metavar="ID[=SCALE]", help="Apply this LoRA adapter."),
@@ -103,10 +102,11 @@ def estimate(app: App, /, model: str, as_json: bool, **options: Any) -> None:
         return
     rows = [_place(place) for place in record["memory"]]
     print_table(rows, ESTIMATE_COLUMNS, as_json=False, empty="")
-    longest = record["max_n_ctx"]
+    longest, asked = record["max_n_ctx"], record["n_ctx"]
+    which = "it was made for" if record["fits"] and asked > longest else "the longest that fits has"
     note(
-        f"{model} {'fits' if record['fits'] else 'does not fit'} with a context of {record['n_ctx']} tokens; "
-        + (f"the longest that fits has {longest}" if longest else "no context fits")
+        f"{model} {'fits' if record['fits'] else 'does not fit'} with a context of {asked} tokens; "
+        + (f"{which} {longest}" if longest else "no context fits")
     )
     for reason in record["reasons"]:
         note(f"chosen: {reason}")
@@ -146,7 +146,7 @@ def configure(app: App, /, model: str, as_json: bool, **options: Any) -> None:
         print_json(record)
     else:
         kept = ", ".join(f"{name} {value}" for name, value in given.items() if name != "adapters")
-        kept += f", {len(given['adapters'])} adapters" if "adapters" in given else ""
+        kept += "".join(f", adapter {adapter['id']}" for adapter in given.get("adapters", ()))
         note(f"{model} is loaded with {kept.strip(', ')}" if given else f"{model} is loaded as is chosen for it")
 
 
@@ -315,9 +315,10 @@ def _ask_server(
         raise Failed(f"no server answers at {server}: {error}", "start one with: jan serve") from None
     if answer.is_error:
         try:
-            message = str(answer.json()["error"]["message"])
+            told = answer.json()["error"]
+            message, kind = str(told["message"]), str(told["code"])
         except (ValueError, KeyError, TypeError):
-            message = f"{server} answered with status {answer.status_code}"
-        raise Failed(message, "see what is installed: jan models list" if answer.status_code == 404 else "")
+            message, kind = f"{server} answered with status {answer.status_code}", ""
+        raise Failed(message, HINTS.get(kind, ""))
     record: dict[str, Any] = answer.json() if answer.content else {}
     return record
