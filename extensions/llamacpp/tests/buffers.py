@@ -1,7 +1,8 @@
 """What llama.cpp says it would allocate for a model: its own figures, with nothing allocated (`no_alloc`).
 
 A program of its own, because an engine is never loaded into a test's process:
-`buffers.py ENGINE MODEL OPTIONS…`, each OPTIONS a JSON object of `LoadOptions`; prints one JSON object for each.
+`buffers.py ENGINE MODEL OPTIONS…`, each OPTIONS a JSON object of `LoadOptions`; prints one JSON object for each. With
+`embeddings` it has the sizes of the context, too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ MIB = 2**20
 
 
 def buffers(engine: Path, model: Path, options: list[dict[str, Any]]) -> list[dict[str, int]]:
-    """Bytes of `cache`, `compute` and `output` for each of these options."""
+    """Bytes of `cache`, `compute` and `output` for each of these options. For embeddings also the context's `n_ctx`,
+    `n_cells`, `n_seq` and whether it is `whole`.
+    """
     command = [sys.executable, __file__, str(engine), str(model), *map(json.dumps, options)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -28,7 +31,8 @@ def buffers(engine: Path, model: Path, options: list[dict[str, Any]]) -> list[di
 
 
 def told(log: str) -> dict[str, int]:
-    """The sizes in a log of llama.cpp's."""
+    """The sizes of the last context in a log of llama.cpp's."""
+    log = log.rpartition("constructing llama_context")[2]
 
     def total(pattern: str) -> int:
         return round(sum(float(number) for number in re.findall(pattern, log)) * MIB)
@@ -42,6 +46,7 @@ def told(log: str) -> dict[str, int]:
 
 def main(engine: str, model: str, *options: str) -> None:
     from jan_llamacpp.worker.context import Context
+    from jan_llamacpp.worker.embedding_context import EmbeddingContext
     from jan_llamacpp.worker.engine import _sizes
     from jan_llamacpp.worker.model import Model
     from jan_llamacpp.worker.native import load_native
@@ -58,6 +63,7 @@ def main(engine: str, model: str, *options: str) -> None:
         return params
 
     c.llama_model_default_params = without_allocation
+    c.llama_free = lambda _context: None  # contexts without memory are not made to be freed
     shown, log = os.dup(1), os.memfd_create("log")
     os.dup2(log, 2)
     for text in options:
@@ -65,13 +71,18 @@ def main(engine: str, model: str, *options: str) -> None:
         os.ftruncate(log, 0)
         os.lseek(log, 0, os.SEEK_SET)
         loaded = Model(native, model, chosen)
-        Context(native, loaded, chosen, *_sizes(loaded, chosen), 1)
+        sizes: dict[str, int] = {}
+        if chosen.embeddings:
+            context = EmbeddingContext(native, loaded, chosen, 1)
+            sizes = {name: getattr(context, name) for name in ("n_ctx", "n_cells", "n_seq", "whole")}
+        else:
+            Context(native, loaded, chosen, *_sizes(loaded, chosen), 1)
         os.lseek(log, 0, os.SEEK_SET)
         said = b""
         while block := os.read(log, 1 << 20):
             said += block
-        os.write(shown, json.dumps(told(said.decode(errors="replace"))).encode() + b"\n")
-    os._exit(0)  # models and contexts without memory are not made to be freed
+        os.write(shown, json.dumps(sizes | told(said.decode(errors="replace"))).encode() + b"\n")
+    os._exit(0)  # nor are models
 
 
 if __name__ == "__main__":

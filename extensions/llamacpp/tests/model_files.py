@@ -83,8 +83,8 @@ def _metadata(writer: Any, shape: Shape) -> None:
         writer.add_expert_used_count(shape.experts[1])
         writer.add_expert_feed_forward_length(shape.n_ff)
     for key, value in shape.more.items():
-        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
-        add(f"{shape.arch}.{key}", value)
+        kinds = {bool: writer.add_bool, float: writer.add_float32, int: writer.add_uint32}
+        kinds[type(value)](f"{shape.arch}.{key}", value)
 
 
 def _vocabulary(writer: Any, size: int) -> None:
@@ -115,7 +115,7 @@ def _tensors(shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
         }  # fmt: skip
         if gemma:
             block |= {"post_attention_norm": (e,), "post_ffw_norm": (e,)}
-        if shape.arch in ("gemma3", "qwen3", "qwen3moe"):
+        if shape.arch in ("gemma3", "gemma-embedding", "qwen3", "qwen3moe"):
             block |= {"attn_q_norm": (shape.head,), "attn_k_norm": (shape.head,)}
         if experts := shape.experts[0]:
             block |= {

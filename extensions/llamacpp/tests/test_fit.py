@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from jan_llamacpp.errors import ModelNotFound
 from jan_llamacpp.failures import OutOfMemory
 from jan_llamacpp.gguf import read_model
 from jan_llamacpp.loading import check_fit, estimate, merged, plan
-from jan_llamacpp.memory.fit import Subject, fit, largest_context
+from jan_llamacpp.memory.fit import Subject, fit, gpus_of, largest_context
+from jan_llamacpp.model_shapes import AdapterUse, ModelOptions
 from jan_llamacpp.settings import LlamaCppSettings
-from jan_llamacpp.shapes import AdapterUse, ModelOptions
 from jan_llamacpp.worker.options import LoadOptions
 
 from jan_core.types import Device, Hardware, InstalledModel
@@ -110,9 +111,49 @@ def test_a_gpu_that_shares_the_main_memory_is_not_counted_twice(subject: Subject
     assert chosen(subject, machine(4, 4), n_ctx=8192)[0] is True
 
 
+def test_an_integrated_gpu_is_used_only_where_there_is_no_other(subject: Subject) -> None:
+    small = Device("cuda", "in the processor", 32 * GIB, 16 * GIB, integrated=True)
+    large = Device("cuda", "a card", 24 * GIB, 20 * GIB)
+    silent = Device("cuda", "a card whose driver tells nothing", 24 * GIB, 0)
+    for devices, names in (
+        ([small, large], ["a card"]),
+        ([large, small], ["a card"]),
+        ([small, small], ["in the processor"] * 2),
+        ([small, silent], []),  # llama.cpp uses the card, whatever it has
+        ([msgspec.structs.replace(large, kind="vulkan"), small], ["in the processor"]),
+    ):
+        hardware = msgspec.structs.replace(machine(16), devices=devices)
+        assert [gpu.name for gpu in gpus_of(hardware, "cuda")] == names
+        assert [place.name for place in fit(subject, LoadOptions(), hardware, variant="cuda").places[1:]] == names
+
+
 def test_gpus_of_another_kind_than_the_engine_are_not_counted(subject: Subject) -> None:
     found = fit(subject, LoadOptions(), machine(16, 24), variant="cpu")
     assert [place.device for place in found.places] == ["cpu"]
+
+
+def test_a_projector_is_charged_to_the_first_gpu_where_there_is_one(subject: Subject) -> None:
+    with_pictures = msgspec.structs.replace(subject, projector=GIB)
+    [place] = fit(with_pictures, LoadOptions(), machine(16)).places
+    assert place.need.projector == GIB
+    found = fit(with_pictures, LoadOptions(), machine(16, 8, 8), variant="cuda")
+    assert [place.need.projector for place in found.places] == [0, GIB, 0]
+    none_there = fit(with_pictures, LoadOptions(), machine(16, 8, 8), variant="cuda", gpu_layers=0)
+    assert [place.need.projector for place in none_there.places] == [0, GIB, 0]
+    assert none_there.places[1].need.base > 0 == none_there.places[2].need.base
+    assert not fit(with_pictures, LoadOptions(), machine(16, 1), variant="cuda", gpu_layers=0).fits
+
+
+def test_idle_conversations_get_at_most_a_quarter_of_what_the_model_leaves(subject: Subject) -> None:
+    for free in (64, 6.5, 6, 5.5):
+        found = fit(subject, LoadOptions(), machine(free))
+        left = int(free * GIB) - found.places[0].need.total
+        assert found.options.memory_bytes == min(512 * 2**20, left // 4)
+    assert found.options.memory_bytes < 512 * 2**20
+    assert fit(subject, LoadOptions(memory_bytes=2**20), machine(64)).options.memory_bytes == 2**20
+    assert fit(subject, LoadOptions(), machine(2), n_ctx=8192).options.memory_bytes == 0
+    shares = fit(subject, LoadOptions(), machine(7, 7, integrated=True), variant="cuda")
+    assert shares.options.memory_bytes == (7 * GIB - sum(place.need.total for place in shares.places)) // 4
 
 
 def test_the_largest_context_is_one_that_fits_and_the_next_is_not(subject: Subject) -> None:

@@ -18,6 +18,7 @@ from .gguf import GGUFInfo, read_info
 from .memory.fit import Fit, Place, Subject, fit, largest_context
 from .settings import LlamaCppSettings
 from .shapes import DeviceMemory, ModelEstimate, ModelOptions
+from .variants import embeds_only
 from .worker.options import LoadOptions, Lora
 
 __all__ = ["check_fit", "device_memory", "estimate", "merged", "plan"]
@@ -60,8 +61,12 @@ def estimate(
     *,
     variant: str,
 ) -> ModelEstimate:
-    """What the model would take now. Raises ModelNotFound for an adapter it does not have."""
-    subject, options, n_ctx = _prepare(model, info, asked, settings, LoadOptions())
+    """What the model would take now: to generate, or where it can do nothing else, to embed.
+
+    Raises ModelNotFound for an adapter it does not have.
+    """
+    base = LoadOptions(embeddings=embeds_only(info))
+    subject, options, n_ctx = _prepare(model, info, asked, settings, base)
     found = fit(subject, options, hardware, variant=variant, n_ctx=n_ctx, gpu_layers=asked.n_gpu_layers)
     return ModelEstimate(
         id=model.id,
@@ -146,6 +151,8 @@ def _advice(place: Place, options: LoadOptions) -> str:
         ways.append("without rewritten weights (repack off)")
     if options.kv_type == "f16" and place.need.cache > place.need.total // 10:
         ways.append("with a smaller KV cache (kv_type q8_0, or a shorter n_ctx)")
+    elif options.embeddings:
+        ways.append("for shorter texts (n_ctx)")
     if place.device != "cpu":
         ways.append("with fewer layers on the GPU (n_gpu_layers)")
     ways.append("after closing other programs, or with force")

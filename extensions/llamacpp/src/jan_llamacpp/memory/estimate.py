@@ -1,8 +1,9 @@
 """How much memory a model takes when it is loaded with given options: a sum of parts, for the processor and each GPU.
 
-From the header alone: no engine is asked, so that a whole list of models can be estimated at once. The parts are
-llama.cpp's own buffers (weights, KV cache, compute, output) and what a worker takes beside them; `docs/inference.md`
-has the table of how far off they were. Models with recurrent layers or latent attention are marked `rough`.
+From the header alone: no engine is asked, so that a whole list of models can be estimated at once. For a worker that
+generates, or with `LoadOptions.embeddings` one that embeds. The parts are llama.cpp's own buffers (weights, KV cache,
+compute, output) and what a worker takes beside them; `docs/inference.md` has the table of how far off they were.
+Models with recurrent layers or latent attention are marked `rough`.
 """
 
 from __future__ import annotations
@@ -13,18 +14,16 @@ from msgspec import Struct
 
 from ..gguf import GGUFInfo, TensorInfo
 from ..worker.options import LoadOptions
+from ..worker.sizes import CELL_STEP, DEFAULT_CTX, PLAIN_ATTENTION_BYTES, EmbeddingSizes, embedding_sizes
 from .graph import F32, compute_bytes, scratch_bytes
 from .layers import Layer, ModelShape, model_shape
 from .need import MemoryNeed
 from .repack import repacked_bytes
 
-__all__ = ["CELL_STEP", "DEFAULT_CTX", "Weights", "cells_of", "memory_need", "weights_of"]
+__all__ = ["Weights", "cells_of", "memory_need", "sizes_to_embed", "weights_of"]
 
-CELL_STEP = 256
-DEFAULT_CTX = 8192
-PLAIN_ATTENTION_BYTES = 160 << 20
 MOST_DRAFTED = 48
-"""The worker's rules (`worker/engine.py`, `context.py`, `speculation.py`), tested to be the same."""
+"""The worker's rule (`worker/speculation.py`), tested to be the same."""
 KV_BYTES = {"f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}
 """Bytes and elements of a block."""
 BASE = 48 << 20
@@ -50,13 +49,17 @@ class Weights(Struct, frozen=True):
     rest: int
 
 
-def weights_of(tensors: Mapping[str, TensorInfo], n_layer: int, features: Collection[str], *, repack: bool) -> Weights:
-    """Sort a model's tensors by the layer they belong to. `features`: the CPU's."""
+def weights_of(
+    tensors: Mapping[str, TensorInfo], n_layer: int, features: Collection[str], *, repack: bool, tied: bool
+) -> Weights:
+    """Sort a model's tensors by the layer they belong to. `features`: the CPU's. `tied`: the table of tokens is also
+    the output.
+    """
     layers, plain, copies = [0] * n_layer, [0] * n_layer, [0] * n_layer
     head = plain_head = repacked_head = rest = 0
     for name, tensor in tensors.items():
         copy = repacked_bytes(name, tensor, features) if repack else 0
-        first, _, after = name.partition(".")
+        first, _, after = name.removeprefix("enc.").partition(".")
         number = after.partition(".")[0]
         if first == "blk" and number.isdigit() and int(number) < n_layer:
             at = int(number)
@@ -69,15 +72,22 @@ def weights_of(tensors: Mapping[str, TensorInfo], n_layer: int, features: Collec
             plain_head += 0 if copy else tensor.size
         else:
             rest += tensor.size
-    if "output.weight" not in tensors and (tied := tensors.get("token_embd.weight")):
-        # The table of embeddings is the output, too: looked up in the file's form, multiplied with in the rewritten.
-        head += tied.size
-        repacked_head += repacked_bytes("token_embd.weight", tied, features) if repack else 0
+    if tied and (table := tensors.get("token_embd.weight")):
+        # Looked up in the file's form, multiplied with in the rewritten.
+        head += table.size
+        repacked_head += repacked_bytes("token_embd.weight", table, features) if repack else 0
     return Weights(layers, plain, copies, head, plain_head, repacked_head, rest)
 
 
+def sizes_to_embed(shape: ModelShape, options: LoadOptions) -> EmbeddingSizes:
+    """The sizes of the context in which a worker embeds with this model."""
+    return embedding_sizes(
+        options, whole=shape.whole, n_vocab=shape.vocab, n_ctx_train=shape.context, n_head=shape.heads
+    )
+
+
 def cells_of(options: LoadOptions, trained: int) -> tuple[int, int]:
-    """The context of one request and the cells of all, as a worker chooses them."""
+    """The context of one request and the cells of all, as a worker that generates chooses them."""
     n_ctx = options.n_ctx if options.n_ctx is not None else min(trained or DEFAULT_CTX, DEFAULT_CTX)
     n_cells = options.n_cells
     if n_cells is None:
@@ -96,27 +106,23 @@ def memory_need(
     adapters: int = 0,
 ) -> list[MemoryNeed]:
     """What the processor needs (first) and each GPU, one for each entry of `gpu_layers`: how many layers it gets, the
-    first GPU the first ones of those that go to GPUs; the output counts as the last layer.
+    first GPU the first ones of those that go to GPUs; the output counts as the last layer. `projector`, `adapters`:
+    bytes of what comes with it; a worker that embeds has neither.
     """
     shape = model_shape(info, tensors)
     on_gpus = list(gpu_layers)
+    if options.embeddings:
+        projector = adapters = 0
     repack = options.repack and not any(on_gpus)  # with a GPU, weights that stay are in memory it can read
-    weights = weights_of(tensors, info.block_count, features, repack=repack)
-    n_ctx, n_cells = cells_of(options, shape.context)
-    part = _stepped(n_ctx)
-    split = _is_split(shape, options, n_cells, part)
-    streams, cells = (options.n_seq, part) if split else (1, n_cells)
-    flash = split or _is_flash(shape, options, n_cells, gpu=bool(on_gpus))
-    n_tokens = min(cells * streams, options.n_batch)
-    n_tokens = -(-n_tokens // options.n_seq) * options.n_seq
-    outputs = options.n_seq + (MOST_DRAFTED if options.speculate else 0)
+    weights = weights_of(tensors, info.block_count, features, repack=repack, tied=shape.tied)
+    step = _to_embed(shape, options, on_gpus) if options.embeddings else _to_generate(shape, options, on_gpus)
     buffer = compute_bytes(
-        shape, n_tokens=n_tokens, n_outputs=min(n_tokens, outputs), cells=cells, flash=flash,
+        shape, n_tokens=step.n_tokens, n_outputs=step.n_outputs, cells=step.cells, flash=step.flash,
         quantised=options.kv_type != "f16",
     )  # fmt: skip
     # Without flash attention V is stored turned, in rows as long as the longest of any layer.
-    padded = 0 if flash else max(layer.v for layer in shape.layers)
-    caches = [_cache(layer, options, cells * streams, padded) for layer in shape.layers]
+    padded = 0 if step.flash else max(layer.v for layer in shape.layers)
+    caches = [_cache(layer, options, step, padded) for layer in shape.layers]
     caches += [0] * (info.block_count - len(caches))
 
     total = info.block_count + 1
@@ -130,15 +136,18 @@ def memory_need(
             weights=host_weights,
             repacked=host_copies,
             cache=sum(caches[:host_layers]),
-            compute=buffer if host_layers else _inputs(shape, n_tokens, cells, flash),
-            scratch=scratch_bytes(shape, n_tokens=n_tokens, cells=cells, flash=flash) if host_layers else 0,
-            output=shape.vocab * outputs * F32,
-            projector=projector,
+            compute=buffer if host_layers else _inputs(shape, step),
+            scratch=scratch_bytes(shape, n_tokens=step.n_tokens, cells=step.cells, flash=step.flash)
+            if host_layers
+            else 0,
+            output=step.output,
+            projector=0 if on_gpus else projector,
             adapters=adapters,
             base=BASE + PER_TOKEN * (shape.vocab + info.lengths.get("tokenizer.ggml.merges", 0)),
         )
     ]
-    for count in on_gpus:
+    for number, count in enumerate(on_gpus):
+        pictures = projector if number == 0 else 0  # mtmd takes the first GPU, if no layer of the model is there
         end = min(begin + count, total)
         blocks = slice(begin, min(end, info.block_count))
         needs.append(
@@ -146,14 +155,63 @@ def memory_need(
                 weights=sum(weights.layers[blocks]) + (weights.head if end == total and count else 0),
                 cache=sum(caches[blocks]),
                 compute=buffer if count else 0,
-                base=GPU_BASE if count else 0,
+                projector=pictures,
+                base=GPU_BASE if count or pictures else 0,
             )
         )
         begin = end
     return needs
 
 
-def _cache(layer: Layer, options: LoadOptions, cells: int, padded: int) -> int:
+class _Step(Struct, frozen=True):
+    """The largest step a context is made for. `n_outputs`: its tokens with logits or embeddings. `cells`: that one
+    token looks at; `kept`: of the KV cache. `n_seq`: sequences with a state of their own. `output`: bytes of logits and
+    embeddings.
+    """
+
+    n_tokens: int
+    n_outputs: int
+    cells: int
+    kept: int
+    n_seq: int
+    flash: bool
+    output: int
+
+
+def _to_generate(shape: ModelShape, options: LoadOptions, on_gpus: Collection[int]) -> _Step:
+    n_ctx, n_cells = cells_of(options, shape.context)
+    part = _stepped(n_ctx)
+    split = _is_split(shape, options, n_cells, part)
+    streams, cells = (options.n_seq, part) if split else (1, n_cells)
+    n_tokens = _multiple(min(cells * streams, options.n_batch), options.n_seq)
+    outputs = options.n_seq + (MOST_DRAFTED if options.speculate else 0)
+    return _Step(
+        n_tokens=n_tokens,
+        n_outputs=min(n_tokens, outputs),
+        cells=cells,
+        kept=cells * streams,
+        n_seq=options.n_seq,
+        flash=split or _is_flash(shape, options, n_cells, gpu=bool(on_gpus)),
+        output=shape.vocab * outputs * F32,
+    )
+
+
+def _to_embed(shape: ModelShape, options: LoadOptions, on_gpus: Collection[int]) -> _Step:
+    sizes = sizes_to_embed(shape, options)
+    n_tokens = _multiple(sizes.n_batch, sizes.n_seq)
+    most = sizes.n_ctx if shape.whole else sizes.n_batch  # tokens that a decode ever has
+    return _Step(
+        n_tokens=n_tokens,
+        n_outputs=sizes.n_batch,
+        cells=sizes.n_cells if shape.cached else n_tokens,
+        kept=sizes.n_cells if shape.cached else 0,
+        n_seq=sizes.n_seq,
+        flash=bool(on_gpus) or not sizes.plain,
+        output=(shape.vocab + shape.out) * most * F32,
+    )
+
+
+def _cache(layer: Layer, options: LoadOptions, step: _Step, padded: int) -> int:
     """Bytes of a layer's cache and state.
 
     Windows are not counted on: llama.cpp's default is a whole cache for them too, without which a prefix that was read
@@ -161,7 +219,7 @@ def _cache(layer: Layer, options: LoadOptions, cells: int, padded: int) -> int:
     """
     size, block = KV_BYTES[options.kv_type]
     v = max(layer.v, padded) if layer.v else 0
-    return (layer.k + v) * cells * size // block + layer.state * options.n_seq * F32
+    return (layer.k + v) * step.kept * size // block + layer.state * step.n_seq * F32
 
 
 def _is_split(shape: ModelShape, options: LoadOptions, n_cells: int, part: int) -> bool:
@@ -174,10 +232,15 @@ def _is_flash(shape: ModelShape, options: LoadOptions, n_cells: int, *, gpu: boo
     return gpu or options.kv_type != "f16" or scores > PLAIN_ATTENTION_BYTES
 
 
-def _inputs(shape: ModelShape, n_tokens: int, cells: int, flash: bool) -> int:
+def _inputs(shape: ModelShape, step: _Step) -> int:
     """What the processor prepares for a GPU's step: embeddings and masks."""
-    return 2 * shape.embd * n_tokens * F32 + cells * n_tokens * (2 if flash else F32)
+    return 2 * shape.embd * step.n_tokens * F32 + step.cells * step.n_tokens * (2 if step.flash else F32)
 
 
 def _stepped(number: int) -> int:
-    return -(-number // CELL_STEP) * CELL_STEP
+    return _multiple(number, CELL_STEP)
+
+
+def _multiple(number: int, of: int) -> int:
+    """The next multiple."""
+    return -(-number // of) * of

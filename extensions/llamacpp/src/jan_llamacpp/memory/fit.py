@@ -15,7 +15,8 @@ from jan_core.types import Device, Hardware
 
 from ..gguf import GGUFInfo, TensorInfo
 from ..worker.options import LoadOptions
-from .estimate import CELL_STEP, cells_of, memory_need
+from ..worker.sizes import CELL_STEP
+from .estimate import cells_of, memory_need, sizes_to_embed
 from .layers import model_shape
 from .need import MemoryNeed
 
@@ -27,15 +28,20 @@ GOOD_CTX = 4096
 """A model that fits a GPU whole with this context is not spread over GPU and processor for a longer one."""
 MARGIN, LEAST_MARGIN = 20, 128 << 20
 """A twentieth of what is free stays free, and not less than this: others allocate, too."""
+IDLE_SHARE = 4
+"""Idle conversations may take a quarter of what the model leaves."""
 
 
 class Place(Struct, frozen=True):
-    """Memory of one place, in bytes. `device`: `cpu`, or a GPU's kind and number, as in `cuda0`."""
+    """Memory of one place, in bytes. `device`: `cpu`, or a GPU's kind and number, as in `cuda0`. `main`: it is this
+    computer's own memory.
+    """
 
     device: str
     name: str
     free: int
     need: MemoryNeed
+    main: bool = False
 
     @property
     def fits(self) -> bool:
@@ -62,6 +68,11 @@ class Fit(Struct, frozen=True):
     rough: bool
 
     @property
+    def in_main_memory(self) -> int:
+        """Bytes of this computer's memory that it takes, those of GPUs that share it included."""
+        return sum(place.need.total for place in self.places if place.main)
+
+    @property
     def tightest(self) -> Place:
         """The place with the least room left, or the most that is missing."""
         return min(self.places, key=lambda place: _usable(place.free) - place.need.total)
@@ -76,9 +87,11 @@ def fit(
     n_ctx: int | None = None,
     gpu_layers: int | None = None,
 ) -> Fit:
-    """Choose what is None of `n_ctx` (tokens) and `gpu_layers` (-1: all); the rest is as `options` says.
+    """Choose what is None of `n_ctx` (tokens) and `gpu_layers` (-1: all), and no more `memory_bytes` for idle
+    conversations than there is room for; the rest is as `options` says. `variant`: the engine's.
 
-    `variant`: the engine's.
+    A worker that embeds (`options.embeddings`) chooses its sizes by itself: they are told as it will have them, also
+    where that is a shorter context than was asked for.
     """
     search = _Search(subject, options, hardware, variant)
     wanted = n_ctx if n_ctx is not None else search.wanted
@@ -95,7 +108,10 @@ def fit(
             reasons.append(f"a context of {context} tokens instead of {wanted}" if context < wanted else
                            f"the requests share a cache of {context} tokens")  # fmt: skip
             reasons[-1] += ": more does not fit the free memory"
-    return msgspec.structs.replace(chosen, reasons=reasons)
+    idle = min(options.memory_bytes, max(0, hardware.memory_free - chosen.in_main_memory) // IDLE_SHARE)
+    return msgspec.structs.replace(
+        chosen, options=msgspec.structs.replace(chosen.options, memory_bytes=idle), reasons=reasons
+    )
 
 
 def largest_context(
@@ -117,15 +133,23 @@ class _Search:
         self.gpus = gpus_of(hardware, variant)
         self.layers = subject.info.block_count + 1
         self.trained = subject.info.context_length
-        self.wanted = cells_of(msgspec.structs.replace(options, n_ctx=None, n_cells=None), self.trained)[0]
-        self._rough = not model_shape(subject.info, subject.tensors).known
+        self._shape = model_shape(subject.info, subject.tensors)
+        self.wanted = self._sized(msgspec.structs.replace(options, n_ctx=None, n_cells=None)).n_ctx or 0
+
+    def _sized(self, options: LoadOptions) -> LoadOptions:
+        """The options with the sizes that a worker makes of them."""
+        if options.embeddings:
+            sizes = sizes_to_embed(self._shape, options)
+            return msgspec.structs.replace(options, n_ctx=sizes.n_ctx, n_cells=sizes.n_cells, n_seq=sizes.n_seq)
+        n_ctx, n_cells = cells_of(options, self.trained)
+        return msgspec.structs.replace(options, n_ctx=n_ctx, n_cells=n_cells)
 
     def weigh(self, n_ctx: int, count: int, *, shared: bool = False) -> Fit:
         """What it takes. `count` layers are on GPUs; `shared`: no more cells than one context."""
         options = msgspec.structs.replace(self._options, n_ctx=n_ctx, n_gpu_layers=count if self.gpus else -1)
         if shared and self._options.n_cells is None:
             options = msgspec.structs.replace(options, n_cells=n_ctx)
-        options = msgspec.structs.replace(options, n_cells=cells_of(options, self.trained)[1])
+        options = self._sized(options)
         needs = memory_need(
             self._subject.info,
             self._subject.tensors,
@@ -136,13 +160,11 @@ class _Search:
             adapters=self._subject.adapters,
         )
         free = self._hardware.memory_free
-        places = [Place("cpu", self._hardware.cpu, free, needs[0])]
-        in_main_memory = needs[0].total
+        places = [Place("cpu", self._hardware.cpu, free, needs[0], main=True)]
         for number, (gpu, need) in enumerate(zip(self.gpus, needs[1:], strict=True)):
-            places.append(Place(f"{gpu.kind}{number}", gpu.name, gpu.memory_free, need))
-            in_main_memory += need.total if gpu.integrated else 0
-        fits = all(place.fits for place in places) and in_main_memory <= _usable(free)
-        return Fit(options, places, fits, [], self._rough)
+            places.append(Place(f"{gpu.kind}{number}", gpu.name, gpu.memory_free, need, main=gpu.integrated))
+        found = Fit(options, places, all(place.fits for place in places), [], not self._shape.known)
+        return msgspec.structs.replace(found, fits=found.fits and found.in_main_memory <= _usable(free))
 
     def longest(self, count: int, upto: int) -> int:
         """The longest context up to `upto` that fits; 0: none of a length that is of use."""
@@ -170,8 +192,12 @@ class _Search:
 
 
 def gpus_of(hardware: Hardware, variant: str) -> list[Device]:
-    """The GPUs an engine of this variant uses. One whose memory nobody tells is left to llama.cpp: not counted on."""
-    return [device for device in hardware.devices if device.kind == variant and device.memory_free > 0]
+    """The GPUs an engine of this variant uses: as llama.cpp, integrated ones only where there is no other
+    (`llama_prepare_model_devices`). One whose memory nobody tells is left to llama.cpp: not counted on.
+    """
+    there = [device for device in hardware.devices if device.kind == variant]
+    used = [device for device in there if not device.integrated] or there
+    return [device for device in used if device.memory_free > 0]
 
 
 def _dealt(count: int, gpus: Sequence[Device]) -> list[int]:

@@ -1,12 +1,14 @@
 """The size of llama.cpp's compute buffer, found by doing what its allocator does: place the results of a step one
 after the other, free each when its last reader is done, and look how far the buffer grows.
 
-The computation is that of a decoder layer as `llama-graph.cpp` builds it (attention with or without flash attention,
-a plain or a mixed feed-forward part); the allocator is ggml-alloc.c's: the best fitting hole, else the end. Only sizes:
-nothing is computed, and of layers that are the same two are looked at.
+The computation is that of a layer as `llama-graph.cpp` builds it (attention with or without flash attention, over a
+cache or over the batch itself; a plain or a mixed feed-forward part); the allocator is ggml-alloc.c's: the best fitting
+hole, else the end. Only sizes: nothing is computed, and of layers that are the same two are looked at.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import msgspec
 
@@ -70,21 +72,22 @@ def compute_bytes(
     flash: bool,
     quantised: bool,
 ) -> int:
-    """The buffer for one step of `n_tokens` tokens, of which `n_outputs` get logits.
+    """The buffer for one step of `n_tokens` tokens, of which `n_outputs` get logits, or are embeddings.
 
-    `cells`: of the cache, that a token may look at. `quantised`: the cache is.
+    `cells`: of the cache, that a token may look at; `n_tokens` where there is none. `quantised`: the cache is.
     """
     arena = _Arena()
-    _inputs(arena, shape, n_tokens, n_outputs, cells, flash, quantised)
+    read_by_attention = _inputs(arena, shape, n_tokens, n_outputs, cells, flash, quantised)
     stream = arena.take(shape.embd * n_tokens * F32)
     kinds = dict.fromkeys(msgspec.structs.replace(layer, window=0) for layer in shape.layers[:-1])
     for layer in [kind for kind in kinds for _ in range(2)]:  # more of a kind only take the holes the second left
-        stream = _layer(arena, layer, shape, stream, n_tokens, n_tokens, cells, flash, quantised)
+        stream = _layer(arena, layer, shape, stream, n_tokens, None, cells, flash, quantised)
     last = shape.layers[-1]
-    stream = _layer(arena, last, shape, stream, n_tokens, n_outputs, cells, flash, quantised)
+    stream = _layer(arena, last, shape, stream, n_tokens, n_outputs, cells, flash, quantised, read_by_attention)
     normed = arena.take(shape.embd * n_outputs * F32)
     arena.free(stream)
-    arena.take(shape.vocab * n_outputs * F32)
+    if shape.logits:
+        arena.take(shape.vocab * n_outputs * F32)
     arena.free(normed)
     return arena.peak
 
@@ -93,9 +96,9 @@ def scratch_bytes(shape: ModelShape, *, n_tokens: int, cells: int, flash: bool) 
     """What the CPU's matrix products take beside the buffer: the right side in the left one's format (ggml_graph_plan).
 
     That are a step's numbers in Q8_K, the widest of the quantised formats with 292 bytes for 256 numbers, or the scores
-    of attention in F16, as the cache is; flash attention has none.
+    of attention in F16, as the cache is; flash attention has none, and without a cache nothing is converted.
     """
-    scores = 0 if flash else cells * shape.heads * n_tokens * 2
+    scores = 0 if flash or not shape.cached else cells * shape.heads * n_tokens * 2
     widest = max(max(layer.ff * max(1, layer.used), layer.out, shape.embd) for layer in shape.layers)
     return max(scores, widest * n_tokens * 292 // 256)
 
@@ -108,37 +111,51 @@ def _inputs(
     cells: int,
     flash: bool,
     quantised: bool,
-) -> None:
-    """What is filled in before a step: embeddings in place of tokens, positions, masks, and where in the cache."""
+) -> list[int]:
+    """What is filled in before a step: embeddings in place of tokens, positions, masks, and where in the cache. Returns
+    those that nobody needs after the last layer's attention.
+    """
     arena.take(shape.embd * n_tokens * F32)
     arena.take(n_tokens * 4)
     arena.take(n_outputs * 4)
     widest = max(layer.v for layer in shape.layers)
+    taken = []
     for _ in {bool(layer.window) for layer in shape.layers if layer.k}:  # a cache each, with and without a window
-        arena.take(n_tokens * 8)
-        arena.take(n_tokens * 8 * (1 if flash else widest))  # without flash attention V is stored number by number
-        arena.take(cells * n_tokens * (2 if flash else F32))
+        if shape.cached:
+            taken.append(arena.take(n_tokens * 8))
+            # Without flash attention V is stored number by number.
+            taken.append(arena.take(n_tokens * 8 * (1 if flash else widest)))
+        taken.append(arena.take(cells * n_tokens * (2 if flash else F32)))
     if quantised and shape.rotates:
-        arena.take(2 * 128 * 128 * F32)
+        taken.append(arena.take(2 * 128 * 128 * F32))
+    return taken
 
 
 def _layer(
-    arena: _Arena, layer: Layer, shape: ModelShape, stream: int, n_tokens: int, rows: int, cells: int,
-    flash: bool, quantised: bool,
+    arena: _Arena, layer: Layer, shape: ModelShape, stream: int, n_tokens: int, outputs: int | None, cells: int,
+    flash: bool, quantised: bool, read_by_attention: Sequence[int] = (),
 ) -> int:  # fmt: skip
-    """One layer; `stream` is what goes in, the result what comes out. `rows`: tokens that go on after attention."""
+    """One layer; `stream` is what goes in, the result what comes out. For the last one: `outputs` are tokens that are
+    picked to go on after attention, even when that are all, and `read_by_attention` is freed.
+    """
     embd = shape.embd * F32
     if layer.state:
         stream = _recurrent(arena, layer, stream, embd * n_tokens)
-    if layer.q:
+    if not layer.q:
+        attended = arena.take(embd * n_tokens)
+    elif shape.cached:
         attended = _attention(arena, layer, embd, n_tokens, cells, flash, quantised and shape.rotates)
     else:
-        attended = arena.take(embd * n_tokens)
-    if rows < n_tokens:
+        attended = _attention_within(arena, layer, embd, n_tokens, flash)
+    arena.free(*read_by_attention)
+    rows = n_tokens if outputs is None else outputs
+    if outputs is not None:
         fewer = arena.take(embd * rows), arena.take(embd * rows)
         arena.free(attended, stream)
         attended, stream = fewer
     arena.free(stream)  # added to what attention gave, in its place
+    if layer.normed_after:
+        attended = _normed(arena, attended, embd * rows)
     return _feed_forward(arena, layer, attended, embd * rows, rows)
 
 
@@ -180,10 +197,50 @@ def _attention(
     return projected
 
 
+def _attention_within(arena: _Arena, layer: Layer, embd: int, n_tokens: int, flash: bool) -> int:
+    """The same without a cache: keys and values stay until they are read."""
+    normed = -1 if layer.normed_after else arena.take(embd * n_tokens)
+    q, v, k = (size * n_tokens * F32 for size in (layer.q, layer.v, layer.k))
+    if layer.fused:
+        values = arena.take(q + v + k)  # a part of all three
+        arena.free(normed)
+        queries, keys = arena.take(q), arena.take(k)
+    else:
+        queries, keys, values = arena.take(q), arena.take(k), arena.take(v)
+        arena.free(normed)
+    out = layer.out * n_tokens * F32
+    if flash:
+        half_keys = arena.take(k // 2)
+        arena.free(keys)
+        half_values = arena.take(v // 2)
+        arena.free(values)
+        result = arena.take(out)
+        arena.free(queries, half_keys, half_values)
+    else:
+        turned = arena.take(v)
+        arena.free(values)
+        scores = arena.take(n_tokens * layer.heads * n_tokens * F32)
+        arena.free(queries, keys)
+        weighted = arena.take(out)
+        arena.free(turned, scores)
+        result = arena.take(out)
+        arena.free(weighted)
+    projected = arena.take(embd * n_tokens)
+    arena.free(result)
+    return projected
+
+
+def _normed(arena: _Arena, stream: int, size: int) -> int:
+    """A norm that does not write in the place of what it reads, as ggml's LayerNorm."""
+    normed = arena.take(size)
+    arena.free(stream)
+    return normed
+
+
 def _feed_forward(arena: _Arena, layer: Layer, stream: int, embd: int, rows: int) -> int:
     if not layer.ff:
         return stream
-    normed = arena.take(embd)
+    normed = -1 if layer.normed_after else arena.take(embd)
     if layer.experts:
         out = _experts(arena, layer, embd, rows)
         if layer.shared:
@@ -192,14 +249,17 @@ def _feed_forward(arena: _Arena, layer: Layer, stream: int, embd: int, rows: int
         arena.free(normed)
     else:
         wide = layer.ff * rows * F32
-        gate, up = arena.take(wide), arena.take(wide)
+        up, gate = arena.take(wide), arena.take(wide) if layer.gated else -1
         arena.free(normed)
-        joined = arena.take(wide)
-        arena.free(gate, up)
+        if layer.gated or layer.ff != layer.down:
+            joined = arena.take(layer.down * rows * F32)
+            arena.free(gate, up)
+        else:
+            joined = up
         out = arena.take(embd)
         arena.free(joined)
     arena.free(stream)  # added in the place of `out`
-    return out
+    return _normed(arena, out, embd) if layer.normed_after else out
 
 
 def _gated(arena: _Arena, wide: int, embd: int) -> int:

@@ -16,7 +16,7 @@ from ..gguf import GGUFInfo, TensorInfo
 
 __all__ = ["Layer", "ModelShape", "model_shape"]
 
-_LAYER = re.compile(r"blk\.(\d+)\.([a-z0-9_]+)")
+_LAYER = re.compile(r"(?:enc\.)?blk\.(\d+)\.([a-z0-9_]+)")
 _RECURRENT = ("ssm_", "shortconv", "time_mix", "attn_conv")
 
 _PATTERNS: dict[str, tuple[int, bool]] = {
@@ -24,19 +24,30 @@ _PATTERNS: dict[str, tuple[int, bool]] = {
     "cohere2moe": (4, True), "llama4": (4, False), "gpt-oss": (2, False), "exaone4": (4, False),
     "exaone-moe": (4, False), "olmo2": (4, False), "smallthinker": (4, True), "afmoe": (4, False),
     "mellum": (4, False), "laguna": (4, True), "muse-glimmer": (4, False), "plamo3": (8, False), "step35": (4, True),
+    "gemma-embedding": (6, False), "modern-bert": (3, True),
 }  # fmt: skip
 """Every how many layers one sees everything, and whether it is the first of them, where the file does not say."""
 _WINDOWS = {"gemma2": 4096, "exaone4": 4096}
 """Windows of architectures whose file need not name one."""
 _CHUNK = 8192  # llama4, in models/llama4.cpp
+_DIFFUSERS = frozenset(("dream", "llada", "llada-moe", "rnd1"))
+"""Without a KV cache (`llama_model::create_memory`), but with logits."""
+_ENCODERS = frozenset((
+    "bert", "jina-bert-v2", "jina-bert-v3", "nomic-bert", "nomic-bert-moe", "neo-bert", "eurobert", "modern-bert",
+    "gemma-embedding",
+))  # fmt: skip
+"""Without a KV cache, and without logits."""
+_T5 = "t5encoder"  # no logits either, and a KV cache that it does not use
 
 
 class Layer(Struct, frozen=True):
     """One layer; all counts are of elements for one token, but `state`: F32 numbers for each sequence.
 
     `k`, `v`: what it keeps in the KV cache. `window`: it sees only so many tokens back (0: all). `q`: of the queries
-    of all `heads`. `out`: of what attention gives. `ff`: of the widest feed-forward part; `experts` and `used`: of a
-    mixture. `shared`: of the expert all tokens go through. `fused`: queries, keys and values come from one matrix.
+    of all `heads`. `out`: of what attention gives. `ff`: of the widest feed-forward part, `down`: of what goes into its
+    last matrix; `gated`: it has two of the wide ones. `experts` and `used`: of a mixture. `shared`: of the expert all
+    tokens go through. `fused`: queries, keys and values come from one matrix. `normed_after`: norms follow the parts
+    instead of going before them.
     """
 
     k: int
@@ -47,15 +58,21 @@ class Layer(Struct, frozen=True):
     q: int
     out: int
     ff: int
+    down: int
+    gated: bool
     experts: int
     used: int
     shared: int
     fused: bool
+    normed_after: bool
 
 
 class ModelShape(Struct, frozen=True):
-    """A model as far as its memory goes. `context`: tokens it was trained for. `vocab`: of its tokens.
+    """A model as far as its memory goes. `context`: tokens it was trained for. `vocab`: of its tokens. `out`: numbers
+    in an embedding it makes.
 
+    `cached`: tokens look at a KV cache, otherwise at their own batch. `whole`: they look at those after them, too, so
+    that a text must be in one batch. `logits`: it computes them. `tied`: its table of tokens is also its output.
     `rotates`: a quantised cache is rotated, which takes one more buffer. `known`: whether the computation is one that
     the estimate of the compute buffer was made for.
     """
@@ -67,6 +84,11 @@ class ModelShape(Struct, frozen=True):
     layers: list[Layer]
     n_params: int
     heads: int
+    out: int
+    cached: bool
+    whole: bool
+    logits: bool
+    tied: bool
     rotates: bool
     known: bool
 
@@ -87,6 +109,9 @@ def model_shape(info: GGUFInfo, tensors: Mapping[str, TensorInfo]) -> ModelShape
     layers = [_layer(keys, number, parts.get(number, {}), info) for number in range(trunk)]
     heads = keys.number("attention.head_count", default=1)
     head = keys.number("attention.key_length", default=info.embedding_length // max(1, heads))
+    arch = info.architecture
+    cached = arch not in _ENCODERS | _DIFFUSERS
+    logits = arch not in _ENCODERS and arch != _T5
     return ModelShape(
         architecture=info.architecture,
         context=info.context_length,
@@ -95,8 +120,13 @@ def model_shape(info: GGUFInfo, tensors: Mapping[str, TensorInfo]) -> ModelShape
         layers=layers,
         n_params=sum(_elements(tensor) for tensor in tensors.values()),
         heads=heads,
+        out=keys.number("embedding_length_out", default=info.embedding_length),
+        cached=cached,
+        whole=not cached or arch == _T5 or info.metadata.get(f"{arch}.attention.causal") is False,
+        logits=logits,
+        tied="output.weight" not in tensors and (logits or arch in ("gemma-embedding", _T5)),
         rotates=head % 64 == 0,
-        known=not any(layer.state for layer in layers) and not keys.number("attention.key_length_mla"),
+        known=not any(layer.state for layer in layers) and not keys.number("attention.key_length_mla") and arch != _T5,
     )
 
 
@@ -127,10 +157,13 @@ def _layer(keys: _Keys, number: int, parts: Mapping[str, TensorInfo], info: GGUF
         q=max(q, heads * key) if attends else 0,
         out=value * heads if attends else 0,
         ff=(wide // 2 if "ffn_gate_up_exps" in parts else wide) or _rows(parts, "ffn_up", "ffn_gate"),
+        down=_columns(parts, "ffn_down"),
+        gated="ffn_gate" in parts,
         experts=experts if wide else 0,
         used=max(1, keys.number("expert_used_count", number, 1)) if wide else 0,
         shared=_rows(parts, "ffn_up_shexp"),
         fused="attn_qkv" in parts,
+        normed_after="layer_output_norm" in parts,
     )
 
 
@@ -195,6 +228,11 @@ def _rows(parts: Mapping[str, TensorInfo], *names: str) -> int:
         if (tensor := parts.get(name)) and len(tensor.dims) > 1:
             return tensor.dims[1]
     return 0
+
+
+def _columns(parts: Mapping[str, TensorInfo], name: str) -> int:
+    """The numbers each row of a tensor has; 0: it is not there."""
+    return parts[name].dims[0] if name in parts and parts[name].dims else 0
 
 
 def _elements(tensor: TensorInfo) -> int:

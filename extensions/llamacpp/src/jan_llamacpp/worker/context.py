@@ -17,16 +17,10 @@ from .model import Model
 from .native import KV_TYPES, Native
 from .options import LoadOptions
 from .refusal import Refusal
+from .sizes import CELL_STEP, PLAIN_ATTENTION_BYTES
 from .speculation import MOST_DRAFTED
 
 __all__ = ["CELL_STEP", "Context"]
-
-CELL_STEP = 256
-"""llama.cpp rounds a cache up to this many cells."""
-PLAIN_ATTENTION_BYTES = 160 * 1024 * 1024
-"""On a CPU flash attention is a tenth faster over some hundred cells, and for small models a quarter slower over some
-thousand. So plain attention is used where all sequences look over one cache, if the scores of all heads over all cells
-are no larger than this (and flash attention where it is needed: a quantised cache)."""
 
 Row = np.ndarray[Any, np.dtype[np.float32]]
 

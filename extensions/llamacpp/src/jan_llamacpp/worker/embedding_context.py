@@ -15,21 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from .context import CELL_STEP, PLAIN_ATTENTION_BYTES
 from .model import Model
 from .native import KV_TYPES, Native
 from .options import LoadOptions, Pooling
 from .refusal import Refusal
+from .sizes import CELL_STEP, embedding_sizes
 
 __all__ = ["EmbeddingContext", "Rows"]
-
-DEFAULT_CTX = 8192
-SEQUENCES = 64
-"""Texts in one decode, at most."""
-LOGITS_OF_STEP = 256 << 20
-LOGITS_OF_TEXT = 2 << 30
-"""Bytes. llama.cpp keeps room for the logits of every output, also where nobody wants any and where the model has none:
-a vocabulary of 250,000 costs a megabyte a token. So many bytes for a batch of texts, so many for a single long one."""
 
 _POOLINGS: dict[Pooling, int] = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # enum llama_pooling_type
 _UNSPECIFIED = -1
@@ -38,8 +30,7 @@ Rows = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class EmbeddingContext:
-    """`n_ctx`: tokens one text may have; `n_batch`: in one decode; `n_cells`: of all texts under way together.
-    `n_step`: tokens to gather for a decode where no text alone is longer.
+    """Its sizes are those of `EmbeddingSizes`.
 
     `whole`: a text must be in one decode (its tokens look at those after them, too). `size`: numbers in a vector;
     `pooling`: how the rows of a text become one.
@@ -58,15 +49,15 @@ class EmbeddingContext:
         self.size = int(c.llama_model_n_embd_out(model.handle))
         if self.pooling == "rank":
             self.size = int(c.llama_model_n_cls_out(model.handle))
-        per_token = 4 * model.n_vocab
-        most = min(DEFAULT_CTX, max(256, LOGITS_OF_TEXT // per_token)) if options.n_ctx is None else options.n_ctx
-        # Never more than it was trained for: positions are rows of a table in many encoders.
-        self.n_ctx = max(1, min(most, model.n_ctx_train or most))
-        step = max(1, min(options.n_batch, max(64, LOGITS_OF_STEP // per_token)))
-        self.n_step = step if not self.whole else min(step, self.n_ctx)
-        self.n_batch = max(step, self.n_ctx) if self.whole else step
-        self.n_cells = -(-max(self.n_ctx, 2 * self.n_batch) // CELL_STEP) * CELL_STEP
-        self.n_seq = min(SEQUENCES, self.n_batch)
+        sizes = embedding_sizes(
+            options,
+            whole=self.whole,
+            n_vocab=model.n_vocab,
+            n_ctx_train=model.n_ctx_train,
+            n_head=int(c.llama_model_n_head(model.handle)),
+        )
+        self.n_ctx, self.n_batch, self.n_step = sizes.n_ctx, sizes.n_batch, sizes.n_step
+        self.n_cells, self.n_seq, self._plain = sizes.n_cells, sizes.n_seq, sizes.plain
         self._flag = ctypes.create_string_buffer(2)
         self.handle: Any = c.llama_init_from_model(model.handle, self._params(model, options, threads))
         if not self.handle:
@@ -105,9 +96,7 @@ class EmbeddingContext:
         params.embeddings, params.kv_unified, params.no_perf = True, True, True
         params.pooling_type = _POOLINGS["rank" if self.pooling == "rank" else "none"]
         params.type_k = params.type_v = KV_TYPES[options.kv_type]
-        looked_at = self.n_batch if self.whole else self.n_cells
-        scores = self.n_batch * looked_at * int(c.llama_model_n_head(model.handle)) * 4
-        if options.kv_type == "f16" and scores <= PLAIN_ATTENTION_BYTES and not c.llama_supports_gpu_offload():
+        if self._plain and not c.llama_supports_gpu_offload():
             params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
         libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.CDLL("msvcrt")
         params.abort_callback = ctypes.cast(libc.strlen, c.ggml_abort_callback)  # as in context.py

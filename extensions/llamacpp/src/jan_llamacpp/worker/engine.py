@@ -24,12 +24,12 @@ from .protocol import Embedded, Failed
 from .refusal import Refusal
 from .reply import ModelInfo
 from .scheduler import Emit, Scheduler
+from .sizes import DEFAULT_CTX
 from .state import StateStore, identity_of
 from .threads import ThreadGovernor, usable_cores
 
 __all__ = ["make_embedding_engine", "make_engine"]
 
-DEFAULT_CTX = 8192
 FIRST_LOOK = 0.03
 MOST_CELLS = 2**31 - CELL_STEP
 """llama.cpp numbers the cells with 32 bits; more would wrap around."""
