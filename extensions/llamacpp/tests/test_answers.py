@@ -39,6 +39,9 @@ TEMPLATES = {
     "hermes": CHATML + "{# <tool_call> #}",
     "mistral": CHATML + "{# [TOOL_CALLS] #}",
     "llama": CHATML + "{# <|python_tag|> #}",
+    "qwen-coder": CHATML + "{# <tool_call> <function= <parameter= #}",
+    "glm": CHATML + "{# <arg_key> #}",
+    "deepseek": CHATML + "{# <｜tool▁calls▁begin｜> #}",
     "thinker": CHATML.replace("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>\\n'"),
 }
 
@@ -93,7 +96,7 @@ async def test_a_response_format_is_kept_at_every_temperature(client: Any, tempe
         assert found["a"] >= 0
 
 
-@pytest.mark.parametrize("model", ["hermes", "mistral", "llama"])
+@pytest.mark.parametrize("model", ["hermes", "mistral", "llama", "deepseek"])
 async def test_a_tool_is_called_where_it_must_be_and_streamed(client: Any, model: str) -> None:
     named = {"type": "function", "function": {"name": "get_weather"}}
     for request in (ask(model, tools=TOOLS, tool_choice=named), ask(model, tools=TOOLS[:1], tool_choice="required")):
@@ -106,6 +109,35 @@ async def test_a_tool_is_called_where_it_must_be_and_streamed(client: Any, model
         assert set(arguments) == {"city", "days"}
         assert arguments["days"] in (1, 2, 3)
         assert len([c for c in chunks if c.choices and c.choices[0].delta.tool_calls]) > 3, "as they come"
+
+
+@pytest.mark.parametrize("model", ["qwen-coder", "glm"])
+async def test_arguments_that_are_written_as_texts_have_their_schemas_types(client: Any, model: str) -> None:
+    properties = {"city": {"enum": ["Oslo", "Zürich"]}, "days": {"enum": [1, 2]}, "brief": {"type": "boolean"}}
+    function = {"name": "f", "parameters": {"properties": properties, "required": list(properties)}}
+    tools = [{"type": "function", "function": function}]
+    for parallel in (False, True):
+        request = ask(model, tools=tools, tool_choice="required", parallel_tool_calls=parallel)
+        answer, chunks = await both(client, request | {"max_tokens": 2000 if parallel is False else 400})
+        call = answer.choices[0].message.tool_calls[0]
+        arguments = json.loads(call.function.arguments)
+        assert arguments["city"] in ("Oslo", "Zürich")
+        assert arguments["days"] in (1, 2)
+        assert isinstance(arguments["brief"], bool)
+        assert answer.choices[0].message.content is None
+        assert len([c for c in chunks if c.choices and c.choices[0].delta.tool_calls]) > 2, "as they come"
+
+
+@pytest.mark.parametrize("model", ["hermes", "qwen-coder"])
+async def test_with_tools_and_a_format_an_answer_is_calls_or_json(client: Any, model: str) -> None:
+    strict = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
+    answer, _ = await both(client, ask(model, tools=TOOLS[:1], response_format=strict, n=6, temperature=2.0))
+    for choice in answer.choices:
+        if choice.finish_reason == "tool_calls":
+            assert choice.message.content is None
+            assert all(call.function.name == "get_weather" for call in choice.message.tool_calls)
+        elif choice.finish_reason == "stop":
+            assert list(json.loads(choice.message.content)) == ["a"]
 
 
 async def test_a_free_choice_lets_the_model_write_what_it_likes(client: Any) -> None:

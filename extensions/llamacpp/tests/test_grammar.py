@@ -137,9 +137,8 @@ def scripted(model: Model, script: str, seed: int) -> Row:
 
 
 def test_a_grammar_waits_for_its_trigger_and_holds_from_there(native: Native, model: Model) -> None:
-    grammar = Grammar(
-        json_schema=SCHEMA, triggers=["<tool_call>"], before="<tool_call>\n", after="\n</tool_call>", many=True
-    )
+    gbnf = 'root ::= "<tool_call>\\n" body "\\n</tool_call>"'
+    grammar = Grammar(gbnf=gbnf, schemas={"body": SCHEMA}, triggers=["<tool_call>"])
     for seed in range(5):
         made = sampler(native, model, grammar, seed)
         text, ended = written(model, made, scripted(model, "Anything: {[ <tool_call>", seed))

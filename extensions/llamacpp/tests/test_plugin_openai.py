@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jan_llamacpp.client import GenerateParams, Grammar, ModelInfo, Piece, TokenLogprob, Usage
 from jan_llamacpp.openai import Answer, chat_params, chat_prompt, completion_params
 from jan_llamacpp.text_answer import TextAnswer
-from jan_llamacpp.toolcalls import ToolStyle
+from jan_llamacpp.toolcalls import FORMS
 from jan_llamacpp.worker.gbnf_rules import GrammarError
 from jan_llamacpp.worker.grammar import compile_grammar
 
@@ -34,7 +34,7 @@ CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</t
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
 
 
-def info(tools: ToolStyle = "hermes", *, reasons: bool = False) -> ModelInfo:
+def info(tools: str = "hermes", *, reasons: bool = False) -> ModelInfo:
     return ModelInfo(
         n_ctx=512, n_ctx_train=512, n_cells=512, n_seq=1, n_vocab=260, n_params=1, size=1, description="", eos="",
         has_template=True, threads=1, load_seconds=0.0, engine="", pid=1, tools=tools, reasons=reasons,
@@ -121,10 +121,17 @@ def follows(grammar: Grammar | None, text: str) -> bool:
     [
         ("hermes", CALL),
         ("mistral", '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Oslo"}}]'),
+        ("mistral-args", '[TOOL_CALLS]get_weather[ARGS]{"city": "Oslo"}'),
         ("llama", '{"name": "get_weather", "parameters": {"city": "Oslo"}}'),
+        ("command-r", '<|START_ACTION|>[{"tool_name": "get_weather", "parameters": {"city": "Oslo"}}]<|END_ACTION|>'),
+        (
+            "deepseek",
+            '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city": "Oslo"}'
+            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        ),
     ],
 )
-def test_a_forced_call_is_a_grammar_in_the_models_own_way(style: ToolStyle, call: str) -> None:
+def test_a_forced_call_is_a_grammar_in_the_models_own_way(style: str, call: str) -> None:
     params = {"type": "object", "properties": {"city": {"$ref": "#/$defs/City"}}, "$defs": {"City": {"type": "string"}}}
     tools = [Tool(ToolFunction("get_weather", parameters=params)), Tool(ToolFunction("other"))]
     named = {"type": "function", "function": {"name": "get_weather"}}
@@ -138,6 +145,40 @@ def test_a_forced_call_is_a_grammar_in_the_models_own_way(style: ToolStyle, call
     assert follows(several, f"{CALL}\n{CALL}")
     one = made(asked(tools=tools, tool_choice="required", parallel_tool_calls=False), info("hermes")).grammar
     assert not follows(one, f"{CALL}\n{CALL}")
+
+
+TYPED = Tool(
+    ToolFunction(
+        "plan",
+        parameters={
+            "properties": {
+                "city": {"type": "string"},
+                "days": {"$ref": "#/$defs/Days"},
+                "unit": {"enum": ["C", "F"]},
+                "note": {"type": ["string", "null"]},
+            },
+            "required": ["city", "days"],
+            "$defs": {"Days": {"type": "integer"}},
+        },
+    )
+)
+
+
+def test_arguments_that_are_texts_are_held_to_what_their_schema_can_say_of_them() -> None:
+    coder = made(asked(tools=[TYPED], tool_choice="required"), info("qwen-coder")).grammar
+
+    def call(**given: str) -> str:
+        parts = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in given.items())
+        return f"<tool_call>\n<function=plan>\n{parts}</function>\n</tool_call>"
+
+    assert follows(coder, call(city="any </param> \ntext", days="3"))
+    assert follows(coder, call(city="", days="3", unit="C", note="x"))
+    assert follows(coder, call(city="a", days="3") + "\n" + call(city="b", days="4"))
+    for wrong in (call(days="3"), call(city="a", days="three"), call(city="a", days="3", unit="K"), "Hello"):
+        assert not follows(coder, wrong)
+    glm = made(asked(tools=[Tool(ToolFunction("f"))], tool_choice="required"), info("glm")).grammar
+    assert follows(glm, "<tool_call>f\n<arg_key>x</arg_key>\n<arg_value>1</arg_value>\n</tool_call>")
+    assert follows(glm, "<tool_call>f\n</tool_call>")
 
 
 def test_a_free_choice_holds_the_grammar_back_until_a_call_begins() -> None:
@@ -180,10 +221,38 @@ def test_a_model_that_thinks_may_do_so_before_what_the_grammar_wants() -> None:
     assert not follows(opened, "{}")
 
 
+@pytest.mark.parametrize("style", FORMS)
+def test_with_tools_and_a_response_format_an_answer_is_calls_or_json(style: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    strict = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+    request = asked(tools=TOOLS, response_format=strict)
+    grammar = made(request, info(style, reasons=True)).grammar
+    assert grammar is not None
+    assert grammar.triggers == []
+    assert follows(grammar, '{"a": "<tool_call>"}')
+    assert follows(grammar, '<think>\nHm.\n</think>\n\n{"a": "x"}')
+    assert not follows(grammar, "Hello")
+    assert not follows(grammar, '{"b": 1}')
+    answer = Answer("m", request, info(style), sure=True)
+    feed(answer, '{"a": "<tool_c', 'all><function=get_weather>{}</function>"}')
+    choice = answer.completion().choices[0]
+    assert (choice.message.content, choice.finish_reason) == (
+        '{"a": "<tool_call><function=get_weather>{}</function>"}',
+        "stop",
+    )
+    forced = made(asked(tools=TOOLS, response_format=strict, tool_choice="required"), info(style)).grammar
+    assert not follows(forced, '{"a": "x"}')
+    if style == "hermes":
+        assert follows(grammar, CALL)
+        answer = Answer("m", request, info(style), sure=True)
+        feed(answer, CALL)
+        assert answer.completion().choices[0].finish_reason == "tool_calls"
+
+
 def test_what_excludes_each_other_is_refused() -> None:
     json_object = {"type": "json_object"}
     for request, path in (
-        (asked(tools=TOOLS, response_format=json_object), "$.response_format"),
+        (asked(tools=TOOLS, grammar='root ::= "x"'), "$.grammar"),
         (asked(grammar='root ::= "x"', response_format=json_object), "$.grammar"),
         (asked(top_logprobs=2), "$.top_logprobs"),
     ):

@@ -16,13 +16,12 @@ from jan_core.types import (
 )
 
 from .client import Grammar, ModelInfo
-from .markers import TOOL_CALLS, TOOL_CLOSE, TOOL_OPEN
+from .toolcalls import FORMS, call_rules, triggers_of
 
-__all__ = ["answer_grammar", "tools_offered"]
+__all__ = ["answer_grammar", "formatted", "tools_offered"]
 
 MAX_DEPTH = 100
 """JSON schemas nested deeper are refused; this is what other processes can read, not what makes sense."""
-_ANY_ARGUMENTS: dict[str, Any] = {"type": "object"}
 
 
 def tools_offered(request: ChatRequest) -> list[Tool] | None:
@@ -42,22 +41,20 @@ def answer_grammar(request: ChatRequest | CompletionRequest, info: ModelInfo | N
         return Grammar(gbnf=request.grammar) if request.grammar is not None else None
     schema = _response_schema(request)
     offered = tools_offered(request)
-    forced = request.tool_choice == "required" or isinstance(request.tool_choice, NamedTool)
-    if (schema is not None) + (request.grammar is not None) + bool(offered) > 1:
-        path = "$.grammar" if request.grammar is not None else "$.response_format"
-        raise InvalidParams("an answer follows one of tools, response_format and grammar", path=path)
     if request.grammar is not None:
+        if offered or schema is not None:
+            raise InvalidParams(
+                "an answer that follows a grammar has no tools and no response_format", path="$.grammar"
+            )
         return Grammar(gbnf=request.grammar)
-    if schema is not None:
-        return Grammar(json_schema=schema, reasoning=info.reasons)
-    if not offered:
-        return None
-    if isinstance(request.tool_choice, NamedTool):
-        wanted = request.tool_choice.function.name
-        offered = [tool for tool in offered if tool.function.name == wanted]
-        if not offered:
-            raise InvalidParams(f"there is no tool {wanted!r}", path="$.tool_choice.function.name")
-    return _calls(offered, info, forced=forced, parallel=request.parallel_tool_calls is not False)
+    if offered:
+        return _calls(request, offered, info, schema)
+    return Grammar(json_schema=schema, reasoning=info.reasons) if schema is not None else None
+
+
+def formatted(request: ChatRequest) -> bool:
+    """Whether an answer that is no call is JSON."""
+    return isinstance(request.response_format, JsonFormat | JsonSchemaFormat)
 
 
 def _response_schema(request: ChatRequest) -> dict[str, Any] | None:
@@ -71,65 +68,35 @@ def _response_schema(request: ChatRequest) -> dict[str, Any] | None:
             return asked.schema if asked.schema is not None else {"type": "object"}
 
 
-def _calls(tools: list[Tool], info: ModelInfo, *, forced: bool, parallel: bool) -> Grammar | None:
-    """Calls of these tools, as the model writes them: at once, or from where it begins to write one. None: where it
-    begins cannot be seen.
+def _calls(request: ChatRequest, tools: list[Tool], info: ModelInfo, schema: dict[str, Any] | None) -> Grammar | None:
+    """Calls of these tools, as the model writes them: at once where they are wanted, else from where it begins to write
+    one. With a response format the answer is calls or JSON of `schema`. None: where a call begins cannot be seen.
     """
     for number, tool in enumerate(tools):
         _check_depth(tool.function.parameters, f"$.tools[{number}].function.parameters")
-    exact = _call_schema(tools, info, [tool.function.parameters or _ANY_ARGUMENTS for tool in tools])
-    fallback = None if forced else _call_schema(tools, info, [_ANY_ARGUMENTS] * len(tools))
-    before, after, many, triggers = "", "", False, []
-    match info.tools:
-        case "hermes":
-            before, after, many, triggers = f"{TOOL_OPEN}\n", f"\n{TOOL_CLOSE}", parallel, [TOOL_OPEN]
-        case "mistral":
-            before, triggers = TOOL_CALLS, [TOOL_CALLS]
-            exact = _list_of(exact, parallel)
-            fallback = _list_of(fallback, parallel) if fallback else None
-        case "llama":
-            names = [tool.function.name for tool in tools]
-            triggers = [f'{{"name":{space}"{name}"' for name in names for space in (" ", "")]
-    if forced:
-        return Grammar(json_schema=exact, before=before, after=after, many=many, reasoning=info.reasons)
-    triggers = [trigger for trigger in triggers if trigger.isascii() and trigger.isprintable()]
+    if isinstance(request.tool_choice, NamedTool):
+        wanted = request.tool_choice.function.name
+        tools = [tool for tool in tools if tool.function.name == wanted]
+        if not tools:
+            raise InvalidParams(f"there is no tool {wanted!r}", path="$.tool_choice.function.name")
+    form = FORMS[info.tools]
+    offered = {tool.function.name: tool.function.parameters for tool in tools}
+    rules = call_rules(form, offered, parallel=request.parallel_tool_calls is not False)
+    if request.tool_choice == "required" or isinstance(request.tool_choice, NamedTool):
+        return Grammar(gbnf=f"root ::= calls\n{rules.gbnf}", schemas=rules.schemas, reasoning=info.reasons)
+    if schema is not None:
+        return Grammar(
+            gbnf=f"root ::= calls | answer\n{rules.gbnf}",
+            schemas=rules.schemas | {"answer": schema},
+            fallback=rules.fallback,
+            reasoning=info.reasons,
+        )
+    triggers = triggers_of(form, list(offered))
     if not triggers:
         return None
-    return Grammar(json_schema=exact, fallback=fallback, before=before, after=after, many=many, triggers=triggers)
-
-
-def _call_schema(tools: list[Tool], info: ModelInfo, arguments: list[dict[str, Any]]) -> dict[str, Any]:
-    key = "parameters" if info.tools == "llama" else "arguments"
-    calls = [
-        {
-            "properties": {"name": {"const": tool.function.name}, key: {"$ref": f"#/$defs/tool{number}"}},
-            "required": ["name", key],
-        }
-        for number, tool in enumerate(tools)
-    ]
-    places = {f"tool{number}": _moved(schema, f"#/$defs/tool{number}") for number, schema in enumerate(arguments)}
-    return {"anyOf": calls, "$defs": places}
-
-
-def _list_of(schema: dict[str, Any], parallel: bool) -> dict[str, Any]:
-    items = {"anyOf": schema["anyOf"]}
-    return {"type": "array", "items": items, "minItems": 1, "$defs": schema["$defs"]} | (
-        {} if parallel else {"maxItems": 1}
+    return Grammar(
+        gbnf=f"root ::= calls\n{rules.gbnf}", schemas=rules.schemas, fallback=rules.fallback, triggers=triggers
     )
-
-
-def _moved(schema: Any, place: str) -> Any:
-    """A schema whose references within itself still lead there when it stands at `place` of another."""
-    if isinstance(schema, list):
-        return [_moved(each, place) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: place + value[1:]
-        if key == "$ref" and isinstance(value, str) and value.startswith("#")
-        else _moved(value, place)
-        for key, value in schema.items()
-    }
 
 
 def _check_depth(schema: Any, path: str) -> None:

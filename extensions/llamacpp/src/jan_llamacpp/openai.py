@@ -40,7 +40,7 @@ from jan_core.types import (
 )
 from jan_core.types import chat as types
 
-from .asked import answer_grammar, tools_offered
+from .asked import answer_grammar, formatted, tools_offered
 from .chat_images import without_images
 from .client import GenerateParams, ModelInfo, Piece, Prompt, Sampling, TokenLogprob
 from .reasoning import ReasoningStream
@@ -190,9 +190,10 @@ class _Choice:
         if offered:
             self._tools = ToolCallStream(
                 info.tools,
-                [tool.function.name for tool in offered],
+                {tool.function.name: tool.function.parameters for tool in offered},
                 parallel=request.parallel_tool_calls is not False,
                 sure=sure,
+                alone=formatted(request),
             )
         self._text: list[str] = []
         self._thoughts: list[str] = []

@@ -7,8 +7,9 @@ is always here. Only the first block counts, and only at the beginning: a model 
 from __future__ import annotations
 
 from .markers import THINK_CLOSE, THINK_OPEN
+from .toolcalls.patterns import partial
 
-__all__ = ["ReasoningStream", "partial"]
+__all__ = ["ReasoningStream"]
 
 
 class ReasoningStream:
@@ -65,14 +66,3 @@ class ReasoningStream:
         self._state = state
         held, self._held = self._held, ""
         return held
-
-
-def partial(text: str, *markers: str) -> int:
-    """How many of the last characters of `text` could begin one of the markers."""
-    longest = 0
-    for marker in markers:
-        for size in range(min(len(marker) - 1, len(text)), longest, -1):
-            if text.endswith(marker[:size]):
-                longest = size
-                break
-    return longest

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..markers import THINK_OPEN
-from ..toolcalls import style_of
+from ..toolcalls import form_of
 from .adapters import apply_adapters
 from .context import CELL_STEP, Context
 from .embedder import Embedder
@@ -98,7 +98,7 @@ def _info(
         n_vocab=model.n_vocab, n_params=model.n_params, size=model.size, description=model.description,
         eos=model.eos, has_template=model.chat_template is not None, threads=governor.most,
         load_seconds=time.perf_counter() - began, engine=native.version, pid=os.getpid(),
-        tools=style_of(model.chat_template), reasons=THINK_OPEN in (model.chat_template or ""),
+        tools=form_of(model.chat_template), reasons=THINK_OPEN in (model.chat_template or ""),
     )  # fmt: skip
 
 

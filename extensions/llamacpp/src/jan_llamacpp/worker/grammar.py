@@ -26,12 +26,12 @@ from ..markers import THINK_CLOSE, THINK_OPEN
 from .candidates import Candidates
 from .gbnf import Gbnf
 from .gbnf_rules import GrammarError
-from .json_rules import literal
+from .json_rules import literal, until
 from .model import Model
 from .native import Native
 from .refusal import Refusal
 from .request import Grammar
-from .schema import schema_to_gbnf
+from .schema import schemas_to_gbnf
 
 __all__ = ["Constraint", "compile_grammar", "refuse_unusable"]
 
@@ -50,9 +50,9 @@ def compile_grammar(grammar: Grammar) -> tuple[str, str, Gbnf]:
     try:
         return _compiled(msgspec.msgpack.encode(grammar))
     except GrammarError:
-        if grammar.fallback is None:
+        if not grammar.fallback:
             raise
-        return _compiled(msgspec.msgpack.encode(structs.replace(grammar, json_schema=grammar.fallback)))
+        return _compiled(msgspec.msgpack.encode(structs.replace(grammar, schemas=grammar.schemas | grammar.fallback)))
 
 
 def refuse_unusable(grammar: Grammar) -> tuple[str, str, Gbnf]:
@@ -66,48 +66,23 @@ def refuse_unusable(grammar: Grammar) -> tuple[str, str, Gbnf]:
 @lru_cache(maxsize=64)
 def _compiled(encoded: bytes) -> tuple[str, str, Gbnf]:
     grammar = msgspec.msgpack.decode(encoded, type=Grammar)
-    text = grammar.gbnf if grammar.gbnf is not None else schema_to_gbnf(grammar.json_schema)
+    text = grammar.gbnf if grammar.gbnf is not None else schemas_to_gbnf({"root": grammar.json_schema})
+    if grammar.schemas:
+        text += "\n" + schemas_to_gbnf(grammar.schemas)
     root = "root"
     for trigger in grammar.triggers:
         if not trigger.isascii() or not trigger.isprintable() or not 0 < len(trigger) <= MAX_TRIGGER:
             raise GrammarError(f"a trigger has 1 to {MAX_TRIGGER} printable ASCII characters")
-    if grammar.before or grammar.after or grammar.many or grammar.reasoning or grammar.opened:
-        one = " ".join([*_literals(grammar.before), "root", *_literals(grammar.after)])
-        thoughts = f"thoughts0 {_BREAKS} " if grammar.opened else ""
-        if grammar.reasoning and not grammar.opened:
-            thoughts = f"({literal(THINK_OPEN)} thoughts0 {_BREAKS})? "
+    if grammar.reasoning or grammar.opened:
+        thoughts = f"thoughts0 {_BREAKS}"
+        if not grammar.opened:
+            thoughts = f"({literal(THINK_OPEN)} {thoughts})?"
+        text = f"{text}\njan-answer ::= {thoughts} root\n{until(THINK_CLOSE, 'thoughts')}"
         root = "jan-answer"
-        more = f" ({_LINE} jan-one)*" if grammar.many else ""
-        text = f"{text}\njan-one ::= {one}\n{root} ::= {thoughts}jan-one{more}\n"
-        if thoughts:
-            text += _until(THINK_CLOSE, "thoughts")
     return text, root, Gbnf(text, root)
 
 
-_BREAKS, _LINE = r"[ \n]{0,4}", r'"\n"'
-
-
-def _literals(text: str) -> list[str]:
-    return [literal(text)] if text else []
-
-
-def _until(end: str, name: str) -> str:
-    """Rules `name`0…: any text up to and with the first `end`. A rule for each part of `end` that is there already."""
-
-    def state(text: str) -> int:
-        """How much of the beginning of `end` the text ends with."""
-        return next(size for size in range(len(end), -1, -1) if text.endswith(end[:size]))
-
-    rules = []
-    letters = sorted(set(end))
-    others = "[^" + "".join(f"\\U{ord(letter):08X}" for letter in letters) + "]"
-    for size in range(len(end)):
-        ways = [f"{others} {name}0"]
-        for letter in letters:
-            reached = state(end[:size] + letter)
-            ways.append(literal(letter) + (f" {name}{reached}" if reached < len(end) else ""))
-        rules.append(f"{name}{size} ::= {' | '.join(ways)}\n")
-    return "".join(rules)
+_BREAKS = r"[ \n]{0,4}"
 
 
 class Constraint:

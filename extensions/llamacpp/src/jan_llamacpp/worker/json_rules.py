@@ -1,4 +1,5 @@
-"""JSON in llama.cpp's grammar notation: the rules that any schema's grammar is made with, and texts as they are.
+"""JSON in llama.cpp's grammar notation: the rules that any schema's grammar is made with, and texts: as they are, or
+up to one.
 
 No schemas here (`schema.py`).
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["COMMON", "FORMATS", "json_literal", "literal"]
+__all__ = ["COMMON", "FORMATS", "json_literal", "literal", "until"]
 
 COMMON = {
     "ws": r'| " " | "\n" [ \t]{0,20}',
@@ -50,3 +51,22 @@ def json_literal(value: Any) -> str:
     except UnicodeEncodeError:
         text = json.dumps(value)
     return literal(text)
+
+
+def until(end: str, name: str) -> str:
+    """Rules `name`0…: any text up to and with the first `end`. A rule for each part of `end` that is there already."""
+
+    def state(text: str) -> int:
+        """How much of the beginning of `end` the text ends with."""
+        return next(size for size in range(len(end), -1, -1) if text.endswith(end[:size]))
+
+    rules = []
+    letters = sorted(set(end))
+    others = "[^" + "".join(f"\\U{ord(letter):08X}" for letter in letters) + "]"
+    for size in range(len(end)):
+        ways = [f"{others} {name}0"]
+        for letter in letters:
+            reached = state(end[:size] + letter)
+            ways.append(literal(letter) + (f" {name}{reached}" if reached < len(end) else ""))
+        rules.append(f"{name}{size} ::= {' | '.join(ways)}\n")
+    return "".join(rules)

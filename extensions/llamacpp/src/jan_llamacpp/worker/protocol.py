@@ -46,7 +46,7 @@ __all__ = [
     "request_id",
 ]
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when the messages change incompatibly."""
 
 

@@ -9,8 +9,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-from ..toolcalls import ToolStyle
-
 __all__ = ["Finish", "ModelInfo", "Stats", "StepPiece", "TokenLogprob", "Usage"]
 
 Finish = Literal["stop", "length", "cancelled"]
@@ -18,7 +16,8 @@ Finish = Literal["stop", "length", "cancelled"]
 
 class ModelInfo(Struct, frozen=True):
     """A loaded model. `size`: bytes of the weights. `n_ctx`: the limit of one request; `n_cells`: of all
-    together. `tools`: how it writes tool calls (see `toolcalls.py`). `reasons`: its chat template speaks of thoughts.
+    together. `tools`: how it writes tool calls (a key of `toolcalls.FORMS`). `reasons`: its chat template speaks of
+    thoughts.
     """
 
     n_ctx: int
@@ -35,7 +34,7 @@ class ModelInfo(Struct, frozen=True):
     load_seconds: float
     engine: str
     pid: int
-    tools: ToolStyle = "hermes"
+    tools: str = "hermes"
     reasons: bool = False
 
 

@@ -57,19 +57,17 @@ class Prompt(Struct, frozen=True, omit_defaults=True):
 class Grammar(Struct, frozen=True, omit_defaults=True):
     """What an answer must look like: a grammar in llama.cpp's GBNF, or a JSON schema that one is made from.
 
-    `triggers`: the grammar holds only from the first of these texts on, which is part of it; before it, anything goes.
-    `before` and `after`: texts around it; `many`: several of these, one on a line. `reasoning`: the answer may think
-    first, between `<think>` and `</think>`; `opened`: it does, because the prompt ends within it (set by the worker).
-    `fallback`: the schema to follow where no grammar can be made from `json_schema`.
+    `schemas`: rules that `gbnf` speaks of, as JSON schemas; `fallback`: others to take for them where these make no
+    grammar. `triggers`: the grammar holds only from the first of these texts on, which is part of it;
+    before it, anything goes. `reasoning`: the answer may think first, between `<think>` and `</think>`; `opened`: it
+    does, because the prompt ends within it (set by the worker).
     """
 
     gbnf: str | None = None
     json_schema: dict[str, Any] | None = None
-    fallback: dict[str, Any] | None = None
+    schemas: dict[str, Any] = {}
+    fallback: dict[str, Any] = {}
     triggers: list[str] = []
-    before: str = ""
-    after: str = ""
-    many: bool = False
     reasoning: bool = False
     opened: bool = False
 

@@ -20,7 +20,7 @@ from .gbnf_rules import MAX_REPEAT, GrammarError
 from .json_rules import COMMON, FORMATS, json_literal
 from .pattern import pattern_rule
 
-__all__ = ["JSON_OBJECT", "schema_to_gbnf"]
+__all__ = ["JSON_OBJECT", "schema_to_gbnf", "schemas_to_gbnf"]
 
 MAX_DEPTH = 40
 MAX_BYTES = 128 * 1024
@@ -39,23 +39,37 @@ _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 def schema_to_gbnf(schema: Any) -> str:
     """A grammar whose rule `root` is what `schema` describes. Raises GrammarError."""
+    return schemas_to_gbnf({"root": schema})
+
+
+def schemas_to_gbnf(schemas: dict[str, Any]) -> str:
+    """Rules of these names for these schemas, and what they need: rules named as in `COMMON`, or `r1` or `ref1`.
+
+    Raises GrammarError.
+    """
     try:
-        size = len(json.dumps(schema))
+        size = len(json.dumps(schemas))
     except (ValueError, TypeError, RecursionError):
         raise GrammarError("the JSON schema is nested too deep, or is no JSON") from None
     if size > MAX_BYTES:
         raise GrammarError(f"the JSON schema has {size} characters; {MAX_BYTES} are allowed")
-    return _Converter(schema).text()
+    converter = _Converter()
+    for name, schema in schemas.items():
+        converter.add(name, schema)
+    return converter.text()
 
 
 class _Converter:
-    def __init__(self, schema: Any) -> None:
-        self._schema = schema
+    def __init__(self) -> None:
+        self._schema: Any = None
         self._rules = dict(COMMON)
         self._names: dict[str, str] = {}
         self._refs: dict[str, str] = {}
-        root = self._visit(schema, "$", 0)
-        self._rules["root"] = root
+
+    def add(self, name: str, schema: Any) -> None:
+        """A rule for what `schema` describes; references in it lead to places within it."""
+        self._schema, self._refs = schema, {}
+        self._rules[name] = self._visit(schema, "$", 0)
 
     def text(self) -> str:
         return "".join(f"{name} ::= {body}\n" for name, body in self._rules.items())
@@ -125,7 +139,7 @@ class _Converter:
         if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
             raise GrammarError(f"the reference {str(ref)[:60]!r} at {path} does not lead to a place within the schema")
         if ref not in self._refs:
-            self._refs[ref] = name = f"ref{len(self._refs)}"
+            self._refs[ref] = name = f"ref{len(self._rules)}"
             self._rules[name] = ""  # it may lead back to itself
             self._rules[name] = self._visit(self._target(ref, path), ref, depth + 1)
         return self._refs[ref]
