@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from jan_llamacpp.engine_shapes import EngineChanged
 from jan_llamacpp.engine_use import EngineUse
 from jan_llamacpp.engines import choice, installed
 from jan_llamacpp.engines.builds import ENGINE_VERSION
@@ -24,7 +25,6 @@ from jan_llamacpp.engines.lock import held_now
 from jan_llamacpp.engines.record import InstalledEngine
 from jan_llamacpp.plugin import LlamaCppExtension
 from jan_llamacpp.selection import Selected
-from jan_llamacpp.shapes import EngineChanged
 
 from jan_core import Event, RpcError, hookimpl
 from jan_core.testing import InlineSource

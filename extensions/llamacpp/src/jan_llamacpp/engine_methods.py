@@ -12,11 +12,7 @@ from msgspec.structs import replace
 from jan_core import Call, Empty, InvalidParams, method
 from jan_core.types import EngineBuild
 
-from .engines.errors import EngineInstallFailed, EngineInUse, EngineNotFound
-from .engines.record import EngineRecord, InstalledEngine
-from .errors import NoUsableEngine
-from .services import Services, install_report, report_to
-from .shapes import (
+from .engine_shapes import (
     EngineChanged,
     EngineId,
     EngineList,
@@ -27,6 +23,10 @@ from .shapes import (
     UseEngine,
     Verdict,
 )
+from .engines.errors import EngineInstallFailed, EngineInUse, EngineNotFound
+from .engines.record import EngineRecord, InstalledEngine
+from .errors import NoUsableEngine
+from .services import Services, install_report, report_to
 
 if TYPE_CHECKING:
     from .engines.choice import Choice

@@ -30,7 +30,7 @@ from .failures import ContextOverflow, GenerationFailed, InvalidGeneration, Inva
 from .model_methods import LOAD_ERRORS
 from .routing import ENGINE_ID
 from .services import Services, report_to
-from .shapes import Counted, CountTokens
+from .token_shapes import Counted, CountTokens
 
 if TYPE_CHECKING:
     from .client import GenerateParams, Piece, WorkerProcess

@@ -16,8 +16,8 @@ from .errors import ModelNotFound
 from .failures import OutOfMemory
 from .gguf import GGUFInfo, read_info
 from .memory.fit import Fit, Place, Subject, fit, largest_context
+from .model_shapes import DeviceMemory, ModelEstimate, ModelOptions
 from .settings import LlamaCppSettings
-from .shapes import DeviceMemory, ModelEstimate, ModelOptions
 from .variants import embeds_only
 from .worker.options import LoadOptions, Lora
 

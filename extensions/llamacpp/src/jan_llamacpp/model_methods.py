@@ -23,8 +23,7 @@ from .errors import (
     NoUsableEngine,
 )
 from .failures import EngineBroken, ModelLoadFailed, OutOfMemory, WorkerDied, WorkerHung
-from .services import Services, report_to
-from .shapes import (
+from .model_shapes import (
     ConfigureModel,
     DeleteModel,
     EstimateModel,
@@ -39,6 +38,7 @@ from .shapes import (
     ModelOptions,
     UnloadModel,
 )
+from .services import Services, report_to
 
 if TYPE_CHECKING:
     from .gguf import GGUFInfo

@@ -18,8 +18,8 @@ from jan_core import Call, Context, Progress
 
 from .embedded import EMBEDDED_MODEL
 from .errors import ModelBusy
+from .model_shapes import ModelOptions
 from .settings import LlamaCppSettings
-from .shapes import ModelOptions
 from .variants import embedding_id, embeds_only, model_of, with_variant
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jan_core.types import ChatMessage
 
-from ..shapes import Counted
+from ..token_shapes import Counted
 from .remote import Remote
 
 __all__ = ["estimate"]
