@@ -56,10 +56,12 @@ def load_ended(model: str, reason: ExitReason) -> JanError:
 
 
 def failed_load(failed: Failed, log: str) -> JanError:
-    """The worker refused a load; llama.cpp's own reason is in its log."""
+    """The worker refused a load; llama.cpp's own reason is in its log, unless the engine itself is at fault."""
     memory = memory_cause(log) if failed.type == ModelLoadFailed.type else None
     if memory is not None:
         return _of_cause(memory, failed.message, log=tail(log))
+    if failed.type == EngineBroken.type:
+        return EngineBroken(failed.message, **failed.data, log=tail(log))
     why = failed.data.get("reason") or _reason_in(log)
     message = f"{failed.message}: {why}" if why else failed.message
     return error_from_worker(failed.type, message, {**failed.data, "reason": why, "log": tail(log)})

@@ -149,13 +149,17 @@ class EngineMethods:
     @method("engines.remove", errors=[EngineNotFound, EngineInUse])
     async def remove(self, params: EngineId) -> Empty:
         """Remove an installed build, all its generations, and what is kept of an unfinished installation. Refused while
-        a loaded model runs on it. If a person chose it, the house chooses again.
+        a model runs on it or is being loaded on it. If a person chose it, the house chooses again.
         """
         from .engines import choice, installed
 
         engines = self.services.engines
-        self._refuse_when_used(params.id)
-        await anyio.to_thread.run_sync(installed.remove, engines, params.id)
+        async with self.services.engine_use.holds.removal(params.id) as loading:
+            running = [model for model, engine in self.services.engine_of.items() if engine == params.id]
+            if models := [*running, *loading]:
+                message = f"{params.id} is used by {', '.join(models)}; unload it first"
+                raise EngineInUse(message, build=params.id, models=models)
+            await anyio.to_thread.run_sync(installed.remove, engines, params.id)
         if (await anyio.to_thread.run_sync(choice.read, engines)).use == params.id:
             await anyio.to_thread.run_sync(choice.change, engines, lambda decided: setattr(decided, "use", ""))
         self.services.engine_changed(params.id, False)
@@ -180,11 +184,6 @@ class EngineMethods:
             raise EngineInstallFailed(str(failure), build=build.id, reason=failure.reason) from None
         kind = build.id.removesuffix(f"-{build.version}")
         return replace(build, id=f"{kind}-{version}", version=version)
-
-    def _refuse_when_used(self, build: str) -> None:
-        models = [model for model, engine in self.services.engine_of.items() if engine == build]
-        if models:
-            raise EngineInUse(f"{build} is used by {', '.join(models)}; unload it first", build=build, models=models)
 
 
 def _set_aside(decided: Choice, earlier: Iterable[InstalledEngine]) -> list[SetAside]:

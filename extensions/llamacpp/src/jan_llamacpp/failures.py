@@ -99,7 +99,10 @@ class InvalidImage(JanError):
 
 
 class EngineBroken(JanError):
-    """The engine's libraries cannot be loaded, or the worker cannot be started. `log` has its last lines."""
+    """The engine's libraries cannot be loaded, or the worker cannot be started. `log` has its last lines. `reason`,
+    where there is one: `no_device`, a GPU build finds no GPU now (`advice` says where to look); `incompatible`, it
+    lacks something that this version of the software needs.
+    """
 
     code, type = -32036, "engine_broken"
 

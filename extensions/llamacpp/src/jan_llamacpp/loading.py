@@ -44,11 +44,13 @@ def plan(
     variant: str,
     base: LoadOptions | None = None,
 ) -> Fit:
-    """How the model would be loaded now. `info`: of all its files. `base`: options that no person chooses.
+    """How the model would be loaded now, by an engine of this `variant`. `info`: of all its files. `base`: options that
+    no person chooses.
 
     Raises ModelNotFound for an adapter it does not have.
     """
-    subject, options, n_ctx = _prepare(model, info, asked, settings, base or LoadOptions())
+    base = msgspec.structs.replace(base or LoadOptions(), variant=variant)
+    subject, options, n_ctx = _prepare(model, info, asked, settings, base)
     return fit(subject, options, hardware, variant=variant, n_ctx=n_ctx, gpu_layers=asked.n_gpu_layers)
 
 

@@ -140,9 +140,16 @@ class EngineSelection:
             why = meant[0].refused if meant else f"there is no such build; known: {', '.join(b.id for b in builds)}"
             warnings.append(f"The setting engine_build is {wanted!r}, but {outcome.value.build} is used: {why}")
         selected = _usable(Selected(hardware, builds, outcome.value, outcome.extension, warnings))
+        warnings += _lost(builds)
         if selected.build.variant == "cpu":
             warnings += _idle(hardware, builds)
         return selected
+
+
+def _lost(builds: list[EngineBuild]) -> list[str]:
+    """The installed builds for a GPU that cannot be used, as when its driver does not answer any more."""
+    lost = (build for build in builds if build.installed and build.refused and build.variant != "cpu")
+    return [f"{build.id} is installed, but it is not used: {build.refused}" for build in lost]
 
 
 def _idle(hardware: Hardware, builds: list[EngineBuild]) -> list[str]:

@@ -223,7 +223,7 @@ class Services:
                 hang_seconds=settings.hang_seconds,
             )
 
-        worker, engine = await self.engine_use.run(id, install_report(report), start, WorkerProcess.kill)
+        worker, engine, said = await self.engine_use.run(id, install_report(report), start, WorkerProcess.kill)
         self.engine_of[id] = engine.id
         return worker
 

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
+from .builds import ENGINE_VERSION
 from .durable import replace
 from .lock import held_now
 
@@ -25,12 +26,15 @@ _MODELS = 64
 
 
 class SetAside(Struct, frozen=True):
-    """A folder that is not used any more. `at`: RFC 3339, UTC. `by`: its installation, its first use, the person."""
+    """A folder that is not used any more. `at`: RFC 3339, UTC. `by`: its installation, its use, the person. `worker`:
+    the version of the engine that the worker it does not suit is written for; with another one it counts no more.
+    """
 
     id: str
     reason: str
     by: Literal["install", "use", "person"]
     at: str
+    worker: str = ""
 
 
 class Choice(Struct, omit_defaults=True):
@@ -49,10 +53,12 @@ class Choice(Struct, omit_defaults=True):
         reasons = [entry.reason for entry in self.aside.values() if entry.id == build]
         return reasons[-1] if reasons else ""
 
-    def set_aside(self, name: str, id: str, reason: str, by: Literal["install", "use", "person"]) -> None:
+    def set_aside(
+        self, name: str, id: str, reason: str, by: Literal["install", "use", "person"], worker: str = ""
+    ) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.aside.pop(name, None)
-        self.aside[name] = SetAside(id, reason, by, now)
+        self.aside[name] = SetAside(id, reason, by, now, worker)
 
     def take_back(self, id: str) -> None:
         """Forget what set the generations of this build aside."""
@@ -73,11 +79,13 @@ class Choice(Struct, omit_defaults=True):
 
 
 def read(engines: Path) -> Choice:
-    """The decisions about the builds in `engines`."""
+    """The decisions about the builds in `engines` that count for this version of the software."""
     try:
-        return msgspec.json.decode((engines / _FILE).read_bytes(), type=Choice)
+        choice = msgspec.json.decode((engines / _FILE).read_bytes(), type=Choice)
     except (OSError, ValueError):
         return Choice()
+    choice.aside = {name: entry for name, entry in choice.aside.items() if entry.worker in ("", ENGINE_VERSION)}
+    return choice
 
 
 def change(engines: Path, edit: Callable[[Choice], None]) -> Choice:

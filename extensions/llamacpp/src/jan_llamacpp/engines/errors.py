@@ -36,6 +36,6 @@ class EngineNotFound(JanError):
 
 
 class EngineInUse(JanError):
-    """A loaded model runs on this build; unload it first. `data.models` names the models."""
+    """A model runs on this build, or is being loaded on it; unload it first. `data.models` names the models."""
 
     code, type, retryable = -32042, "engine_in_use", True

@@ -11,22 +11,19 @@ or quality.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
-# enum ggml_backend_dev_type of ggml-backend.h: GPU and integrated GPU (0 is the CPU, 3 an accelerator such as
-# AMX)
-_GPU = (1, 2)
+# Of the worker, by their files: a script has no package.
+_WORKER = Path(__file__).parents[1] / "worker"
 
 
 def main(engine: str, variant: str, version: str, model: str = "") -> dict[str, Any]:
     sys.path.insert(0, engine)
-    # By its file: a script has no package.
-    runpy.run_path(str(Path(__file__).parents[1] / "worker" / "runtime.py"))["provide"](Path(engine))
+    runpy.run_path(str(_WORKER / "runtime.py"))["provide"](Path(engine))
     import llama_cpp
 
     if not (llama_cpp.__file__ or "").startswith(engine):
@@ -34,8 +31,8 @@ def main(engine: str, variant: str, version: str, model: str = "") -> dict[str, 
     if llama_cpp.__version__ != version:
         return {"error": f"expected version {version}, found {llama_cpp.__version__}"}
     llama_cpp.llama_backend_init()
-    devices = _devices()
-    if variant != "cpu" and not any(kind in _GPU for _, kind in devices):
+    offered = runpy.run_path(str(_WORKER / "devices.py"))
+    if variant != "cpu" and not offered["finds_gpu"]():
         return {"error": f"this is a {variant} build, but it finds no GPU here", "no_device": True}
     if model:
         layers = 0 if variant == "cpu" else -1  # -1: all, or the GPU would list its name and never be used
@@ -44,27 +41,7 @@ def main(engine: str, variant: str, version: str, model: str = "") -> dict[str, 
         if not answer["usage"]["completion_tokens"]:
             return {"error": "the embedded model generated nothing"}
         llm.close()
-    return {"devices": [name for name, _ in devices]}
-
-
-def _devices() -> list[tuple[str, int]]:
-    """Name and type of every device the engine's back ends offer (ggml-backend.h)."""
-    from llama_cpp import _ggml
-
-    lib = _ggml.libggml
-    if not hasattr(lib, "ggml_backend_dev_count"):  # the registry is in ggml-base on some platforms' builds
-        raise RuntimeError("this engine's ggml has no device registry")
-    lib.ggml_backend_dev_count.restype = ctypes.c_size_t
-    lib.ggml_backend_dev_get.restype = ctypes.c_void_p
-    lib.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    lib.ggml_backend_dev_description.restype = ctypes.c_char_p
-    lib.ggml_backend_dev_description.argtypes = [ctypes.c_void_p]
-    lib.ggml_backend_dev_type.restype = ctypes.c_int
-    lib.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
-    handles = [lib.ggml_backend_dev_get(index) for index in range(lib.ggml_backend_dev_count())]
-    return [
-        (lib.ggml_backend_dev_description(h).decode("utf-8", "replace"), lib.ggml_backend_dev_type(h)) for h in handles
-    ]
+    return {"devices": [name for name, _ in offered["devices"]()]}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from .embedder import Embedder
 from .embedding_context import EmbeddingContext
 from .images import Projector
 from .model import EMBEDS_ONLY, Model
-from .native import Native, load_native
+from .native import Native, load_native, require_gpu
 from .options import LoadOptions
 from .prompts import Prompts
 from .protocol import Embedded, Failed
@@ -84,6 +84,8 @@ def _load(
     governor = ThreadGovernor(options.threads or usable_cores(), adapt=options.threads is None)
     native = load_native(engine_dir)
     native.c.llama_backend_init()
+    if options.variant != "cpu":
+        require_gpu(options.variant)
     model = Model(native, path, options, progress)
     _check_counts(options)
     governor.look(FIRST_LOOK)  # what others did during the load is what they will do now

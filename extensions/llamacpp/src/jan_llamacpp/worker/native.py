@@ -20,14 +20,23 @@ import types
 from pathlib import Path
 from typing import Any
 
+from .devices import finds_gpu
+from .needed import missing_in
 from .refusal import Refusal
 from .runtime import provide
 
-__all__ = ["KV_TYPES", "Native", "load_native"]
+__all__ = ["KV_TYPES", "Native", "load_native", "require_gpu"]
 
 LOG_INFO = 2
 KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
 """`ggml_type` by the name used in the options."""
+_LOOK = {
+    "cuda": "whether its driver still answers (nvidia-smi; after a suspend it may have to be loaded anew) and whether "
+    "CUDA_VISIBLE_DEVICES hides it",
+    "rocm": "whether its driver still answers (rocminfo) and whether HIP_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES "
+    "hides it",
+    "vulkan": "whether its driver still answers (vulkaninfo) and whether GGML_VK_VISIBLE_DEVICES hides it",
+}
 
 
 class Native:
@@ -70,7 +79,8 @@ class Native:
 def load_native(engine_dir: Path) -> Native:
     """The engine installed in `engine_dir` (a `pip --target` directory with llama-cpp-python).
 
-    Raises Refusal("engine_broken") when it cannot be loaded.
+    Raises Refusal("engine_broken") when it cannot be loaded; `reason` is then `incompatible` where it lacks something
+    that the worker needs.
     """
     package = engine_dir / "llama_cpp"
     provide(engine_dir)
@@ -84,9 +94,34 @@ def load_native(engine_dir: Path) -> Native:
             bare.__spec__ = importlib.machinery.ModuleSpec("llama_cpp", None, is_package=True)
             sys.modules["llama_cpp"] = bare
         module = importlib.import_module("llama_cpp.llama_cpp")
+        if missing := missing_in(module):
+            raise AttributeError(f"it has no {', '.join(missing)}")
         return Native(module, _version(engine_dir))
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+    except (ImportError, AttributeError) as error:
+        raise _incompatible(error) from error
+    except (OSError, RuntimeError) as error:
         raise Refusal("engine_broken", f"the inference engine cannot be loaded: {error}") from error
+
+
+def require_gpu(variant: str) -> None:
+    """What an engine that was built for this kind of GPU needs: llama.cpp would compute everything on the processor
+    without one, and say nothing. After `llama_backend_init`.
+
+    Raises Refusal("engine_broken"), `reason` `no_device`, with `advice`.
+    """
+    try:
+        if finds_gpu():
+            return
+    except (ImportError, AttributeError) as error:
+        raise _incompatible(error) from error
+    look = f"Look {_LOOK[variant]}" if variant in _LOOK else "Look whether its driver still answers"
+    advice = f"{look}, or choose a build for the processor (jan engines list, jan engines use ID)."
+    message = f"this is a {variant} build, but it finds no GPU here now. {advice}"
+    raise Refusal("engine_broken", message, reason="no_device", advice=advice)
+
+
+def _incompatible(error: Exception) -> Refusal:
+    return Refusal("engine_broken", f"the inference engine cannot be loaded: {error}", reason="incompatible")
 
 
 def _log(level: int, text: bytes | None, _user: object) -> None:

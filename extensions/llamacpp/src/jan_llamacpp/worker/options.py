@@ -32,7 +32,8 @@ class LoadOptions(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     embeddings for this model. `embeddings`: load for `Embed` instead of `Generate`; `pooling` None: the model's own.
     `speculate`: guess tokens that repeat the text before them and check several in one step. `state_dir`: a folder that
     is this model's alone, where the KV state of threads is kept, at most `state_bytes` of it; None: nowhere.
-    `memory_bytes`: how much of idle conversations is kept in memory, out of the KV cache's way.
+    `memory_bytes`: how much of idle conversations is kept in memory, out of the KV cache's way. `variant`: what the
+    engine was built for (`cuda`, `vulkan`, …); one for a GPU does not load where it finds none.
     """
 
     n_ctx: int | None = None
@@ -53,6 +54,7 @@ class LoadOptions(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     state_dir: str | None = None
     state_bytes: int = 4 << 30
     memory_bytes: int = 512 << 20
+    variant: str = "cpu"
 
 
 def state_file(thread: str) -> str:
