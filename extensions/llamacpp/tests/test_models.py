@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from jan_llamacpp.client import WorkerProcess
 from jan_llamacpp.engines.hardware import detect
 from jan_llamacpp.gguf import shards_of
 from jan_llamacpp.plugin import LlamaCppExtension
 
 from jan_core import RpcError
 from jan_core.testing import InlineSource
+from jan_core.types import Hardware
 
 from .conftest import PATIENCE, MakeModel, byte_symbols
 from .model_files import Shape, write
@@ -103,28 +106,114 @@ async def test_what_does_not_fit_is_refused_before_it_is_loaded_and_loaded_when_
 
 
 async def test_an_idle_model_gives_its_memory_to_one_that_needs_it_and_a_pinned_one_does_not(
-    client: Any, babble: Path, monkeypatch: pytest.MonkeyPatch
+    client: Any, babble: Path, small_machine: SmallMachine
 ) -> None:
     await client.call("models.import", {"path": str(babble), "id": "second"})
     await client.call("models.load", {"id": "babble", "pin": True})
-    running: list[str] = ["babble"]
-
-    def scarce() -> Any:
-        """As if there were memory for one model."""
-        hardware = detect()
-        hardware.memory_free = (1 if running else 1024) << 20
-        running.clear()  # it is unloaded before this is asked again
-        return hardware
-
-    monkeypatch.setattr("jan_llamacpp.engines.hardware.detect", scarce)
     with pytest.raises(RpcError, match="second does not fit"):
         await client.call("models.load", {"id": "second"})
     await client.call("models.unload", {"id": "babble"})
     await client.call("models.load", {"id": "babble"})
-    running.append("babble")
     await client.call("models.load", {"id": "second"})
-    states = {each["id"]: each.get("state", "available") for each in (await client.call("models.list"))["models"]}
-    assert (states["babble"], states["second"]) == ("available", "loaded")
+    assert await states(client) == {"jan-tiny": "available", "babble": "available", "second": "loaded"}
+
+
+async def test_nobody_is_unloaded_for_a_model_that_would_not_fit_even_then(
+    client: Any, tmp_path: Path, small_machine: SmallMachine
+) -> None:
+    huge = write(tmp_path / "huge.gguf", Shape(n_embd=8192, n_layer=80, n_head=64, n_ff=28_672, head=128, type="F16"))
+    await client.call("models.import", {"path": str(huge), "id": "huge"})
+    await client.call("models.load", {"id": "babble"})
+    with pytest.raises(RpcError, match="huge does not fit"):
+        await client.call("models.load", {"id": "huge"})
+    assert (await states(client))["babble"] == "loaded"
+
+
+async def test_a_load_waits_for_another_whose_memory_it_would_need(
+    client: Any, babble: Path, small_machine: SmallMachine
+) -> None:
+    await client.call("models.import", {"path": str(babble), "id": "second"})
+    small_machine.go = anyio.Event()
+    waits = anyio.Event()
+
+    def show(message: str, *_: Any) -> None:
+        if "waiting for the memory that babble leaves" in message:
+            waits.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.call, "models.load", {"id": "babble"})
+        await small_machine.begun.wait()
+        tasks.start_soon(partial(client.call, "models.load", {"id": "second"}, progress=show))
+        await waits.wait()
+        small_machine.go.set()
+    # The first had its memory by then; being idle, it made way.
+    assert await states(client) == {"jan-tiny": "available", "babble": "available", "second": "loaded"}
+
+
+async def test_a_load_with_other_options_than_one_that_is_under_way_is_not_answered_by_it(
+    client: Any, small_machine: SmallMachine
+) -> None:
+    small_machine.go = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.call, "models.load", {"id": "babble", "n_ctx": 512})
+        await small_machine.begun.wait()
+        small_machine.begun = anyio.Event()
+
+        async def let_go() -> None:
+            await anyio.wait_all_tasks_blocked()
+            small_machine.go.set()
+
+        tasks.start_soon(let_go)
+        loaded = await client.call("models.load", {"id": "babble", "n_ctx": 1024})
+    assert loaded["info"]["n_ctx"] == 1024
+    assert (await client.call("models.load", {"id": "babble"}))["info"]["n_ctx"] == 1024, "it says nothing: kept"
+
+
+async def test_a_model_is_unloaded_with_all_its_workers_or_not_at_all(client: Any, endless: Path) -> None:
+    await client.call("models.import", {"path": str(endless), "id": "endless"})
+    await client.call("embeddings.create", {"model": "endless", "input": "Hello"})
+    request = {"model": "endless", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+    async with client.stream("chat.complete", request) as stream:
+        await anext(aiter(stream))
+        with pytest.raises(RpcError, match="endless is answering 1 requests"):
+            await client.call("models.unload", {"id": "endless"})
+        await client.call("embeddings.create", {"model": "endless", "input": "Hello"})
+
+
+@pytest.fixture
+async def small_machine(client: Any, monkeypatch: pytest.MonkeyPatch) -> SmallMachine:
+    needed = (await client.call("models.estimate", {"id": "babble"}))["memory"][0]["needed"]
+    return SmallMachine(needed, monkeypatch)
+
+
+class SmallMachine:
+    """As if there were memory for one model like `babble`. Its workers are counted, and are not started before `go`."""
+
+    def __init__(self, needed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.go, self._needed = anyio.Event(), anyio.Event(), needed
+        self._workers: list[WorkerProcess] = []
+        self._start = WorkerProcess.start
+        self.go.set()
+        monkeypatch.setattr(WorkerProcess, "start", self.start)
+        monkeypatch.setattr("jan_llamacpp.engines.hardware.detect", self.detect)
+
+    async def start(self, *args: Any, **options: Any) -> WorkerProcess:
+        self.begun.set()
+        await self.go.wait()
+        self._workers.append(await self._start(*args, **options))
+        return self._workers[-1]
+
+    def detect(self) -> Hardware:
+        hardware = detect()
+        taken = self._needed * sum(worker.alive for worker in self._workers)
+        hardware.memory_total = self._needed + (148 << 20)  # of which 128 are left to others
+        hardware.memory_free = hardware.memory_total - taken
+        return hardware
+
+
+async def states(client: Any) -> dict[str, str]:
+    models = (await client.call("models.list"))["models"]
+    return {each["id"]: each.get("state", "available") for each in models}
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q8_0"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +131,7 @@ class ModelMethods:
         except (NoUsableEngine, EngineNotFound):
             hardware, variant = await anyio.to_thread.run_sync(detect), "cpu"
         asked = merged(_options_of(params), model)
+        hardware = services.room.beside_loaded(hardware)
         work = partial(estimate, model, info, asked, services.settings, hardware, variant=variant)
         return await anyio.to_thread.run_sync(work)
 
@@ -157,11 +159,13 @@ class ModelMethods:
         id = await services.resolve(params.id, to_embed=True)
         loaded = await services.worker_of(id)
         asked = _options_of(params)
-        there = services.state(id)[0] == "loaded"
-        if there and asked not in (ModelOptions(), services.asked.get(id, (ModelOptions(),))[0]):
+        others = asked not in (ModelOptions(), services.asked.get(id, (ModelOptions(),))[0])
+        if others and services.pool.state(loaded)[0] == "loading":
+            with suppress(JanError):  # whatever comes of it: these options were not part of it
+                await services.pool.load(loaded, report_to(call))
+        if others and services.pool.state(loaded)[0] == "loaded":
             await services.unload(id)
-            there = False
-        if not there:
+        if services.pool.state(loaded)[0] != "loaded":
             services.asked[id] = asked, params.force
         try:
             worker = await services.pool.load(loaded, report_to(call), pin=params.pin)
@@ -203,6 +207,7 @@ class ModelMethods:
             return Empty()
         await anyio.to_thread.run_sync(store.delete, params.id)
         await anyio.to_thread.run_sync(self.services.states.forget_model, params.id)
+        await self.services.unload(params.id, force=True)  # a request may have loaded it meanwhile
         self.services.forget(params.id)
         self.services.asked.pop(params.id, None)
         self._changed(params.id, "deleted")

@@ -129,16 +129,15 @@ class ModelPool:
                 self._pins.add(id)
             return worker
 
-    async def unload(self, id: str, *, force: bool = False) -> bool:
-        """Unload a model; False: it was not loaded. `force` ends what runs on it. Raises ModelBusy."""
-        slot = self._slots.get(id)
-        if slot is not None and slot.users and slot.worker is not None and not force:
-            raise ModelBusy(f"{id} is answering {slot.users} requests", model=id, requests=slot.users)
-        self._pins.discard(id)
-        if slot is None:
-            return False
-        await self._give_up(slot)
-        return True
+    async def unload(self, *ids: str, force: bool = False) -> bool:
+        """Unload these, or none of them; False: none was loaded. `force` ends what runs on them. Raises ModelBusy."""
+        slots = [self._slots[id] for id in ids if id in self._slots]
+        for slot in slots:
+            if slot.users and slot.worker is not None and not force:
+                raise ModelBusy(f"{slot.id} is answering {slot.users} requests", model=slot.id, requests=slot.users)
+        self._pins.difference_update(ids)
+        await asyncio.gather(*(self._give_up(slot) for slot in slots))
+        return bool(slots)
 
     async def close(self) -> None:
         """Unload everything; requests inside end with WorkerDied."""

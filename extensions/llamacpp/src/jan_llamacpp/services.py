@@ -23,6 +23,8 @@ from .settings import LlamaCppSettings
 from .variants import embedding_id, embeds_only, model_of, with_variant
 
 if TYPE_CHECKING:
+    from jan_core.types import Hardware
+
     from .client import WorkerProcess
     from .engine_use import EngineUse
     from .engines.installer import EngineInstaller
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .engines.progress import Progress as InstallProgress
     from .engines.record import InstalledEngine
     from .memory.fit import Fit
+    from .memory.room import Room
     from .pool import ModelPool
     from .routing import Router
     from .selection import EngineSelection
@@ -94,6 +97,23 @@ class Services:
         return pool
 
     @cached_property
+    def room(self) -> Room:
+        from .memory.room import Room
+
+        def detected() -> Hardware:
+            from .engines.hardware import detect
+
+            return detect()
+
+        return Room(
+            detected,
+            loading=lambda: {id: fit for id, fit in self.fits.items() if self.pool.state(id)[0] == "loading"},
+            loaded=lambda: [fit for id, fit in self.fits.items() if self.pool.state(id)[0] == "loaded"],
+            idle=lambda: [self.fits[id] for id in self._idle() if id in self.fits],
+            give_up_one=self._give_up_one,
+        )
+
+    @cached_property
     def router(self) -> Router:
         from .routing import Router
 
@@ -104,6 +124,10 @@ class Services:
         if "pool" in self.__dict__:
             self.pool.forget_all()
             self.pool.reconsider()
+        self.drop_unwanted_states()
+
+    def drop_unwanted_states(self) -> None:
+        """Delete what is kept of conversations, where that is not wanted (any more)."""
         if not self.settings.keep_states:
             self.ctx.tasks.start_soon(anyio.to_thread.run_sync, self.states.forget_all)
 
@@ -122,7 +146,10 @@ class Services:
     def forget_thread(self, thread: str) -> None:
         """A conversation, or a part of it, was deleted: so is what is kept of it. For the event loop's thread."""
         for worker in self.pool.loaded().values():
-            worker.forget_thread(thread)
+            if worker.closing:  # and perhaps writing just that
+                worker.exited.add_done_callback(lambda _: self.states.forget_thread(thread))
+            else:
+                worker.forget_thread(thread)
         self.ctx.tasks.start_soon(anyio.to_thread.run_sync, self.states.forget_thread, thread)
 
     def installer(self) -> EngineInstaller:
@@ -169,8 +196,8 @@ class Services:
         return min(states, key=lambda state: _STATES.index(state[0]), default=("available", ""))
 
     async def unload(self, id: str, *, force: bool = False) -> bool:
-        """Unload all workers of a model; False: there was none. Raises ModelBusy."""
-        return any([await self.pool.unload(each, force=force) for each in self.workers_of(id)])
+        """Unload all workers of a model, or none; False: there was none. Raises ModelBusy."""
+        return await self.pool.unload(*self.workers_of(id), force=force)
 
     def forget(self, id: str) -> None:
         """Forget what went wrong with a model."""
@@ -179,7 +206,6 @@ class Services:
 
     async def _start(self, id: str, report: Progress) -> WorkerProcess:
         from .client import LoadOptions, WorkerProcess
-        from .engines.hardware import detect
         from .errors import InvalidModelFile
         from .loading import check_fit, merged, plan
 
@@ -189,7 +215,7 @@ class Services:
             raise InvalidModelFile(f"{name}: {model.error}", path=model.path, reason="changed")
         info = await anyio.to_thread.run_sync(self.store.inspect, name)  # before native code sees the file
         settings = self.settings
-        base = LoadOptions()
+        base = with_variant(LoadOptions(), id)
         if settings.keep_states:
             kept = str(self.states.of(name))
             base = msgspec.structs.replace(base, state_dir=kept, state_bytes=int(settings.state_gib * 2**30))
@@ -198,40 +224,31 @@ class Services:
         message = f"loading {name}"
 
         async def start(engine: InstalledEngine) -> WorkerProcess:
-            async def look() -> Fit:
-                hardware = await anyio.to_thread.run_sync(detect)
-                work = partial(plan, model, info, asked, settings, hardware, variant=engine.record.variant, base=base)
-                return await anyio.to_thread.run_sync(work)
-
-            found = await look()
-            while not found.fits and not force and await self._give_up_one():
-                found = await look()
-            if id == name:
-                if not force:
-                    check_fit(name, found)
-                options = found.options
-                self.fits[id] = found
-            else:  # one that embeds chooses its own context
-                n_ctx = asked.n_ctx or settings.n_ctx
-                options = with_variant(msgspec.structs.replace(found.options, n_ctx=n_ctx, n_cells=None), id)
+            work = partial(plan, model, info, asked, settings, variant=engine.record.variant, base=base)
+            found = self.fits[id] = await self.room.find(id, work, report, force=force)
+            if not force:
+                check_fit(name, found)
             report(message, 0.0, 1.0)
             return await WorkerProcess.start(
                 engine.path,
                 Path(model.path),
-                options,
+                found.options,
                 lambda fraction: report(message, fraction, 1.0),
                 hang_seconds=settings.hang_seconds,
             )
 
         worker, engine, said = await self.engine_use.run(id, install_report(report), start, WorkerProcess.kill)
         self.engine_of[id] = engine.id
+        self.fits[id] = msgspec.structs.replace(self.fits[id], reasons=[*said, *self.fits[id].reasons])
         return worker
 
+    def _idle(self) -> list[str]:
+        """The workers that may be unloaded for another, the least recently used first."""
+        return [id for id, worker in self.pool.loaded().items() if not worker.busy and not self.pool.is_pinned(id)]
+
     async def _give_up_one(self) -> bool:
-        """Unload the least recently used model that is idle and may go, for its memory; False: there is none."""
-        for id, worker in self.pool.loaded().items():
-            if worker.busy or self.pool.is_pinned(id):
-                continue
+        """Unload one that is idle, for its memory; False: there is none."""
+        for id in self._idle():
             with suppress(ModelBusy):
                 return await self.pool.unload(id)
         return False
@@ -240,8 +257,8 @@ class Services:
         if self.pool.state(id)[0] != "loaded":
             self.engine_of.pop(id, None)
             self.fits.pop(id, None)
-            if not self.settings.keep_states:  # it was loaded when they were still wanted
-                self.ctx.tasks.start_soon(anyio.to_thread.run_sync, self.states.forget_all)
+            self.drop_unwanted_states()  # it was loaded when they were still wanted, perhaps
+        self.room.changed()
         name = model_of(id)
         state, error = self.state(name)
         self.ctx.emit("models.changed", {"id": name, "state": state, "error": error}, key=f"models.changed/{name}")
