@@ -13,14 +13,17 @@ import anyio.lowlevel
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jan_llamacpp.client import WorkerProcess
 from jan_llamacpp.plugin import LlamaCppExtension
 from jan_llamacpp.worker import cache, scheduler
 from jan_llamacpp.worker.options import LoadOptions, Lora
+from jan_llamacpp.worker.protocol import Shutdown
 from jan_llamacpp.worker.state import SavedState, StateStore, identity_of
 
 from jan_core.events import Event
 from jan_core.testing import InlineSource
 
+from .conftest import PATIENCE
 from .test_plugin import PREFIXES
 from .test_scheduler import Bench, MakeBench, bench  # noqa: F401  (a fixture)
 
@@ -403,4 +406,48 @@ async def test_a_thread_goes_on_in_a_new_host_and_goes_from_the_disk_when_it_is_
         host.bus.emit(Event("threads.erased", {"thread_id": "t1"}, "conversational", ""))
         with anyio.fail_after(10):
             while files(states):
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_what_a_worker_writes_at_its_end_of_a_deleted_conversation_goes_with_it(
+    open_host: Any, data_dir: Path, babble: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = InlineSource("llamacpp", LlamaCppExtension, PREFIXES)
+    told, closing = anyio.Event(), WorkerProcess.close
+
+    async def close(worker: WorkerProcess) -> None:
+        """The conversation is deleted just after the worker was told to end: it hears nothing more."""
+        worker._child.expect_exit()
+        worker._child.send(Shutdown())
+        told.set()
+        host.bus.emit(Event("threads.erased", {"thread_id": "t1"}, "conversational", ""))
+        await closing(worker)
+
+    with anyio.fail_after(PATIENCE):
+        async with open_host(sources=[source], data_dir=data_dir) as host:
+            client = host.client()
+            await client.call("models.import", {"path": str(babble), "id": "babble"})
+            message = {"role": "user", "content": LONG}
+            await client.call(
+                "chat.complete", {"messages": [message], "model": "babble", "max_tokens": 2, "thread_id": "t1"}
+            )
+            monkeypatch.setattr(WorkerProcess, "close", close)
+            await client.call("models.unload", {"id": "babble"})
+            assert told.is_set()
+            while files(data_dir / "llamacpp" / "states" / "babble"):
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_states_that_are_not_wanted_any_more_are_deleted_at_the_next_start(
+    open_host: Any, data_dir: Path
+) -> None:
+    source = InlineSource("llamacpp", LlamaCppExtension, PREFIXES)
+    async with open_host(sources=[source], data_dir=data_dir) as host:
+        await host.client().call("settings.set", {"extension": "llamacpp", "values": {"keep_states": False}})
+    left = data_dir / "llamacpp" / "states" / "babble" / "x.kv"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"x")
+    with anyio.fail_after(PATIENCE):
+        async with open_host(sources=[source], data_dir=data_dir):
+            while left.exists():
                 await anyio.lowlevel.checkpoint()

@@ -216,6 +216,11 @@ class WorkerProcess:
         return self._reason is None
 
     @property
+    def closing(self) -> bool:
+        """It was told to end, and hears nothing more; until it has ended it may write what it keeps."""
+        return self._reason is None and self._child.expected
+
+    @property
     def busy(self) -> int:
         """Generations and embeddings that have not ended."""
         return len(self._streams) + len(self._embeds)

@@ -52,6 +52,7 @@ class LlamaCppExtension:
         self._services = Services(ctx)
         for handler in self._handlers:
             handler.services = self._services
+        self._services.drop_unwanted_states()  # they were given up while this was not running, perhaps
 
     @hookimpl
     def jan_methods(self) -> list[Method]:

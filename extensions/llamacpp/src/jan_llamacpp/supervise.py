@@ -142,6 +142,11 @@ class Child(asyncio.SubprocessProtocol):
         self._hung = how
         self._kill()
 
+    @property
+    def expected(self) -> bool:
+        """Its end is: it was asked for."""
+        return self._expected
+
     def expect_exit(self) -> None:
         """From here on the end of the child is no surprise."""
         self._expected = True
