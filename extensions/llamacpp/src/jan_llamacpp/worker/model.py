@@ -12,9 +12,11 @@ import threading
 from array import array
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ..markers import MARKERS
+from .mapping import give_back
 from .native import Native
 from .options import LoadOptions
 from .refusal import Refusal
@@ -54,6 +56,8 @@ class Model:
         if not self.handle:
             # The reason is known to the log only; the host reads it from there.
             raise Refusal("model_load_failed", "llama.cpp could not load the model")
+        if options.mmap and options.repack:
+            give_back(Path(path))
         encodes, decodes = c.llama_model_has_encoder(self.handle), c.llama_model_has_decoder(self.handle)
         if encodes and decodes:
             message = "a model with an encoder and a decoder is not supported"
