@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from jan_llamacpp.worker import stepping
 from jan_llamacpp.worker.admission import PATIENCE, Queue
 from jan_llamacpp.worker.protocol import Pieces
 from jan_llamacpp.worker.refusal import Refusal
 from jan_llamacpp.worker.remembered import Remembered, Remembrance
 from jan_llamacpp.worker.request import GenerateParams, Grammar, Prompt, Sampling
-from jan_llamacpp.worker.sequence import Sequence
+from jan_llamacpp.worker.sequence import Sequence, Slot
 from jan_llamacpp.worker.speculation import Costs
 from jan_llamacpp.worker.state import SavedState
 from jan_llamacpp.worker.text import TextStream
@@ -31,19 +33,15 @@ def test_a_person_comes_before_a_batch_job_and_each_in_the_order_they_came() -> 
     queue = Queue()
     for sequence in (waiting(1, "batch"), waiting(2), waiting(3, "batch"), waiting(4)):
         queue.add(sequence)
-    order = []
-    while queue:
-        order.append(queue.first(1.0).arrival)
-        queue.remove(queue.first(1.0))
-    assert order == [2, 4, 1, 3]
+    assert [each.arrival for each in queue.in_turn(1.0)] == [2, 4, 1, 3]
 
 
 def test_a_batch_job_that_waited_long_enough_is_not_passed_any_more() -> None:
     queue = Queue()
     queue.add(waiting(1, "batch", since=0.0))
     queue.add(waiting(2, since=PATIENCE))
-    assert queue.first(PATIENCE - 1).arrival == 2
-    assert queue.first(PATIENCE).arrival == 1
+    assert queue.in_turn(PATIENCE - 1)[0].arrival == 2
+    assert queue.in_turn(PATIENCE)[0].arrival == 1
 
 
 def test_somebody_who_waits_is_let_in_before_batch_jobs_that_came_first(bench: MakeBench, endless: Path) -> None:  # noqa: F811
@@ -310,3 +308,43 @@ def test_step_age_is_the_age_of_the_step_that_runs(bench: MakeBench, endless: Pa
     b.run()
     assert ages == [pytest.approx(7)] * len(ages)
     assert b.scheduler.stats().step_age == 0
+
+
+def test_who_waits_for_a_prefix_that_another_reads_holds_nobody_else_up(
+    bench: MakeBench,  # noqa: F811
+    endless: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stepping, "ALONE_SECONDS", 0)
+    b = bench(endless, n_ctx=1024, speculate=False)
+    b.ask(1, "x" * 800 + "\n", max_tokens=2)
+    b.scheduler.step()
+    b.ask(2, "x" * 700 + "y\n", max_tokens=2)
+    b.ask(3, "z\n", max_tokens=2)
+    b.run()
+    assert [b.pieces(id)[0][0] for id in (3, 1, 2)] == sorted(b.pieces(id)[0][0] for id in (1, 2, 3))
+    assert b.usage(2).cached >= 700, "it was worth the wait"
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one_and_that_not_for_ever(
+    bench: MakeBench,  # noqa: F811
+    endless: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stepping, "ALONE_SECONDS", 0)
+    b = bench(endless, n_ctx=4096, n_cells=8192, speculate=False)
+    b.ask(1, "a" * 3000 + "\n", max_tokens=1)
+    b.run(until=lambda: b.scheduler.stats().steps == 3)
+    b.ask(2, "b" * 100 + "\n", max_tokens=1)
+    b.run(until=lambda: b.pieces(2) != [])
+    assert not b.pieces(1)
+    assert b.scheduler.stats().steps <= 6
+    stepper, now = b.scheduler._stepper, time.monotonic()
+    stepper._prompt_seconds = 0.01
+    long, late = ordered(3000, since=now), ordered(100, since=now + 30)
+    assert stepper._turn(ordered(100, since=now + 5), now) < stepper._turn(long, now) < stepper._turn(late, now)
+
+
+def ordered(length: int, since: float) -> Slot:
+    params = GenerateParams(Prompt(tokens=[1]))
+    return Slot(0, sequence=Sequence(1, 0, 1, [1] * length, 9, 8, False, params, TextStream(), since))

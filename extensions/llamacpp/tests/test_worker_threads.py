@@ -53,18 +53,31 @@ def test_there_is_always_a_thread_and_never_more_than_asked_for(cores: int, fore
     assert all(a != b for a, b in pairwise([cores, *applied]))
 
 
+def governed(*readings: Reading) -> ThreadGovernor:
+    told = iter(readings)
+    governor = ThreadGovernor(4, adapt=True, accounts=lambda: lambda: next(told))
+    governor._now = lambda: readings[-1].now  # type: ignore[method-assign]
+    return governor
+
+
 def test_what_happened_in_a_pause_does_not_hide_what_happens_now() -> None:
-    readings = [
+    governor = governed(
         Reading(0, 0, 0),
         Reading(100, 5, 1),
         Reading(100 + EAGER_PERIOD, 5 + 2 * EAGER_PERIOD, 1 + EAGER_PERIOD),
-    ]
-    told = iter(readings)
-    governor = ThreadGovernor(4, adapt=True, accounts=lambda: lambda: next(told))
-    governor._now = lambda: 100 + EAGER_PERIOD  # type: ignore[method-assign]
-    governor.begin()
+    )
+    assert not governor.begin()
     assert governor.look(), "one core was busy with others since the work began, though none was for most of the pause"
     assert governor.threads == 3
+
+
+def test_after_a_pause_the_number_is_what_the_others_left_in_it() -> None:
+    governor = governed(Reading(0, 0, 0), Reading(1, 3, 1), Reading(2, 5, 1), Reading(3, 5, 1))
+    assert governor.look(0)
+    assert governor.threads == 2
+    assert not governor.begin()
+    assert governor.begin(), "they ended before the work began again: no step is taken with less"
+    assert governor.threads == 4
 
 
 def test_an_explicit_number_stays() -> None:

@@ -32,9 +32,9 @@ class Queue:
     def add(self, sequence: Sequence) -> None:
         self._waiting.append(sequence)
 
-    def first(self, now: float) -> Sequence:
-        """Whose turn it is. Raises ValueError when nobody waits."""
-        return min(self._waiting, key=lambda each: _turn(each, now))
+    def in_turn(self, now: float) -> list[Sequence]:
+        """Those that wait, in the order in which it is their turn."""
+        return sorted(self._waiting, key=lambda each: _turn(each, now))
 
     def remove(self, sequence: Sequence) -> None:
         self._waiting.remove(sequence)

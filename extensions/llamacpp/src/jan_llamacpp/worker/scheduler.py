@@ -194,7 +194,8 @@ class Scheduler:
                 self._wake.clear()
                 if not self.step() and not self._inbox and not self._closed:
                     self._rest()
-                    self._governor.begin()
+                    if self._governor.begin():
+                        self._context.set_threads(self._governor.threads)
             for slot in self._cache.unsaved():
                 self._forget_threads()
                 self._cache.save(slot)
@@ -258,8 +259,7 @@ class Scheduler:
 
     def _admit(self) -> None:
         now = time.monotonic()
-        while self._queue:
-            sequence = self._queue.first(now)
+        for sequence in self._queue.in_turn(now):
             if sequence.most == 0:
                 self._queue.remove(sequence)
                 self._end(sequence, "length")
@@ -267,7 +267,7 @@ class Scheduler:
             if not self._cache.has_room(sequence) and not self._make_way(sequence, now):
                 return
             if self._cache.prefix_coming(sequence):
-                return
+                continue
             self._queue.remove(sequence)
             if sequence.sampler is None:
                 try:

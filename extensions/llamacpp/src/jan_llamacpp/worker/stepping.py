@@ -23,9 +23,9 @@ from .speculation import MOST_DRAFTED, Costs
 
 __all__ = ["LEAST_CHUNK", "Part", "Stepper"]
 
-LEAST_CHUNK, CHUNK_SECONDS = 64, 0.4
-"""While others generate, the prompt tokens of one step are as many as take this long, but not fewer than these. No rest
-smaller than these is left for another step."""
+LEAST_CHUNK, CHUNK_SECONDS, ALONE_SECONDS = 64, 0.4, 4.0
+"""The prompt tokens of one step are as many as take this long, while others generate or while nobody does, but not
+fewer than these. No rest smaller than these is left for another step."""
 ENOUGH = 256
 """Tokens of prompts in a step, from which on no other prompt is begun in it: more are no cheaper together, and what is
 read first is answered first."""
@@ -70,15 +70,16 @@ class Stepper:
                 prompts.append(slot)
         if self._speculate and parts and not prompts:
             self._guess(parts)
-        room = most = self._context.n_batch - len(parts)
-        if parts and prompts:
-            chunk = int(CHUNK_SECONDS / self._prompt_seconds) if self._prompt_seconds else LEAST_CHUNK
-            most = min(room, max(LEAST_CHUNK, chunk))
-            if self._context.split:  # rows of one token and rows of many are decoded apart there: better in two steps
-                parts, prompts = (parts, []) if self._read else ([], prompts)
+        room = self._context.n_batch - len(parts)
+        seconds = CHUNK_SECONDS if parts else ALONE_SECONDS
+        chunk = int(seconds / self._prompt_seconds) if self._prompt_seconds else LEAST_CHUNK
+        most = min(room, max(LEAST_CHUNK, chunk))
+        if parts and prompts and self._context.split:
+            # Rows of one token and rows of many are decoded apart there: better in two steps.
+            parts, prompts = (parts, []) if self._read else ([], prompts)
         self._read = bool(prompts)
         now, read = time.monotonic(), 0
-        for slot in sorted(prompts, key=lambda s: s.sequence is not None and not urgent(s.sequence, now)):
+        for slot in sorted(prompts, key=lambda slot: self._turn(slot, now)):
             sequence, start = slot.sequence, len(slot.cache)
             if read < min(most, ENOUGH) and sequence is not None:
                 tokens = _chunk(sequence, start, most - read, room - read)
@@ -89,6 +90,15 @@ class Stepper:
         if self._context.split:
             parts.sort(key=lambda part: part.slot.index)  # neighbours are decoded together only in this order
         return parts
+
+    def _turn(self, slot: Slot, now: float) -> tuple[bool, float]:
+        """Which prompt is read first: the one that would be done first if each had been read from when it came. So a
+        short one need not wait for a long one, and that not for ever for short ones.
+        """
+        sequence = slot.sequence
+        assert sequence is not None
+        left = len(sequence.tokens) - len(slot.cache)
+        return not urgent(sequence, now), sequence.since + left * self._prompt_seconds
 
     def _guess(self, parts: list[Part]) -> None:
         """Add guesses to the parts where that is worth it, most promising ones only."""

@@ -23,6 +23,8 @@ __all__ = ["ThreadGovernor", "usable_cores"]
 PERIOD = 0.15
 EAGER_PERIOD, EAGER_LOOKS = 0.06, 2
 """After a pause the machine may be another one: the first looks come sooner."""
+TELLING_PAUSE = 0.3
+"""A shorter one is full of what its end brings: a request is read, the host wakes."""
 
 
 def usable_cores() -> int:
@@ -61,10 +63,15 @@ class ThreadGovernor:
         self._foreign = 0.0
         self._eager = 0
 
-    def begin(self) -> None:
-        """Work begins after a pause, in which nothing of interest happened."""
-        if self._read is not None:
-            self._last, self._eager = self._read(), EAGER_LOOKS
+    def begin(self) -> bool:
+        """Work begins after a pause. True when `threads` has changed: the pause tells what the others do."""
+        if self._read is None:
+            return False
+        then, self._last, self._eager = self._last, self._read(), EAGER_LOOKS
+        if self._last.now - then.now < TELLING_PAUSE:
+            return False
+        self._foreign = _foreign(then, self._last)
+        return self._choose(self.most - int(self._foreign + 0.55))
 
     def look(self, period: float | None = None) -> bool:
         """Look at the machine, at most every `period` seconds. True when `threads` has changed.
@@ -77,17 +84,22 @@ class ThreadGovernor:
             return False
         then, self._last = self._last, self._read()
         self._eager = max(0, self._eager - 1)
-        seconds = self._last.now - then.now
-        foreign = max(0.0, (self._last.everybody - then.everybody) - (self._last.own - then.own)) / seconds
+        foreign = _foreign(then, self._last)
         # Down at once, up only after a calm while: a stalled barrier costs more than an idle core.
         self._foreign = 0.5 * self._foreign + 0.5 * foreign
         wanted = self.most - int(foreign + 0.55)
         if wanted > self.threads:
             wanted = self.most - int(self._foreign + 0.75)
-        wanted = max(1, min(self.most, wanted))
-        changed = wanted != self.threads
-        self.threads = wanted
-        return changed
+        return self._choose(wanted)
+
+    def _choose(self, wanted: int) -> bool:
+        before, self.threads = self.threads, max(1, min(self.most, wanted))
+        return self.threads != before
 
     def _now(self) -> float:
         return time.monotonic()
+
+
+def _foreign(then: Reading, now: Reading) -> float:
+    """How many cores others kept busy between two readings."""
+    return max(0.0, (now.everybody - then.everybody) - (now.own - then.own)) / (now.now - then.now)
