@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from .chat import FinishReason, Sampling, StreamOptions, Usage
+from .generation import FinishReason, Sampling, StreamOptions, Usage
 
 __all__ = ["CompletionChoice", "CompletionRequest", "TextCompletion", "TextLogprobs"]
 

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from .chat import ChatRequest, Usage
+from .chat import ChatRequest
+from .generation import Usage
 
 __all__ = [
     "BuildChoice",

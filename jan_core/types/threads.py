@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from .chat import ChatMessage, ToolCall, Usage
+from .generation import Usage
+from .messages import ChatMessage
+from .tools import ToolCall
 
 __all__ = ["Assembly", "Assistant", "Budget", "Message", "MessageStatus", "Sensitivity", "Thread"]
 

@@ -31,13 +31,14 @@ from jan_core.threads import ThreadFigures
 from jan_core.types import (
     Admission,
     AdoptedFile,
+    ChatMessage,
+    ChatRequest,
     DownloadFile,
     DownloadJob,
     InferenceRequest,
     ModelContext,
     ModelRecord,
 )
-from jan_core.types.chat import ChatMessage, ChatRequest
 
 JOB = DownloadJob("1", DownloadFile("f"), "/tmp/f", 0)
 

@@ -15,6 +15,8 @@ from jan_core.types import (
     Assembly,
     Budget,
     BuildChoice,
+    ChatMessage,
+    ChatRequest,
     DownloadFile,
     DownloadJob,
     DownloadSource,
@@ -32,7 +34,6 @@ from jan_core.types import (
     Route,
     Thread,
 )
-from jan_core.types.chat import ChatMessage, ChatRequest
 
 HARDWARE = Hardware("linux", "x86_64", "some cpu", 2, 4, ["avx2"], 8, 4)
 BUILD = EngineBuild("cpu-1", "cpu", "1.0")

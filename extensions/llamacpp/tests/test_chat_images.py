@@ -16,8 +16,7 @@ from jan_llamacpp.worker.request import IMAGE_MARK
 
 from jan_core import InvalidParams, RpcError
 from jan_core.testing import InlineSource
-from jan_core.types import ImagePart, TextPart
-from jan_core.types.chat import ImageUrl
+from jan_core.types import ImagePart, ImageUrl, TextPart
 
 from .conftest import PATIENCE
 from .image_models import png, write_projector

@@ -38,7 +38,7 @@ from jan_core.types import (
     TopLogprob,
     Usage,
 )
-from jan_core.types import chat as types
+from jan_core.types import generation as types
 
 from .asked import answer_grammar, formatted, tools_offered
 from .chat_images import without_images
