@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 
+import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jan_llamacpp.client import LoadOptions, WorkerProcess
 from jan_llamacpp.engines.builds import choose, known_builds
 from jan_llamacpp.engines.hardware import detect, nvidia
 from jan_llamacpp.engines.hardware.tools import Answer, Command
@@ -15,6 +19,7 @@ from msgspec.structs import replace
 
 from jan_core.types import Hardware
 
+from .conftest import PATIENCE
 from .machines import NAMES, RecordedTools
 
 MIG_CARD = "GPU-c08d91cb-e324-655c-71ba-7570956445bc"
@@ -380,3 +385,31 @@ def test_without_vulkans_list_a_number_is_not_guessed_silently() -> None:
     assert names(machine(name, GGML_VK_VISIBLE_DEVICES="0"), "vulkan")
     assert "told by vulkaninfo alone" in machine(name, GGML_VK_VISIBLE_DEVICES="1").absent["vulkan"]
     assert machine(name, GGML_VK_VISIBLE_DEVICES="").absent["vulkan"].endswith("hides every Vulkan device")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("env", "order"),
+    [
+        ({}, "PCI_BUS_ID"),
+        ({"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, "FASTEST_FIRST"),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, ""),
+    ],
+)
+async def test_a_worker_numbers_cards_as_they_are_listed_unless_a_person_numbered_them(
+    engine_dir: Path, babble: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], order: str
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with anyio.fail_after(PATIENCE):
+        worker = await WorkerProcess.start(engine_dir, babble, LoadOptions(threads=1))
+    try:
+        lines = (await anyio.Path(f"/proc/{worker.pid}/environ").read_text()).split("\0")
+        told = dict(line.split("=", 1) for line in lines if line)
+        assert told.get("CUDA_DEVICE_ORDER", "") == order
+        assert told.get("CUDA_VISIBLE_DEVICES") == env.get("CUDA_VISIBLE_DEVICES")
+    finally:
+        await worker.close()

@@ -216,5 +216,7 @@ def _environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name.upper() in KEPT or name.upper().startswith(KEPT_PREFIXES)
     }
+    if "CUDA_VISIBLE_DEVICES" not in kept:  # the order of `engines/hardware`; what a person numbered means CUDA's own
+        kept.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     # An abort would start a debugger for a backtrace: seconds, and another process in our pipes.
     return {"GGML_NO_BACKTRACE": "1", **kept}
