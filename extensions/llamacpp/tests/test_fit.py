@@ -123,8 +123,18 @@ def test_an_integrated_gpu_is_used_only_where_there_is_no_other(subject: Subject
         ([msgspec.structs.replace(large, kind="vulkan"), small], ["in the processor"]),
     ):
         hardware = msgspec.structs.replace(machine(16), devices=devices)
-        assert [gpu.name for gpu in gpus_of(hardware, "cuda")] == names
+        assert [gpu.name for gpu in gpus_of(hardware, "cuda").values()] == names
         assert [place.name for place in fit(subject, LoadOptions(), hardware, variant="cuda").places[1:]] == names
+
+
+def test_a_gpu_keeps_the_number_it_has_for_llama_cpp(subject: Subject) -> None:
+    """Those that are not used, or not counted on, have theirs."""
+    small = Device("vulkan", "in the processor", 32 * GIB, 16 * GIB, integrated=True)
+    silent = Device("vulkan", "a card whose driver tells nothing", 24 * GIB, 0)
+    large = Device("vulkan", "a card", 24 * GIB, 20 * GIB)
+    hardware = msgspec.structs.replace(machine(16, 4), devices=[*machine(16, 4).devices, small, silent, large])
+    places = fit(subject, LoadOptions(), hardware, variant="vulkan").places
+    assert [(place.device, place.name) for place in places[1:]] == [("vulkan2", "a card")]
 
 
 def test_gpus_of_another_kind_than_the_engine_are_not_counted(subject: Subject) -> None:

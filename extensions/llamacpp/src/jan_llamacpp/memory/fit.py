@@ -33,8 +33,8 @@ IDLE_SHARE = 4
 
 
 class Place(Struct, frozen=True):
-    """Memory of one place, in bytes. `device`: `cpu`, or a GPU's kind and number, as in `cuda0`. `main`: it is this
-    computer's own memory.
+    """Memory of one place, in bytes. `device`: `cpu`, or a GPU's kind and llama.cpp's number, as in `cuda0`. `main`: it
+    is this computer's own memory.
     """
 
     device: str
@@ -155,14 +155,14 @@ class _Search:
             self._subject.tensors,
             options,
             features=self._hardware.features,
-            gpu_layers=_dealt(count, self.gpus),
+            gpu_layers=_dealt(count, list(self.gpus.values())),
             projector=self._subject.projector,
             adapters=self._subject.adapters,
         )
         free = self._hardware.memory_free
         places = [Place("cpu", self._hardware.cpu, free, needs[0], main=True)]
-        for number, (gpu, need) in enumerate(zip(self.gpus, needs[1:], strict=True)):
-            places.append(Place(f"{gpu.kind}{number}", gpu.name, gpu.memory_free, need, main=gpu.integrated))
+        for (place, gpu), need in zip(self.gpus.items(), needs[1:], strict=True):
+            places.append(Place(place, gpu.name, gpu.memory_free, need, main=gpu.integrated))
         found = Fit(options, places, all(place.fits for place in places), [], not self._shape.known)
         return msgspec.structs.replace(found, fits=found.fits and found.in_main_memory <= _usable(free))
 
@@ -182,7 +182,7 @@ class _Search:
 
     def words(self, count: int) -> list[str]:
         """Why so many layers are on GPUs."""
-        names = " and ".join(gpu.name for gpu in self.gpus)
+        names = " and ".join(gpu.name for gpu in self.gpus.values())
         if count == self.layers:
             return [f"all {count} layers on {names}"]
         return [f"{count} of {self.layers} layers on {names}: more does not fit its free memory"]
@@ -191,13 +191,14 @@ class _Search:
         return self.weigh(n_ctx, count, shared=True).fits
 
 
-def gpus_of(hardware: Hardware, variant: str) -> list[Device]:
-    """The GPUs an engine of this variant uses: as llama.cpp, integrated ones only where there is no other
-    (`llama_prepare_model_devices`). One whose memory nobody tells is left to llama.cpp: not counted on.
+def gpus_of(hardware: Hardware, variant: str) -> dict[str, Device]:
+    """The GPUs an engine of this variant uses, by `Place.device`: as llama.cpp, integrated ones only where there is no
+    other (`llama_prepare_model_devices`). One whose memory nobody tells is left to llama.cpp: not counted on.
     """
-    there = [device for device in hardware.devices if device.kind == variant]
-    used = [device for device in there if not device.integrated] or there
-    return [device for device in used if device.memory_free > 0]
+    of_kind = [device for device in hardware.devices if device.kind == variant]
+    there = {f"{variant}{number}": device for number, device in enumerate(of_kind)}
+    used = {place: device for place, device in there.items() if not device.integrated} or there
+    return {place: device for place, device in used.items() if device.memory_free > 0}
 
 
 def _dealt(count: int, gpus: Sequence[Device]) -> list[int]:

@@ -97,9 +97,9 @@ def _moved(hardware: Hardware, changes: list[tuple[str, int]]) -> Hardware:
     for device, change in changes:
         more[device] = more.get(device, 0) + change
     names = {
-        id(device): f"{kind}{number}"
+        id(device): place
         for kind in {device.kind for device in hardware.devices}
-        for number, device in enumerate(gpus_of(hardware, kind))
+        for place, device in gpus_of(hardware, kind).items()
     }
 
     def moved(device: Device) -> Device:
