@@ -212,6 +212,20 @@ async def test_an_engine_chosen_by_hand_that_does_not_suit_an_update_leads_to_th
     assert (await client.call("engines.list"))["use"] == BUILD
 
 
+async def test_an_engine_whose_functions_are_called_otherwise_now_is_replaced_as_well(
+    client: Any, folder: Path
+) -> None:
+    put(folder, OLD, version="0.3.9", added={"llama_cpp.py": "\nllama_model_load_from_file = lambda path: None\n"})
+    await client.call("engines.use", {"id": OLD})
+    with pytest.raises(RpcError, match=r"the engine gave up on .*: defect: TypeError") as caught:
+        await load(client)  # it never loaded this model: what is at fault cannot be told
+    assert caught.value.data["cause"] == "defect"
+    choice.change(folder, lambda decided: decided.prove(OLD, "babble"))
+    loaded = await load(client)
+    assert loaded["engine"] == BUILD
+    assert "it does not suit this version of the software (the engine gave up on" in loaded["chosen"][0]
+
+
 async def test_where_the_new_engine_cannot_be_had_the_error_says_what_to_do(client: Any, folder: Path) -> None:
     outdate(folder)
     await settings(client, offline=True, compile_engines=False)

@@ -51,7 +51,7 @@ def load_ended(model: str, reason: ExitReason) -> JanError:
     why = _reason_in(reason.log) or str(reason)
     return ModelLoadFailed(
         f"the engine gave up on {model}: {why}",
-        reason=why, signal=reason.signal, exit_code=reason.code, log=tail(reason.log),
+        reason=why, cause=reason.cause.kind, signal=reason.signal, exit_code=reason.code, log=tail(reason.log),
     )  # fmt: skip
 
 

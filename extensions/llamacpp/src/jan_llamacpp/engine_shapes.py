@@ -30,7 +30,9 @@ class EngineId(Struct, forbid_unknown_fields=True):
 
 
 class EngineChanged(Struct):
-    """Data of the event `engines.changed`: a build was installed or removed, or set aside with a `reason`."""
+    """Data of the event `engines.changed`: a build was installed or removed, or with a `reason`, set aside or not used
+    this time.
+    """
 
     id: str
     installed: bool

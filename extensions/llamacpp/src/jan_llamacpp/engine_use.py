@@ -6,8 +6,9 @@
   it. If the earlier one fails as well, the engine is not to blame and nothing changes.
 * A GPU build that finds no GPU now (its driver broke, or it is hidden) gives way for this load; the next one tries it
   again. Where a person chose it, the load fails and says so.
-* An engine stays in use when this software is updated. One that lacks something the worker needs is set aside, for this
-  version of the software alone, and what is chosen then is installed.
+* An engine stays in use when this software is updated. One that lacks something the worker needs, or at which the
+  worker's own code fails with a model that the engine has loaded before, is set aside, for this version of the software
+  alone, and what is chosen then is installed.
 
 Each of these is told: in the progress, in the log and the event `engines.changed`, and in what is said of the load. It
 decides on engines only; what a worker is made of is the caller's business.
@@ -140,7 +141,7 @@ class EngineUse:
             if engine.name not in self._without_device:
                 self._without_device.add(engine.name)
                 self._on_change(engine.id, True, f"{reason}; the next load tries it again")
-        elif _of_another_version(engine, failure):
+        elif await anyio.to_thread.run_sync(self._outdated, engine, failure, load.model):
             reason = f"it does not suit this version of the software ({failure.message})"
             same = f"{engine.id.removesuffix(f'-{engine.record.version}')}-{ENGINE_VERSION}"
             usable = any(build.id == same and not build.refused for build in selected.builds)
@@ -209,7 +210,7 @@ class EngineUse:
         """The engine to try in place of a new one: the last that loaded this model, or any if the new one is broken."""
         if engine.name in known.proven or isinstance(failure, OutOfMemory):
             return None
-        if _reason(failure) == "no_device" or _of_another_version(engine, failure):
+        if _reason(failure) == "no_device" or self._outdated(engine, failure, model):
             return None
         allowed = {build.id for build in selected.builds if not build.refused}
         broken = isinstance(failure, EngineBroken)
@@ -221,6 +222,14 @@ class EngineUse:
             if each.name not in known.aside and each.name != engine.name
         }
         return next((here[name] for name in [*names, *(here if broken else ())] if name in here), None)
+
+    def _outdated(self, engine: InstalledEngine, failure: JanError, model: str) -> bool:
+        """Whether the failure is that the worker is written for another version than this engine's."""
+        if engine.record.version.partition("+")[0] == ENGINE_VERSION:
+            return False
+        defect = isinstance(failure, ModelLoadFailed) and failure.data.get("cause") == "defect"
+        known = choice.read(self._engines).proven.get(engine.name, [])
+        return _reason(failure) == "incompatible" or (defect and model in known)
 
     async def _set_aside(
         self, name: str, id: str, reason: str, by: Any, *, back_to: str = "", worker: str = ""
@@ -274,8 +283,3 @@ def _installed(selected: Selected, without: Collection[str]) -> EngineBuild | No
 
 def _reason(failure: JanError) -> str:
     return str(failure.data.get("reason") or "") if isinstance(failure, EngineBroken) else ""
-
-
-def _of_another_version(engine: InstalledEngine, failure: JanError) -> bool:
-    """Whether it lacks something because the worker is written for another version."""
-    return _reason(failure) == "incompatible" and engine.record.version.partition("+")[0] != ENGINE_VERSION

@@ -53,7 +53,9 @@ class OutOfMemory(WorkerDied):
 
 
 class ModelLoadFailed(JanError):
-    """The model could not be loaded. `reason` is llama.cpp's own if it gave one; `log` its last lines."""
+    """The model could not be loaded. `reason` is llama.cpp's own if it gave one; `log` its last lines; `cause`, where
+    the process ended over it, as in `worker_died`.
+    """
 
     code, type = -32031, "model_load_failed"
 

@@ -138,9 +138,9 @@ class Services:
         return EngineUse(self.engines, self.selection, self.installer, self.engine_changed, self.ctx.log)
 
     def engine_changed(self, id: str, installed: bool, reason: str = "") -> None:
-        """Tell that a build was installed or removed, or set aside with a reason."""
+        """Tell that a build was installed or removed, or with a reason, set aside or not used this time."""
         if reason:
-            self.ctx.log.warning("the engine %s is not used any more: %s", id, reason)
+            self.ctx.log.warning("the engine %s is not used: %s", id, reason)
         self.ctx.emit("engines.changed", {"id": id, "installed": installed, "reason": reason})
 
     def forget_thread(self, thread: str) -> None:
