@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 from jan_llamacpp.embedded import EMBEDDED_MODEL
 from jan_llamacpp.engines.installed import list_installed
+from jan_llamacpp.worker import outbox
+from jan_llamacpp.worker.options import LoadOptions
+
+from .scheduler_bench import Bench, MakeBench
 
 CHATML = (
     "{%- for m in messages %}"
@@ -72,6 +76,28 @@ def embedded() -> Path:
 def endless(make_parrot: MakeModel) -> Path:
     """It never ends: abc…zabc…z, for 32,768 tokens."""
     return make_parrot("abcdefghijklmnopqrstuvwxyz", loop=True, n_ctx=32_768)
+
+
+@pytest.fixture
+def bench(engine_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeBench]:
+    """Makes a scheduler on a model, to be stepped by hand: small, and of one thread."""
+    monkeypatch.setattr(outbox, "HOLD_SECONDS", 0)  # every step is seen at once
+    made: list[Bench] = []
+
+    def make(model: Path, **options: Any) -> Bench:
+        made.append(Bench(engine_dir, model, LoadOptions(**{"threads": 1, "n_seq": 4, "n_ctx": 512, **options})))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.scheduler._context.close()
+        each.scheduler._model.close()
+
+
+@pytest.fixture(scope="session")
+def parrot(make_parrot: MakeModel) -> Path:
+    """It always says the same, and ends: with characters of several tokens."""
+    return make_parrot("Hi,you🙂 wér!")
 
 
 def byte_symbols() -> list[str]:

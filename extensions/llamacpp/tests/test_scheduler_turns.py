@@ -19,7 +19,7 @@ from jan_llamacpp.worker.speculation import Costs
 from jan_llamacpp.worker.state import SavedState
 from jan_llamacpp.worker.text import TextStream
 
-from .test_scheduler import Bench, MakeBench, bench  # noqa: F401  (a fixture)
+from .scheduler_bench import Bench, MakeBench
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
@@ -44,7 +44,7 @@ def test_a_batch_job_that_waited_long_enough_is_not_passed_any_more() -> None:
     assert queue.in_turn(PATIENCE)[0].arrival == 1
 
 
-def test_somebody_who_waits_is_let_in_before_batch_jobs_that_came_first(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+def test_somebody_who_waits_is_let_in_before_batch_jobs_that_came_first(bench: MakeBench, endless: Path) -> None:
     b = bench(endless, n_seq=1)
     b.ask(1, max_tokens=30, priority="batch")
     b.ask(2, max_tokens=30, priority="batch")
@@ -54,7 +54,7 @@ def test_somebody_who_waits_is_let_in_before_batch_jobs_that_came_first(bench: M
     assert ends == [3, 1, 2]
 
 
-def test_a_batch_job_gives_its_place_up_and_ends_with_the_same_text(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+def test_a_batch_job_gives_its_place_up_and_ends_with_the_same_text(bench: MakeBench, endless: Path) -> None:
     b = bench(endless, n_seq=1, speculate=False)
     b.ask(1, max_tokens=60, priority="batch")
     b.run(until=lambda: len(b.pieces(1)) >= 10)
@@ -66,7 +66,7 @@ def test_a_batch_job_gives_its_place_up_and_ends_with_the_same_text(bench: MakeB
     assert b.usage(1).completion == 60
 
 
-def test_batch_jobs_are_not_put_out_for_a_request_that_would_not_fit_anyway(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+def test_batch_jobs_are_not_put_out_for_a_request_that_would_not_fit_anyway(bench: MakeBench, endless: Path) -> None:
     b = bench(endless, n_seq=2, n_ctx=512, n_cells=768, speculate=False)
     b.ask(1, max_tokens=450)
     b.ask(2, max_tokens=200, priority="batch")
@@ -82,7 +82,7 @@ def test_batch_jobs_are_not_put_out_for_a_request_that_would_not_fit_anyway(benc
 STORY = "Once upon a time there was a king who had a daughter, and she had a frog. " * 8
 
 
-def test_idle_conversations_leave_the_cache_to_those_that_go_on_and_come_back(bench: MakeBench, babble: Path) -> None:  # noqa: F811
+def test_idle_conversations_leave_the_cache_to_those_that_go_on_and_come_back(bench: MakeBench, babble: Path) -> None:
     def turns(**options: Any) -> list[tuple[str, int]]:
         b = bench(babble, n_ctx=2048, n_cells=4096, **options)
         said = []
@@ -97,7 +97,7 @@ def test_idle_conversations_leave_the_cache_to_those_that_go_on_and_come_back(be
     assert [cached > 500 for _, cached in away] == [False] * 3 + [True] * 3
 
 
-def test_while_one_goes_on_the_others_take_no_cells(bench: MakeBench, babble: Path) -> None:  # noqa: F811
+def test_while_one_goes_on_the_others_take_no_cells(bench: MakeBench, babble: Path) -> None:
     b = bench(babble, n_ctx=2048, n_cells=4096)
     for id in (1, 2, 3):
         b.ask(id, f"{id} {STORY}", max_tokens=10)
@@ -105,7 +105,7 @@ def test_while_one_goes_on_the_others_take_no_cells(bench: MakeBench, babble: Pa
     assert b.scheduler.stats().cells_used < 700
 
 
-def test_what_is_too_large_to_be_remembered_stays_where_it_is(bench: MakeBench, babble: Path) -> None:  # noqa: F811
+def test_what_is_too_large_to_be_remembered_stays_where_it_is(bench: MakeBench, babble: Path) -> None:
     b = bench(babble, n_ctx=2048, n_cells=4096, memory_bytes=1000)
     for id in (1, 2, 1 + 2):
         b.ask(id, f"{id % 2} {STORY}", max_tokens=10)
@@ -123,7 +123,7 @@ def test_a_state_that_is_too_large_pushes_nothing_else_out() -> None:
 
 
 def test_a_copy_that_llama_cpp_has_not_made_yet_is_neither_read_nor_written_over(
-    bench: MakeBench,  # noqa: F811
+    bench: MakeBench,
     babble: Path,
 ) -> None:
     b = bench(babble, n_ctx=512, n_cells=2048)
@@ -141,7 +141,7 @@ def test_a_copy_that_llama_cpp_has_not_made_yet_is_neither_read_nor_written_over
 
 
 def test_guesses_of_an_answer_that_fails_are_not_left_in_the_cells(
-    bench: MakeBench,  # noqa: F811
+    bench: MakeBench,
     endless: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -179,7 +179,7 @@ def by_index(b: Bench, id: int) -> dict[int, str]:
     return texts
 
 
-def test_n_answers_share_the_prompt_and_each_has_its_own_seed(bench: MakeBench, babble: Path) -> None:  # noqa: F811
+def test_n_answers_share_the_prompt_and_each_has_its_own_seed(bench: MakeBench, babble: Path) -> None:
     b = bench(babble)
     prompt = "a prompt that is long enough to be worth sharing, which takes sixty-four tokens or more"
     b.ask(1, prompt, n=3, max_tokens=20, sampling=Sampling(temperature=1.0, seed=5), speculate=False)
@@ -196,7 +196,7 @@ def test_n_answers_share_the_prompt_and_each_has_its_own_seed(bench: MakeBench, 
         assert alone.text(1) == texts[index]
 
 
-def test_all_answers_of_a_request_are_cancelled_together(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+def test_all_answers_of_a_request_are_cancelled_together(bench: MakeBench, endless: Path) -> None:
     b = bench(endless, n_seq=2)
     b.ask(1, n=3, max_tokens=400)
     b.run(until=lambda: len(b.pieces(1)) >= 4)
@@ -205,14 +205,14 @@ def test_all_answers_of_a_request_are_cancelled_together(bench: MakeBench, endle
     assert sorted(p.index for _, p in b.pieces(1) if p.finish == "cancelled") == [0, 1, 2]
 
 
-def test_answers_without_number_are_refused(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+def test_answers_without_number_are_refused(bench: MakeBench, endless: Path) -> None:
     b = bench(endless)
     for n in (0, -1, 1000):
         with pytest.raises(Refusal, match="n is"):
             b.ask(1, n=n)
 
 
-def test_log_probabilities_come_with_their_tokens_guessed_ones_too(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+def test_log_probabilities_come_with_their_tokens_guessed_ones_too(bench: MakeBench, endless: Path) -> None:
     b = bench(endless, n_ctx=1024)
     b.ask(1, max_tokens=300, logprobs=2)
     b.run()
@@ -222,7 +222,7 @@ def test_log_probabilities_come_with_their_tokens_guessed_ones_too(bench: MakeBe
     assert b.usage(1).accepted > 0
 
 
-def test_a_grammar_holds_for_guessed_tokens_too(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+def test_a_grammar_holds_for_guessed_tokens_too(bench: MakeBench, endless: Path) -> None:
     b = bench(endless, n_ctx=1024)
     b.ask(1, max_tokens=300, grammar=Grammar(gbnf='root ::= [a-z]{100} "!" [a-z]{150}'))
     b.run()
@@ -237,7 +237,7 @@ def test_a_grammar_holds_for_guessed_tokens_too(bench: MakeBench, endless: Path)
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_shifted_context_lets_an_answer_go_on_past_its_end(
-    bench: MakeBench,  # noqa: F811
+    bench: MakeBench,
     endless: Path,
     shared: bool,
     monkeypatch: pytest.MonkeyPatch,
@@ -251,14 +251,14 @@ def test_a_shifted_context_lets_an_answer_go_on_past_its_end(
     assert b.usage(1).completion == 1000
 
 
-def test_without_shifting_the_same_answer_is_refused_with_what_would_fit(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+def test_without_shifting_the_same_answer_is_refused_with_what_would_fit(bench: MakeBench, endless: Path) -> None:
     b = bench(endless, n_ctx=256, n_cells=1024)
     with pytest.raises(Refusal) as refused:
         b.ask(1, max_tokens=1000)
     assert refused.value.data["max_allowed"] == 255
 
 
-def test_a_prompt_that_is_too_long_loses_its_middle_where_shifting_is_allowed(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+def test_a_prompt_that_is_too_long_loses_its_middle_where_shifting_is_allowed(bench: MakeBench, endless: Path) -> None:
     b = bench(endless, n_ctx=256, n_cells=1024)
     b.ask(1, ALPHABET * 20, max_tokens=10, overflow="shift", keep=4)
     b.run()
@@ -266,7 +266,7 @@ def test_a_prompt_that_is_too_long_loses_its_middle_where_shifting_is_allowed(be
     assert b.usage(1).prompt < 256
 
 
-def test_the_system_message_is_what_a_conversation_keeps(bench: MakeBench, embedded: Path) -> None:  # noqa: F811
+def test_the_system_message_is_what_a_conversation_keeps(bench: MakeBench, embedded: Path) -> None:
     prompts = bench(embedded, n_ctx=512).prompts
     system, user = {"role": "system", "content": "You are kind."}, {"role": "user", "content": "Hello"}
     both, alone = Prompt(messages=[system, user]), Prompt(messages=[user])
@@ -279,7 +279,7 @@ def test_the_system_message_is_what_a_conversation_keeps(bench: MakeBench, embed
 
 
 def test_an_endless_answer_without_a_limit_ends_even_where_the_context_is_shifted(
-    bench: MakeBench,  # noqa: F811
+    bench: MakeBench,
     endless: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -291,7 +291,7 @@ def test_an_endless_answer_without_a_limit_ends_even_where_the_context_is_shifte
     assert [b.usage(id).completion for id in (1, 2)] == [768, 768]
 
 
-def test_step_age_is_the_age_of_the_step_that_runs(bench: MakeBench, endless: Path, monkeypatch: Any) -> None:  # noqa: F811
+def test_step_age_is_the_age_of_the_step_that_runs(bench: MakeBench, endless: Path, monkeypatch: Any) -> None:
     b = bench(endless)
     ages: list[float] = []
     real = b.scheduler._context.decode
@@ -311,7 +311,7 @@ def test_step_age_is_the_age_of_the_step_that_runs(bench: MakeBench, endless: Pa
 
 
 def test_who_waits_for_a_prefix_that_another_reads_holds_nobody_else_up(
-    bench: MakeBench,  # noqa: F811
+    bench: MakeBench,
     endless: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -327,7 +327,7 @@ def test_who_waits_for_a_prefix_that_another_reads_holds_nobody_else_up(
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one_and_that_not_for_ever(
-    bench: MakeBench,  # noqa: F811
+    bench: MakeBench,
     endless: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

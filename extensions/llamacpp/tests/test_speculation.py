@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jan_llamacpp.worker.request import Sampling
 from jan_llamacpp.worker.speculation import GRAM, TRUST, Costs, Lookup
 
-from .test_scheduler import MakeBench, bench  # noqa: F401  (a fixture)
+from .scheduler_bench import MakeBench
 
 TEXT = list(range(100, 140))
 
@@ -122,7 +122,7 @@ PROMPTS = ["What is an extension?", "Tell me about hot reload.", "hello", "Repea
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_the_answer_is_the_same_with_guesses_and_without(
-    bench: MakeBench,  # noqa: F811
+    bench: MakeBench,
     embedded: Path,
     temperature: float,
 ) -> None:
@@ -143,7 +143,7 @@ def test_the_answer_is_the_same_with_guesses_and_without(
     assert drafted > 0 or temperature > 0, "there was something to guess"
 
 
-def test_a_text_that_repeats_takes_fewer_steps_and_ends_where_it_should(bench: MakeBench, endless: Path) -> None:  # noqa: F811
+def test_a_text_that_repeats_takes_fewer_steps_and_ends_where_it_should(bench: MakeBench, endless: Path) -> None:
     b = bench(endless, n_ctx=2048)
     b.ask(1, max_tokens=500, stop=["xyzab" * 50])
     b.run()
@@ -160,7 +160,7 @@ def test_a_text_that_repeats_takes_fewer_steps_and_ends_where_it_should(bench: M
     assert b.usage(3).drafted == 0
 
 
-def test_what_was_guessed_wrong_is_not_in_the_cache(bench: MakeBench, babble: Path) -> None:  # noqa: F811
+def test_what_was_guessed_wrong_is_not_in_the_cache(bench: MakeBench, babble: Path) -> None:
     """A second turn over the first's tokens gives what a context that never guessed gives."""
 
     def second_turn(**options: Any) -> str:

@@ -24,8 +24,8 @@ from jan_core.events import Event
 from jan_core.testing import InlineSource
 
 from .conftest import PATIENCE
+from .scheduler_bench import Bench, MakeBench
 from .test_plugin import PREFIXES
-from .test_scheduler import Bench, MakeBench, bench  # noqa: F401  (a fixture)
 
 
 def store(folder: Path, identity: str = "a", budget: int = 1 << 20) -> StateStore:
@@ -138,7 +138,7 @@ LONG = "It was a long conversation, and nobody wants to read it again. " * 12
 
 
 @pytest.fixture
-def kept_bench(bench: MakeBench, tmp_path: Path) -> MakeBench:  # noqa: F811
+def kept_bench(bench: MakeBench, tmp_path: Path) -> MakeBench:
     def make(model: Path, **options: Any) -> Bench:
         return bench(model, **{"n_ctx": 2048, "n_seq": 2, "state_dir": str(tmp_path / "kv"), **options})
 
@@ -349,7 +349,7 @@ def write_adapter(path: Path, n_embd: int = 64, seed: int = 1, architecture: str
 
 
 def test_an_adapter_changes_the_answer_as_much_as_its_scale_says(
-    bench: MakeBench,  # noqa: F811
+    bench: MakeBench,
     babble: Path,
     tmp_path: Path,
 ) -> None:
