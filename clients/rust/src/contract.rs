@@ -3004,7 +3004,8 @@ pub mod llamacpp {
     ///
     /// `weights` are used as they are in the file, mapped or read; `repacked` are rewritten for this CPU. `cache`: the KV
     /// cache, and the states of recurrent layers. `compute`: results within a step; `scratch`: the rows matrix products
-    /// quantise. `output`: the logits. `base`: the process itself, its vocabulary, a GPU's driver.
+    /// quantise. `output`: logits and embeddings. `projector`: its weights and what a picture takes in it. `base`: the
+    /// process itself, its vocabulary, a GPU's driver.
     #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct MemoryNeed {
         /// Default: `0`.

@@ -1935,7 +1935,8 @@ export namespace llamacpp {
    *
    * `weights` are used as they are in the file, mapped or read; `repacked` are rewritten for this CPU. `cache`: the KV
    * cache, and the states of recurrent layers. `compute`: results within a step; `scratch`: the rows matrix products
-   * quantise. `output`: the logits. `base`: the process itself, its vocabulary, a GPU's driver.
+   * quantise. `output`: logits and embeddings. `projector`: its weights and what a picture takes in it. `base`: the
+   * process itself, its vocabulary, a GPU's driver.
    */
   export interface MemoryNeed {
     /** @default 0 */

@@ -22,7 +22,7 @@ MIB = 2**20
 
 def buffers(engine: Path, model: Path, options: list[dict[str, Any]]) -> list[dict[str, int]]:
     """Bytes of `cache`, `compute` and `output` for each of these options. For embeddings also the context's `n_ctx`,
-    `n_cells`, `n_seq` and whether it is `whole`.
+    `n_cells`, `n_seq` and whether it is `whole`; with a projector also the buffer it has, `picture`.
     """
     command = [sys.executable, __file__, str(engine), str(model), *map(json.dumps, options)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -44,10 +44,21 @@ def told(log: str) -> dict[str, int]:
     }
 
 
+def read(log: int) -> str:
+    """A log from its beginning."""
+    os.lseek(log, 0, os.SEEK_SET)
+    said = b""
+    while block := os.read(log, 1 << 20):
+        said += block
+    os.lseek(log, 0, os.SEEK_SET)
+    return said.decode(errors="replace")
+
+
 def main(engine: str, model: str, *options: str) -> None:
     from jan_llamacpp.worker.context import Context
     from jan_llamacpp.worker.embedding_context import EmbeddingContext
     from jan_llamacpp.worker.engine import _sizes
+    from jan_llamacpp.worker.images import Projector
     from jan_llamacpp.worker.model import Model
     from jan_llamacpp.worker.native import load_native
     from jan_llamacpp.worker.options import LoadOptions
@@ -69,7 +80,6 @@ def main(engine: str, model: str, *options: str) -> None:
     for text in options:
         chosen = LoadOptions(**json.loads(text), mmap=False)
         os.ftruncate(log, 0)
-        os.lseek(log, 0, os.SEEK_SET)
         loaded = Model(native, model, chosen)
         sizes: dict[str, int] = {}
         if chosen.embeddings:
@@ -77,11 +87,12 @@ def main(engine: str, model: str, *options: str) -> None:
             sizes = {name: getattr(context, name) for name in ("n_ctx", "n_cells", "n_seq", "whole")}
         else:
             Context(native, loaded, chosen, *_sizes(loaded, chosen), 1)
-        os.lseek(log, 0, os.SEEK_SET)
-        said = b""
-        while block := os.read(log, 1 << 20):
-            said += block
-        os.write(shown, json.dumps(sizes | told(said.decode(errors="replace"))).encode() + b"\n")
+        sizes |= told(read(log))
+        if chosen.projector:
+            os.ftruncate(log, 0)
+            Projector(native, loaded, None, chosen.projector, n_batch=chosen.n_batch, threads=1)
+            sizes["picture"] = told(read(log))["compute"]
+        os.write(shown, json.dumps(sizes).encode() + b"\n")
     os._exit(0)  # nor are models
 
 

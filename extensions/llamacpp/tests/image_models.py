@@ -10,9 +10,10 @@ __all__ = ["bmp", "png", "write_projector"]
 
 
 def write_projector(
-    path: Path, *, n_embd: int = 64, kind: str = "mlp", image_size: int = 28, n_layer: int = 2, seed: int = 0
-) -> Path:
-    """Write a vision tower and a projector to vectors of `n_embd` numbers.
+    path: Path, *, n_embd: int = 64, kind: str = "mlp", image_size: int = 28, n_layer: int = 2, seed: int = 0,
+    n_vision: int = 32, n_ff: int = 48, patches: int = 4,
+) -> Path:  # fmt: skip
+    """Write a vision tower of width `n_vision` and a projector to vectors of `n_embd` numbers. `patches`: in a row.
 
     `mlp`: LLaVA's; a picture is 4 x 4 tokens. `gemma3`: a picture is 2 x 2 tokens, which see each other.
     `qwen2vl_merger`: a small picture is 3 x 3 tokens, at three positions.
@@ -20,7 +21,7 @@ def write_projector(
     import gguf
     import numpy as np
 
-    n_vision, n_head, patch, n_ff = 32, 4, image_size // 4, 48
+    n_head, patch = 4, image_size // patches
     writer = gguf.GGUFWriter(path, "clip")
     writer.add_name(path.stem)
     writer.add_type("mmproj")
@@ -55,7 +56,7 @@ def write_projector(
     if kind == "qwen2vl_merger":
         weight("v.patch_embd.weight.1", n_vision, 3, patch, patch)
     else:
-        weight("v.position_embd.weight", 16, n_vision)
+        weight("v.position_embd.weight", patches**2, n_vision)
     norm("v.pre_ln" if kind == "mlp" else "v.post_ln")
     for layer in range(n_layer):
         block = f"v.blk.{layer}."

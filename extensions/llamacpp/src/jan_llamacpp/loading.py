@@ -16,6 +16,7 @@ from .errors import ModelNotFound
 from .failures import OutOfMemory
 from .gguf import GGUFInfo, read_info
 from .memory.fit import Fit, Place, Subject, fit, largest_context
+from .memory.projector import projector_bytes
 from .model_shapes import DeviceMemory, ModelEstimate, ModelOptions
 from .settings import LlamaCppSettings
 from .variants import embeds_only
@@ -130,9 +131,7 @@ def _prepare(
         lora=_adapters(model, asked),
         projector=model.projector or None,
     )
-    projector = (
-        sum(tensor.size for tensor in read_info(Path(model.projector)).tensors.values()) if model.projector else 0
-    )
+    projector = projector_bytes(read_info(Path(model.projector))) if model.projector else 0
     adapters = sum(Path(adapter.path).stat().st_size for adapter in options.lora)
     return Subject(info, info.tensors, projector, adapters), options, n_ctx
 
