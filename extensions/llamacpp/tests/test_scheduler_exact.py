@@ -165,7 +165,7 @@ def test_every_answer_is_the_one_it_would_be_alone(
         patch.setattr(cache, "CELL_STEP", 16)  # idle ones are in the way sooner
         patch.setattr(cache, "KEEP_MIN", 4)
         patch.setattr(cache, "SHARE_MIN", 4)
-        patch.setattr(Costs, "worth", lambda self, rows, draft, rate: draft)  # guess wherever one can
+        patch.setattr(Costs, "worth", lambda self, rows, draft, rate, stake: draft)  # guess wherever one can
         s = scheduler(sent, n_seq=n_seq, n_cells=n_cells, speculate=speculate, memory=memory)
         for id, (prompt, most, priority, wait, n) in enumerate(asks):
             params = GenerateParams(

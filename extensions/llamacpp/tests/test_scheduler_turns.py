@@ -146,7 +146,7 @@ def test_guesses_of_an_answer_that_fails_are_not_left_in_the_cells(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     b = bench(endless, n_ctx=1024)
-    monkeypatch.setattr(Costs, "worth", lambda self, rows, draft, rate: draft)
+    monkeypatch.setattr(Costs, "worth", lambda self, rows, draft, rate, stake: draft)
     b.ask(1, max_tokens=500)
     plan, failed = b.scheduler._stepper.plan, []
 

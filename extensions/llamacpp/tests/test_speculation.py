@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jan_llamacpp.worker.request import Sampling
-from jan_llamacpp.worker.speculation import GRAM, TRUST, Costs, Lookup
+from jan_llamacpp.worker.speculation import EARNED, GRAM, MOST_DRAFTED, STAKE, TRUST, Costs, Lookup
 
 from .scheduler_bench import MakeBench
 
@@ -115,6 +115,31 @@ def test_what_was_dear_is_tried_again_after_a_while() -> None:
     answers = [costs.worth(1, 12, 0.9) for _ in range(200)]
     assert answers[0] == 0
     assert sum(count > 0 for count in answers) > 0
+
+
+@given(st.lists(st.integers(0, 2), max_size=40), st.lists(st.integers(0, 2), min_size=1, max_size=200), st.floats(0, 2))
+def test_no_text_makes_guesses_cost_more_than_their_stake(prompt: list[int], answer: list[int], row: float) -> None:
+    costs = Costs()
+    for rows in (1, 2, 4, 8, 16, 32, 64):
+        for _ in range(2):
+            costs.learn(rows, 1 + row * (rows - 1))
+    text = list(prompt)
+    lookup = Lookup(text)
+    seconds = 0.0
+    while len(text) - len(prompt) < len(answer):
+        left = answer[len(text) - len(prompt) :]
+        draft = lookup.guess(min(MOST_DRAFTED, len(left) - 1))
+        count = costs.worth(1, len(draft), lookup.rate, lookup.stake) if draft else 0
+        lookup.settle(-costs.extra(1, count))
+        seconds += costs.of(1 + count)
+        for number, token in enumerate(left[: count + 1]):
+            text.append(token)
+            lookup.seen()
+            if number == count or draft[number] != token:
+                lookup.settle(number)
+                break
+    alone = len(answer) * costs.of(1)
+    assert seconds <= alone + (STAKE + EARNED * len(answer)) * costs.of(1) + 1e-6
 
 
 PROMPTS = ["What is an extension?", "Tell me about hot reload.", "hello", "Repeat: one two three one two three one two"]

@@ -75,5 +75,7 @@ class Drawer:
     def _judge(self, sequence: Sequence, drafted: int, accepted: int) -> None:
         sequence.drafted += drafted
         sequence.accepted += accepted
+        if sequence.lookup is not None:
+            sequence.lookup.settle(accepted)
         self._stats.drafted += drafted
         self._stats.accepted += accepted

@@ -7,8 +7,8 @@ So the answer is the one without guesses, token for token, as far as the model's
 rows a decode has (they can, in the last digits, as with any batching).
 
 `Lookup` makes the guesses for one sequence: before it proposes any it follows in silence whether it
-would have been right. `Costs` knows what a decode of so many rows takes on this machine, so that guesses are checked
-only where that pays.
+would have been right, and it stakes no more time on them than right ones have won. `Costs` knows what a decode of so
+many rows takes on this machine, so that guesses are checked only where that pays.
 
 Source: Saxena, "Prompt Lookup Decoding" (2023); the draft length after Leviathan et al. (arXiv:2211.17192), with
 measured costs in place of a constant ratio.
@@ -28,6 +28,11 @@ MOST_DRAFTED = 48
 """Tokens guessed at a time, for all sequences together."""
 CREDIT = 4
 """How many guesses of the run at hand weigh as much as all that were made in the text before."""
+STAKE, MOST_STAKE = 2.0, 32.0
+"""The time that a text's guesses may waste, to begin with and after much that was won: in that of one of its tokens.
+A text that leads astray again and again costs this once."""
+EARNED = 0.02
+"""What a right guess in silence adds to it."""
 HOPE = 0.1
 """What each row adds to the cost of a decode, in decodes of one row, before that was measured."""
 GAIN = 1.05
@@ -47,6 +52,7 @@ class Lookup:
         self._next = 0  # where in tokens the guess for the coming token stands; 0: no guess
         self._right = 0  # silent or spoken guesses right in a row
         self._rate = 0.8  # of the guesses that were trusted, spoken or not
+        self.stake = STAKE
         self._noted = max(0, len(tokens) - LONGEST_TEXT)
         self._note()
 
@@ -56,6 +62,7 @@ class Lookup:
         right = at > 0 and tokens[at] == tokens[-1]
         if self._right >= TRUST:
             self._rate += 0.05 * (right - self._rate)
+            self.settle(EARNED * right)
         if right:
             self._next, self._right = at + 1, self._right + 1
         else:
@@ -80,6 +87,10 @@ class Lookup:
         while len(draft) < length:  # the repetition runs into itself
             draft.append(draft[len(draft) - period])
         return draft
+
+    def settle(self, won: float) -> None:
+        """So many tokens' time was won by guesses; below 0: is spent on some."""
+        self.stake = min(MOST_STAKE, self.stake + won)
 
     @property
     def rate(self) -> float:
@@ -125,8 +136,15 @@ class Costs:
         near = min(self._seconds, key=lambda known: abs(known.bit_length() - bucket.bit_length()))
         return self._seconds[near] * (1 + HOPE * (rows - 1)) / (1 + HOPE * (near - 1))
 
-    def worth(self, rows: int, draft: int, rate: float) -> int:
-        """How many of `draft` guesses, each right with probability `rate`, to add to a decode of `rows` rows."""
+    def extra(self, rows: int, guesses: int) -> float:
+        """What these guesses add to a decode of `rows` rows, in the time of one of its tokens."""
+        usual = self.of(rows)
+        return (self.of(rows + guesses) - usual) / usual * rows
+
+    def worth(self, rows: int, draft: int, rate: float, stake: float = MOST_STAKE) -> int:
+        """How many of `draft` guesses, each right with probability `rate`, to add to a decode of `rows` rows, if that
+        may cost up to `stake`.
+        """
         best, most, length = 0, rows / self.of(rows) * GAIN, draft
         while length >= 2:
             expected = rows + (rate * (1 - rate**length) / (1 - rate) if rate < 1 else length)
@@ -140,7 +158,9 @@ class Costs:
                 self._declined = 0
                 for bucket in [known for known in self._seconds if known > _bucket(rows)]:
                     del self._seconds[bucket]
-        return best
+        while best >= 2 and self.extra(rows, best) > stake:
+            best //= 2
+        return best if best >= 2 else 0
 
 
 def _bucket(rows: int) -> int:

@@ -114,7 +114,8 @@ class Stepper:
             draft = lookup.guess(min(room, left))
             if sequence.pictures:
                 draft = list(takewhile(lambda token: token >= 0, draft))
-            if draft and (count := self._costs.worth(rows, len(draft), lookup.rate)):
+            if draft and (count := self._costs.worth(rows, len(draft), lookup.rate, lookup.stake)):
+                lookup.settle(-self._costs.extra(rows, count))
                 parts[number] = Part(slot, tokens + draft[:count], count, count + 1)
                 rows, room = rows + count, room - count
 
