@@ -41,6 +41,7 @@ TEMPLATES = {
     "llama": CHATML + "{# <|python_tag|> #}",
     "qwen-coder": CHATML + "{# <tool_call> <function= <parameter= #}",
     "glm": CHATML + "{# <arg_key> #}",
+    "harmony": CHATML + "{# <|channel|>analysis<|message|> #}",
     "deepseek": CHATML + "{# <｜tool▁calls▁begin｜> #}",
     "thinker": CHATML.replace("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>\\n'"),
 }
@@ -96,7 +97,7 @@ async def test_a_response_format_is_kept_at_every_temperature(client: Any, tempe
         assert found["a"] >= 0
 
 
-@pytest.mark.parametrize("model", ["hermes", "mistral", "llama", "deepseek"])
+@pytest.mark.parametrize("model", ["hermes", "mistral", "llama", "deepseek", "harmony"])
 async def test_a_tool_is_called_where_it_must_be_and_streamed(client: Any, model: str) -> None:
     named = {"type": "function", "function": {"name": "get_weather"}}
     for request in (ask(model, tools=TOOLS, tool_choice=named), ask(model, tools=TOOLS[:1], tool_choice="required")):
@@ -128,7 +129,7 @@ async def test_arguments_that_are_written_as_texts_have_their_schemas_types(clie
         assert len([c for c in chunks if c.choices and c.choices[0].delta.tool_calls]) > 2, "as they come"
 
 
-@pytest.mark.parametrize("model", ["hermes", "qwen-coder"])
+@pytest.mark.parametrize("model", ["hermes", "qwen-coder", "harmony"])
 async def test_with_tools_and_a_format_an_answer_is_calls_or_json(client: Any, model: str) -> None:
     strict = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
     answer, _ = await both(client, ask(model, tools=TOOLS[:1], response_format=strict, n=6, temperature=2.0))

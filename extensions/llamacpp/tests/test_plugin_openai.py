@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -229,19 +230,20 @@ def test_with_tools_and_a_response_format_an_answer_is_calls_or_json(style: str)
     grammar = made(request, info(style, reasons=True)).grammar
     assert grammar is not None
     assert grammar.triggers == []
-    assert follows(grammar, '{"a": "<tool_call>"}')
-    assert follows(grammar, '<think>\nHm.\n</think>\n\n{"a": "x"}')
+    begin = "<|channel|>final<|message|>" if style == "harmony" else ""
+    assert follows(grammar, begin + '{"a": "<tool_call>"}')
+    assert follows(grammar, "<think>\nHm.\n</think>\n\n" + begin + '{"a": "x"}')
     assert not follows(grammar, "Hello")
     assert not follows(grammar, '{"b": 1}')
     answer = Answer("m", request, info(style), sure=True)
-    feed(answer, '{"a": "<tool_c', 'all><function=get_weather>{}</function>"}')
+    feed(answer, begin, '{"a": "<tool_c', 'all><function=get_weather>{}</function>"}')
     choice = answer.completion().choices[0]
     assert (choice.message.content, choice.finish_reason) == (
         '{"a": "<tool_call><function=get_weather>{}</function>"}',
         "stop",
     )
     forced = made(asked(tools=TOOLS, response_format=strict, tool_choice="required"), info(style)).grammar
-    assert not follows(forced, '{"a": "x"}')
+    assert not follows(forced, begin + '{"a": "x"}')
     if style == "hermes":
         assert follows(grammar, CALL)
         answer = Answer("m", request, info(style), sure=True)
@@ -315,6 +317,36 @@ def test_thoughts_come_apart_and_are_streamed_unless_that_is_switched_off() -> N
     feed(plain, "<think>\nHmm.\n</think>\n\nSunny.")
     message = plain.completion().choices[0].message
     assert (message.reasoning_content, message.content) == (None, "<think>\nHmm.\n</think>\n\nSunny.")
+
+
+HARMONY = (
+    "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
+    '<|start|>assistant to=functions.get_weather<|channel|>commentary <|constrain|>json<|message|>{"city": "Oslo"}'
+)
+
+
+@given(st.lists(st.integers(0, len(HARMONY)), max_size=10))
+def test_an_answer_in_channels_comes_apart(cuts: list[int]) -> None:
+    answer = Answer("m", asked(tools=TOOLS), info("harmony"), sure=False)
+    edges = [0, *sorted(cuts), len(HARMONY)]
+    feed(answer, *[HARMONY[a:b] for a, b in pairwise(edges)])
+    message = answer.completion().choices[0].message
+    assert (message.reasoning_content, message.content) == ("Hm", "I look.")
+    [call] = message.tool_calls or []
+    assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "Oslo"})
+
+
+def test_a_format_holds_in_an_answers_last_channel_and_a_forced_call_after_the_thoughts() -> None:
+    thoughts = "<|channel|>analysis<|message|>Hm<<|end|><|start|>assistant"
+    grammar = made(asked(response_format={"type": "json_object"}), info("harmony")).grammar
+    for before in ("", thoughts):
+        assert follows(grammar, before + '<|channel|>final<|message|>{"a": 1}')
+        assert not follows(grammar, before + '{"a": 1}')
+    forced = made(asked(tools=TOOLS, tool_choice="required"), info("harmony")).grammar
+    call = "<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{}"
+    assert follows(forced, call)
+    assert follows(forced, thoughts + call)
+    assert not follows(forced, thoughts + "<|channel|>final<|message|>{}")
 
 
 def test_log_probabilities_have_openais_form() -> None:

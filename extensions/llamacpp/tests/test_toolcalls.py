@@ -22,6 +22,7 @@ WEATHER: dict[str, Any] = {
         "hours": {"type": "array", "items": {"type": "integer"}},
         "brief": {"type": "boolean"},
         "unit": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "wind (km/h) 'é": {"type": "number"},
     }
 }
 TOOLS: dict[str, Any] = {"get_weather": WEATHER, "f": None}
@@ -50,6 +51,7 @@ def run(pieces: list[str], form: str = "hermes", **how: Any) -> tuple[str, list[
 
 
 ANSWERS: list[tuple[str, str, str]] = [
+    ("harmony", '<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Zürich"}', ""),
     ("hermes", "Let me look.\n" + CALL, "Let me look.\n"),
     ("hermes", "\n" + CALL + "\n\n", ""),
     ("hermes", CALL.removesuffix("\n</tool_call>"), ""),
@@ -128,6 +130,7 @@ VALUES = st.fixed_dictionaries(
         "hours": st.lists(st.integers(), max_size=3),
         "brief": st.booleans(),
         "unit": st.none() | st.sampled_from(["C", "1", "[]"]),
+        "wind (km/h) 'é": st.integers(),
     },
 )
 
@@ -145,7 +148,7 @@ def test_calls_come_back_as_they_were_typed_by_the_schema(
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_a_grammar_makes_of_calls_is_what_the_form_says(form: str) -> None:
-    calls = [("get_weather", {"city": "Zürich", "days": 2, "unit": None}), ("f", {})]
+    calls = [("get_weather", {"city": "Zürich", "days": 2, "unit": None, "wind (km/h) 'é": 1}), ("f", {})]
     one, two = written(form, calls[:1]), written(form, calls)
     if FORMS[form].bare:  # where it is made to call, it does so without the tag that is not always there
         one, two = (text.removeprefix(FORMS[form].begin[0]) for text in (one, two))
@@ -153,7 +156,7 @@ def test_what_a_grammar_makes_of_calls_is_what_the_form_says(form: str) -> None:
         rules = call_rules(FORMS[form], TOOLS, parallel=parallel)
         gbnf = compile_grammar(Grammar(gbnf=f"root ::= calls\n{rules.gbnf}", schemas=rules.schemas))[2]
         assert gbnf.matches(one)
-        assert gbnf.matches(two) == parallel
+        assert gbnf.matches(two) == (parallel and not FORMS[form].channels)
         assert not gbnf.matches(one.replace("get_weather", "get_whether"))
         assert not gbnf.matches(one.replace("2", "two"))
         assert not gbnf.matches("Hello")
@@ -410,6 +413,7 @@ def test_a_call_that_is_not_well_formed_is_given_back_as_text(body: str) -> None
         ("{{ '<function=' + name }}…</function>…<|python_tag|>", "functionary"),
         ("<｜tool▁calls▁begin｜>…```json", "deepseek-r1"),
         ("<｜tool▁calls▁begin｜>", "deepseek"),
+        ("{{ '<|start|>assistant<|channel|>analysis<|message|>' }}", "harmony"),
     ],
 )
 def test_a_models_way_of_writing_calls_is_known_by_its_template(template: str | None, form: str) -> None:

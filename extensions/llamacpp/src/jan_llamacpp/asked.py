@@ -16,7 +16,7 @@ from jan_core.types import (
 )
 
 from .client import Grammar, ModelInfo
-from .toolcalls import FORMS, call_rules, triggers_of
+from .toolcalls import FORMS, call_rules, text_rules, triggers_of
 
 __all__ = ["answer_grammar", "formatted", "tools_offered"]
 
@@ -49,7 +49,11 @@ def answer_grammar(request: ChatRequest | CompletionRequest, info: ModelInfo | N
         return Grammar(gbnf=request.grammar)
     if offered:
         return _calls(request, offered, info, schema)
-    return Grammar(json_schema=schema, reasoning=info.reasons) if schema is not None else None
+    if schema is None:
+        return None
+    before, begin, rules = text_rules(FORMS[info.tools])
+    gbnf = f"root ::= {before} {begin} answer\n{rules}"
+    return Grammar(gbnf=gbnf, schemas={"answer": schema}, reasoning=info.reasons)
 
 
 def formatted(request: ChatRequest) -> bool:
@@ -82,11 +86,13 @@ def _calls(request: ChatRequest, tools: list[Tool], info: ModelInfo, schema: dic
     form = FORMS[info.tools]
     offered = {tool.function.name: tool.function.parameters for tool in tools}
     rules = call_rules(form, offered, parallel=request.parallel_tool_calls is not False)
+    before, begin, more = text_rules(form)
     if request.tool_choice == "required" or isinstance(request.tool_choice, NamedTool):
-        return Grammar(gbnf=f"root ::= calls\n{rules.gbnf}", schemas=rules.schemas, reasoning=info.reasons)
+        gbnf = f"root ::= {before} calls\n{rules.gbnf}{more}"
+        return Grammar(gbnf=gbnf, schemas=rules.schemas, reasoning=info.reasons)
     if schema is not None:
         return Grammar(
-            gbnf=f"root ::= calls | answer\n{rules.gbnf}",
+            gbnf=f"root ::= {before} (calls | {begin} answer)\n{rules.gbnf}{more}",
             schemas=rules.schemas | {"answer": schema},
             fallback=rules.fallback,
             reasoning=info.reasons,

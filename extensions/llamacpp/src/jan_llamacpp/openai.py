@@ -43,8 +43,9 @@ from jan_core.types import generation as types
 from .asked import answer_grammar, formatted, tools_offered
 from .chat_images import without_images
 from .client import GenerateParams, ModelInfo, Piece, Prompt, Sampling, TokenLogprob
+from .harmony import HarmonyStream
 from .reasoning import ReasoningStream
-from .toolcalls import CallPart, ToolCallStream
+from .toolcalls import FORMS, CallPart, ToolCallStream
 
 __all__ = ["Answer", "answer_id", "chat_params", "chat_prompt", "completion_params", "total_usage"]
 
@@ -184,7 +185,10 @@ class _Choice:
 
     def __init__(self, index: int, request: ChatRequest, info: ModelInfo, sure: bool) -> None:
         self._index = index
-        self._reasoning = None if request.reasoning_format == "none" else ReasoningStream()
+        apart = request.reasoning_format != "none"
+        self._reasoning: HarmonyStream | ReasoningStream | None = ReasoningStream() if apart else None
+        if FORMS[info.tools].channels:
+            self._reasoning = HarmonyStream(apart=apart)
         offered = tools_offered(request)
         self._tools = None
         if offered:

@@ -8,7 +8,7 @@ the rows, `reading.py` one call, `stream.py` the answer; `values.py` says what a
 from __future__ import annotations
 
 from .forms import FORMS, Form, form_of
-from .rules import call_rules, triggers_of
+from .rules import call_rules, text_rules, triggers_of
 from .stream import CallPart, ToolCallStream
 
-__all__ = ["FORMS", "CallPart", "Form", "ToolCallStream", "call_rules", "form_of", "triggers_of"]
+__all__ = ["FORMS", "CallPart", "Form", "ToolCallStream", "call_rules", "form_of", "text_rules", "triggers_of"]

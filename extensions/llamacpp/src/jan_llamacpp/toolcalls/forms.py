@@ -18,7 +18,10 @@ import re
 
 from msgspec import Struct
 
-__all__ = ["FORMS", "Form", "form_of"]
+__all__ = ["CHANNEL", "END", "FORMS", "MESSAGE", "START", "Form", "form_of"]
+
+CHANNEL, MESSAGE, START, END = "<|channel|>", "<|message|>", "<|start|>", "<|end|>"
+"""Of answers in channels (`harmony.py`)."""
 
 _TOKEN = re.compile(r"</?[^<>{}=\s]+>|\[[A-Z_]+\]")
 
@@ -26,7 +29,8 @@ _TOKEN = re.compile(r"</?[^<>{}=\s]+>|\[[A-Z_]+\]")
 class Form(Struct, frozen=True):
     """One row. `signs`: a template has this form if it holds all texts of one of them.
 
-    `comma` None: each call has a block of its own. `bare`: an answer may also begin with a call without `begin`; then
+    `comma` None: each call has a block of its own. `channels`: answers are in channels, of which a call is one, and the
+    answer's last (see `harmony.py`). `bare`: an answer may also begin with a call without `begin`; then
     only the names of tools make it one.
     """
 
@@ -38,6 +42,7 @@ class Form(Struct, frozen=True):
     parameter: str = ""
     keys: tuple[str, str] = ("name", "arguments")
     bare: bool = False
+    channels: bool = False
 
     def halves(self) -> tuple[str, str, str]:
         """What stands before a call's arguments, which kind they are, and what stands after them."""
@@ -47,10 +52,16 @@ class Form(Struct, frozen=True):
 
     def markers(self) -> frozenset[str]:
         """The texts in it that may be control tokens of a vocabulary."""
-        return frozenset(_TOKEN.findall(" ".join((*self.begin, self.call, self.parameter, self.end))))
+        written = [*self.begin, self.call, self.parameter, self.end, *([START, END] if self.channels else [])]
+        return frozenset(_TOKEN.findall(" ".join(written)))
 
 
 FORMS: dict[str, Form] = {
+    "harmony": Form(  # gpt-oss
+        (("<|channel|>analysis<|message|>",),),
+        call="<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>{arguments}",
+        channels=True,
+    ),
     "qwen-coder": Form(  # Qwen 3 Coder, Qwen 3.5, Nemotron 3, Step 3.5
         (("<tool_call>", "<function=", "<parameter="),),
         begin=("<tool_call>\n",),

@@ -16,7 +16,9 @@ __all__ = ["More", "Pattern", "Span", "endings", "partial"]
 _PARTS = re.compile(r"(\{\w+\}|\s+)")
 _SPACE = re.compile(r"\s{0,100}")
 _WORD = re.compile(r"[^\s<>{}\[\]\"'`]{0,128}")
-"""What a slot may hold: the name of a tool or of an argument, or an id."""
+"""What a slot may hold: the name of a tool, or an id."""
+_KEY = re.compile(r"[^<>\"\r\n]{0,128}")
+"""What `{key}` may hold, the name of an argument."""
 
 More = Literal["more"]
 
@@ -54,7 +56,7 @@ class Pattern:
                 assert space is not None
                 at = space.end()
             elif part.startswith("{"):
-                word = _WORD.match(text, at)
+                word = (_KEY if part == "{key}" else _WORD).match(text, at)
                 assert word is not None
                 end = word.end()
                 if after != " ":

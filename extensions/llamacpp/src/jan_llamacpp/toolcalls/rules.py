@@ -15,11 +15,11 @@ from typing import Any
 from msgspec import Struct
 
 from ..worker.json_rules import json_literal, literal, until
-from .forms import Form
+from .forms import CHANNEL, END, MESSAGE, START, Form
 from .patterns import Pattern
 from .values import kinds_of, property_of, takes_text
 
-__all__ = ["CallRules", "call_rules", "triggers_of"]
+__all__ = ["CallRules", "call_rules", "text_rules", "triggers_of"]
 
 _ANY_ARGUMENTS: dict[str, Any] = {"type": "object"}
 _ID = "[a-zA-Z0-9]{1,9}"
@@ -59,8 +59,18 @@ def call_rules(form: Form, tools: Mapping[str, Any], *, parallel: bool) -> CallR
     return CallRules("\n".join([*lines, *_blocks(form, parallel)]) + "\n", made.schemas, made.fallback)
 
 
+def text_rules(form: Form) -> tuple[str, str, str]:
+    """What may stand before an answer, what stands before one that is no call, and rules for both."""
+    if not form.channels:
+        return "", "", ""
+    thoughts = f"({literal(f'{CHANNEL}analysis{MESSAGE}')} thought0 {literal(f'{START}assistant')})?"
+    return thoughts, literal(f"{CHANNEL}final{MESSAGE}"), until(END, "thought")
+
+
 def triggers_of(form: Form, names: list[str]) -> list[str]:
     """The texts with which an answer's first call begins; [] where they cannot be looked for."""
+    if form.channels:
+        return []  # it may name the tool before the channel, too
     if form.bare:
         found = [f'{{"{form.keys[0]}":{space}"{name}"' for name in names for space in (" ", "")]
     else:
@@ -71,7 +81,7 @@ def triggers_of(form: Form, names: list[str]) -> list[str]:
 def _blocks(form: Form, parallel: bool) -> list[str]:
     begin, end = _written("" if form.bare else "".join(form.begin)), _written(form.end)
     if form.comma is None:
-        more = ' ("\\n" block)*' if parallel else ""
+        more = ' ("\\n" block)*' if parallel and not form.channels else ""
         return [f"block ::= {begin} call {end}", f"calls ::= block{more}"]
     comma = form.comma.strip()
     between = f"ws {literal(comma)} ws" if comma else _written(form.comma)
