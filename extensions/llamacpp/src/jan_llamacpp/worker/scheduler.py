@@ -23,6 +23,7 @@ from .admission import Queue, urgent
 from .cache import Cache
 from .context import Context
 from .drawing import Drawer
+from .fitting import fitted, more_cells
 from .images import Picture, Projector
 from .model import Model
 from .native import Native
@@ -41,9 +42,6 @@ __all__ = ["Emit", "Scheduler"]
 
 SAVE_AFTER = 5.0
 """Seconds of quiet before conversations are written to the disk."""
-MAX_STOP = 4096
-"""Characters of all stop strings of a request: every piece of text is compared with all of them."""
-MAX_ANSWERS = 64
 ENDLESS = 16
 """Contexts that an answer without a limit may fill, where the context is shifted."""
 
@@ -90,12 +88,16 @@ class Scheduler:
         Raises Refusal: `context_overflow`, `overloaded`, `invalid_generation`.
         """
         pictures = pictures or {}
-        tokens = self._fitted(list(tokens), params, pictures)
+        tokens = fitted(
+            tokens, params, pictures, n_ctx=self._n_ctx, n_vocab=self._model.n_vocab, shiftable=self._model.shareable
+        )
+        if len(self._queue) + sum(map(len, tuple(self._inbox))) + params.n > self._max_queue:
+            raise Refusal("overloaded", f"{self._max_queue} requests are waiting for this model already")
         now = time.monotonic()
         shifting = params.overflow == "shift" and not pictures
         most = params.max_tokens
         if most is None:
-            most = self._n_ctx * ENDLESS if shifting else self._n_ctx - len(tokens) - _more_cells(pictures)
+            most = self._n_ctx * ENDLESS if shifting else self._n_ctx - len(tokens) - more_cells(pictures)
         saved = None
         thread = params.thread if not pictures else None  # a state on the disk knows no pictures
         waiting = sum(each.saved is not None for each in self._queue)  # they hold memory while they wait
@@ -153,37 +155,6 @@ class Scheduler:
         current.threads = self._governor.threads
         current.step_age = time.monotonic() - began if began else 0.0
         return current
-
-    def _fitted(self, tokens: list[int], params: GenerateParams, pictures: dict[int, Picture]) -> list[int]:
-        """The prompt as it can be evaluated. Raises Refusal."""
-        n_prompt, n_ctx = len(tokens) + _more_cells(pictures), self._n_ctx
-        if not tokens:
-            raise Refusal("invalid_generation", "the prompt is empty")
-        if pictures and tokens[-1] < 0:
-            raise Refusal("invalid_generation", "a prompt cannot end with a picture")
-        if (min(tokens) < 0 and not pictures) or max(tokens) >= self._model.n_vocab:
-            raise Refusal("invalid_generation", f"the prompt has a token outside 0..{self._model.n_vocab - 1}")
-        if not 1 <= params.n <= MAX_ANSWERS:
-            raise Refusal("invalid_generation", f"n is {params.n}; it must be between 1 and {MAX_ANSWERS}")
-        wanted = 1 if params.max_tokens is None else params.max_tokens
-        if wanted < 0:
-            raise Refusal("invalid_generation", "max_tokens is negative")
-        if n_prompt + wanted > n_ctx:
-            if params.overflow != "shift" or not self._model.shareable or pictures:
-                raise Refusal(
-                    "context_overflow",
-                    f"{n_prompt} tokens of prompt and {wanted} of answer do not fit the context of {n_ctx}",
-                    n_prompt=n_prompt, n_ctx=n_ctx, max_tokens=params.max_tokens,
-                    max_allowed=max(0, n_ctx - n_prompt),
-                )  # fmt: skip
-            if n_prompt >= n_ctx:  # as if it had been shifted while it was read
-                keep = max(0, min(params.keep, n_ctx // 2))
-                tokens = (tokens[:keep] + tokens[n_prompt - (n_ctx - keep) // 2 :])[:n_ctx] or tokens[-1:]
-        if sum(map(len, params.stop)) > MAX_STOP:
-            raise Refusal("invalid_generation", f"the stop strings have more than {MAX_STOP} characters")
-        if len(self._queue) + sum(map(len, tuple(self._inbox))) + params.n > self._max_queue:
-            raise Refusal("overloaded", f"{self._max_queue} requests are waiting for this model already")
-        return tokens
 
     # --- the scheduler's thread -----------------------------------------------------------------------------
 
@@ -398,10 +369,6 @@ class Scheduler:
         for other in self._queue.take(lambda each: each.id == sequence.id):
             _close(other)
         self._outbox.failed(sequence.id, refusal)
-
-
-def _more_cells(pictures: dict[int, Picture]) -> int:
-    return sum(picture.more_cells for picture in pictures.values())
 
 
 def _close(sequence: Sequence) -> None:
