@@ -15,7 +15,7 @@ from msgspec import Struct
 from ..gguf import GGUFInfo, TensorInfo
 from ..worker.options import LoadOptions
 from ..worker.sizes import CELL_STEP, DEFAULT_CTX, PLAIN_ATTENTION_BYTES, EmbeddingSizes, embedding_sizes
-from .graph import F32, compute_bytes, scratch_bytes
+from .graph import F32, Step, compute_bytes, scratch_bytes
 from .layers import Layer, ModelShape, model_shape
 from .need import MemoryNeed
 from .repack import repacked_bytes
@@ -115,14 +115,12 @@ def memory_need(
         projector = adapters = 0
     repack = options.repack and not any(on_gpus)  # with a GPU, weights that stay are in memory it can read
     weights = weights_of(tensors, info.block_count, features, repack=repack, tied=shape.tied)
-    step = _to_embed(shape, options, on_gpus) if options.embeddings else _to_generate(shape, options, on_gpus)
-    buffer = compute_bytes(
-        shape, n_tokens=step.n_tokens, n_outputs=step.n_outputs, cells=step.cells, flash=step.flash,
-        quantised=options.kv_type != "f16",
-    )  # fmt: skip
+    context = _to_embed(shape, options, on_gpus) if options.embeddings else _to_generate(shape, options, on_gpus)
+    step = context.step
+    buffer = compute_bytes(shape, step)
     # Without flash attention V is stored turned, in rows as long as the longest of any layer.
     padded = 0 if step.flash else max(layer.v for layer in shape.layers)
-    caches = [_cache(layer, options, step, padded) for layer in shape.layers]
+    caches = [_cache(layer, options, context, padded) for layer in shape.layers]
     caches += [0] * (info.block_count - len(caches))
 
     total = info.block_count + 1
@@ -137,10 +135,8 @@ def memory_need(
             repacked=host_copies,
             cache=sum(caches[:host_layers]),
             compute=buffer if host_layers else _inputs(shape, step),
-            scratch=scratch_bytes(shape, n_tokens=step.n_tokens, cells=step.cells, flash=step.flash)
-            if host_layers
-            else 0,
-            output=step.output,
+            scratch=scratch_bytes(shape, step) if host_layers else 0,
+            output=context.output,
             projector=0 if on_gpus else projector,
             adapters=adapters,
             base=BASE + PER_TOKEN * (shape.vocab + info.lengths.get("tokenizer.ggml.merges", 0)),
@@ -163,55 +159,41 @@ def memory_need(
     return needs
 
 
-class _Step(Struct, frozen=True):
-    """The largest step a context is made for. `n_outputs`: its tokens with logits or embeddings. `cells`: that one
-    token looks at; `kept`: of the KV cache. `n_seq`: sequences with a state of their own. `output`: bytes of logits and
-    embeddings.
+class _Context(Struct, frozen=True):
+    """What a worker's context is made for. `step`: the largest. `kept`: cells of the KV cache. `n_seq`: sequences with
+    a state of their own. `output`: bytes of logits and embeddings.
     """
 
-    n_tokens: int
-    n_outputs: int
-    cells: int
+    step: Step
     kept: int
     n_seq: int
-    flash: bool
     output: int
 
 
-def _to_generate(shape: ModelShape, options: LoadOptions, on_gpus: Collection[int]) -> _Step:
+def _to_generate(shape: ModelShape, options: LoadOptions, on_gpus: Collection[int]) -> _Context:
     n_ctx, n_cells = cells_of(options, shape.context)
     part = _stepped(n_ctx)
     split = _is_split(shape, options, n_cells, part)
     streams, cells = (options.n_seq, part) if split else (1, n_cells)
     n_tokens = _multiple(min(cells * streams, options.n_batch), options.n_seq)
     outputs = options.n_seq + (MOST_DRAFTED if options.speculate else 0)
-    return _Step(
-        n_tokens=n_tokens,
-        n_outputs=min(n_tokens, outputs),
-        cells=cells,
-        kept=cells * streams,
-        n_seq=options.n_seq,
-        flash=split or _is_flash(shape, options, n_cells, gpu=bool(on_gpus)),
-        output=shape.vocab * outputs * F32,
-    )
+    flash = split or _is_flash(shape, options, n_cells, gpu=bool(on_gpus))
+    step = Step(n_tokens, min(n_tokens, outputs), cells, flash, quantised=options.kv_type != "f16")
+    return _Context(step, cells * streams, options.n_seq, output=shape.vocab * outputs * F32)
 
 
-def _to_embed(shape: ModelShape, options: LoadOptions, on_gpus: Collection[int]) -> _Step:
+def _to_embed(shape: ModelShape, options: LoadOptions, on_gpus: Collection[int]) -> _Context:
     sizes = sizes_to_embed(shape, options)
     n_tokens = _multiple(sizes.n_batch, sizes.n_seq)
+    cells = sizes.n_cells if shape.cached else n_tokens
+    flash = bool(on_gpus) or not sizes.plain
+    step = Step(n_tokens, sizes.n_batch, cells, flash, quantised=options.kv_type != "f16")
     most = sizes.n_ctx if shape.whole else sizes.n_batch  # tokens that a decode ever has
-    return _Step(
-        n_tokens=n_tokens,
-        n_outputs=sizes.n_batch,
-        cells=sizes.n_cells if shape.cached else n_tokens,
-        kept=sizes.n_cells if shape.cached else 0,
-        n_seq=sizes.n_seq,
-        flash=bool(on_gpus) or not sizes.plain,
-        output=(shape.vocab + shape.out) * most * F32,
-    )
+    kept = cells if shape.cached else 0
+    return _Context(step, kept, sizes.n_seq, output=(shape.vocab + shape.out) * most * F32)
 
 
-def _cache(layer: Layer, options: LoadOptions, step: _Step, padded: int) -> int:
+def _cache(layer: Layer, options: LoadOptions, context: _Context, padded: int) -> int:
     """Bytes of a layer's cache and state.
 
     Windows are not counted on: llama.cpp's default is a whole cache for them too, without which a prefix that was read
@@ -219,7 +201,7 @@ def _cache(layer: Layer, options: LoadOptions, step: _Step, padded: int) -> int:
     """
     size, block = KV_BYTES[options.kv_type]
     v = max(layer.v, padded) if layer.v else 0
-    return (layer.k + v) * step.kept * size // block + layer.state * step.n_seq * F32
+    return (layer.k + v) * context.kept * size // block + layer.state * context.n_seq * F32
 
 
 def _is_split(shape: ModelShape, options: LoadOptions, n_cells: int, part: int) -> bool:
@@ -232,7 +214,7 @@ def _is_flash(shape: ModelShape, options: LoadOptions, n_cells: int, *, gpu: boo
     return gpu or options.kv_type != "f16" or scores > PLAIN_ATTENTION_BYTES
 
 
-def _inputs(shape: ModelShape, step: _Step) -> int:
+def _inputs(shape: ModelShape, step: Step) -> int:
     """What the processor prepares for a GPU's step: embeddings and masks."""
     return 2 * shape.embd * step.n_tokens * F32 + step.cells * step.n_tokens * (2 if step.flash else F32)
 

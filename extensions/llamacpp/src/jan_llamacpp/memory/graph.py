@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import Struct
 
 from .layers import Layer, ModelShape
 
-__all__ = ["compute_bytes", "scratch_bytes"]
+__all__ = ["Step", "compute_bytes", "scratch_bytes"]
 
 _ALIGN = 64
 F32 = 4
@@ -63,105 +64,97 @@ class _Arena:
             self._holes = joined
 
 
-def compute_bytes(
-    shape: ModelShape,
-    *,
-    n_tokens: int,
-    n_outputs: int,
-    cells: int,
-    flash: bool,
-    quantised: bool,
-) -> int:
-    """The buffer for one step of `n_tokens` tokens, of which `n_outputs` get logits, or are embeddings.
-
-    `cells`: of the cache, that a token may look at; `n_tokens` where there is none. `quantised`: the cache is.
+class Step(Struct, frozen=True):
+    """A step of `n_tokens` tokens, of which `n_outputs` get logits, or are embeddings. `cells`: that a token may look
+    at, of the cache, or of the step itself where there is none. `quantised`: the cache is.
     """
+
+    n_tokens: int
+    n_outputs: int
+    cells: int
+    flash: bool
+    quantised: bool
+
+
+def compute_bytes(shape: ModelShape, step: Step) -> int:
+    """The buffer for one step."""
     arena = _Arena()
-    read_by_attention = _inputs(arena, shape, n_tokens, n_outputs, cells, flash, quantised)
-    stream = arena.take(shape.embd * n_tokens * F32)
+    for_attention = _inputs(arena, shape, step)
+    stream = arena.take(shape.embd * step.n_tokens * F32)
     kinds = dict.fromkeys(msgspec.structs.replace(layer, window=0) for layer in shape.layers[:-1])
     for layer in [kind for kind in kinds for _ in range(2)]:  # more of a kind only take the holes the second left
-        stream = _layer(arena, layer, shape, stream, n_tokens, None, cells, flash, quantised)
-    last = shape.layers[-1]
-    stream = _layer(arena, last, shape, stream, n_tokens, n_outputs, cells, flash, quantised, read_by_attention)
-    normed = arena.take(shape.embd * n_outputs * F32)
+        attended = _attended(arena, layer, shape, step, stream)
+        stream = _feed_forward(arena, layer, attended, shape.embd * F32, step.n_tokens)
+    last, embd = shape.layers[-1], shape.embd * F32 * step.n_outputs
+    attended = _attended(arena, last, shape, step, stream, last=for_attention)
+    stream = _feed_forward(arena, last, attended, shape.embd * F32, step.n_outputs)
+    normed = arena.take(embd)
     arena.free(stream)
     if shape.logits:
-        arena.take(shape.vocab * n_outputs * F32)
+        arena.take(shape.vocab * step.n_outputs * F32)
     arena.free(normed)
     return arena.peak
 
 
-def scratch_bytes(shape: ModelShape, *, n_tokens: int, cells: int, flash: bool) -> int:
+def scratch_bytes(shape: ModelShape, step: Step) -> int:
     """What the CPU's matrix products take beside the buffer: the right side in the left one's format (ggml_graph_plan).
 
     That are a step's numbers in Q8_K, the widest of the quantised formats with 292 bytes for 256 numbers, or the scores
     of attention in F16, as the cache is; flash attention has none, and without a cache nothing is converted.
     """
-    scores = 0 if flash or not shape.cached else cells * shape.heads * n_tokens * 2
+    scores = 0 if step.flash or not shape.cached else step.cells * shape.heads * step.n_tokens * 2
     widest = max(max(layer.ff * max(1, layer.used), layer.out, shape.embd) for layer in shape.layers)
-    return max(scores, widest * n_tokens * 292 // 256)
+    return max(scores, widest * step.n_tokens * 292 // 256)
 
 
-def _inputs(
-    arena: _Arena,
-    shape: ModelShape,
-    n_tokens: int,
-    n_outputs: int,
-    cells: int,
-    flash: bool,
-    quantised: bool,
-) -> list[int]:
+def _inputs(arena: _Arena, shape: ModelShape, step: Step) -> list[int]:
     """What is filled in before a step: embeddings in place of tokens, positions, masks, and where in the cache. Returns
     those that nobody needs after the last layer's attention.
     """
-    arena.take(shape.embd * n_tokens * F32)
-    arena.take(n_tokens * 4)
-    arena.take(n_outputs * 4)
+    arena.take(shape.embd * step.n_tokens * F32)
+    arena.take(step.n_tokens * 4)
+    arena.take(step.n_outputs * 4)
     widest = max(layer.v for layer in shape.layers)
     taken = []
     for _ in {bool(layer.window) for layer in shape.layers if layer.k}:  # a cache each, with and without a window
         if shape.cached:
-            taken.append(arena.take(n_tokens * 8))
+            taken.append(arena.take(step.n_tokens * 8))
             # Without flash attention V is stored number by number.
-            taken.append(arena.take(n_tokens * 8 * (1 if flash else widest)))
-        taken.append(arena.take(cells * n_tokens * (2 if flash else F32)))
-    if quantised and shape.rotates:
+            taken.append(arena.take(step.n_tokens * 8 * (1 if step.flash else widest)))
+        taken.append(arena.take(step.cells * step.n_tokens * (2 if step.flash else F32)))
+    if step.quantised and shape.rotates:
         taken.append(arena.take(2 * 128 * 128 * F32))
     return taken
 
 
-def _layer(
-    arena: _Arena, layer: Layer, shape: ModelShape, stream: int, n_tokens: int, outputs: int | None, cells: int,
-    flash: bool, quantised: bool, read_by_attention: Sequence[int] = (),
-) -> int:  # fmt: skip
-    """One layer; `stream` is what goes in, the result what comes out. For the last one: `outputs` are tokens that are
-    picked to go on after attention, even when that are all, and `read_by_attention` is freed.
+def _attended(
+    arena: _Arena, layer: Layer, shape: ModelShape, step: Step, stream: int, *, last: Sequence[int] | None = None
+) -> int:
+    """A layer up to its feed-forward part, `stream` included. After the last layer's attention `last` is freed, and the
+    outputs are picked, also when they are all.
     """
-    embd = shape.embd * F32
+    embd, rows = shape.embd * F32, step.n_tokens
     if layer.state:
-        stream = _recurrent(arena, layer, stream, embd * n_tokens)
+        stream = _recurrent(arena, layer, stream, embd * rows)
     if not layer.q:
-        attended = arena.take(embd * n_tokens)
+        attended = arena.take(embd * rows)
     elif shape.cached:
-        attended = _attention(arena, layer, embd, n_tokens, cells, flash, quantised and shape.rotates)
+        attended = _attention(arena, layer, shape, step)
     else:
-        attended = _attention_within(arena, layer, embd, n_tokens, flash)
-    arena.free(*read_by_attention)
-    rows = n_tokens if outputs is None else outputs
-    if outputs is not None:
+        attended = _attention_within(arena, layer, shape, step)
+    if last is not None:
+        arena.free(*last)
+        rows = step.n_outputs
         fewer = arena.take(embd * rows), arena.take(embd * rows)
         arena.free(attended, stream)
         attended, stream = fewer
     arena.free(stream)  # added to what attention gave, in its place
-    if layer.normed_after:
-        attended = _normed(arena, attended, embd * rows)
-    return _feed_forward(arena, layer, attended, embd * rows, rows)
+    return _normed(arena, attended, embd * rows) if layer.normed_after else attended
 
 
-def _attention(
-    arena: _Arena, layer: Layer, embd: int, n_tokens: int, cells: int, flash: bool, rotated: bool
-) -> int:  # fmt: skip
+def _attention(arena: _Arena, layer: Layer, shape: ModelShape, step: Step) -> int:
+    n_tokens, embd = step.n_tokens, shape.embd * F32
+    rotated = step.quantised and shape.rotates
     normed = arena.take(embd * n_tokens)
     q, v, k = (size * n_tokens * F32 for size in (layer.q, layer.v, layer.k))
     if layer.fused:
@@ -178,7 +171,7 @@ def _attention(
             arena.free(queries, keys, values)
             queries, keys, values = turned
         arena.free(keys, values)  # they are in the cache now
-    if flash:
+    if step.flash:
         result = arena.take(layer.out * n_tokens * F32)
         arena.free(queries)
         if rotated:
@@ -186,7 +179,7 @@ def _attention(
             arena.free(result)
             result = turned_back
     else:
-        scores = arena.take(cells * layer.heads * n_tokens * F32)
+        scores = arena.take(step.cells * layer.heads * n_tokens * F32)
         arena.free(queries)
         weighted = arena.take(layer.out * n_tokens * F32)
         arena.free(scores)
@@ -197,8 +190,9 @@ def _attention(
     return projected
 
 
-def _attention_within(arena: _Arena, layer: Layer, embd: int, n_tokens: int, flash: bool) -> int:
+def _attention_within(arena: _Arena, layer: Layer, shape: ModelShape, step: Step) -> int:
     """The same without a cache: keys and values stay until they are read."""
+    n_tokens, embd = step.n_tokens, shape.embd * F32
     normed = -1 if layer.normed_after else arena.take(embd * n_tokens)
     q, v, k = (size * n_tokens * F32 for size in (layer.q, layer.v, layer.k))
     if layer.fused:
@@ -209,7 +203,7 @@ def _attention_within(arena: _Arena, layer: Layer, embd: int, n_tokens: int, fla
         queries, keys, values = arena.take(q), arena.take(k), arena.take(v)
         arena.free(normed)
     out = layer.out * n_tokens * F32
-    if flash:
+    if step.flash:
         half_keys = arena.take(k // 2)
         arena.free(keys)
         half_values = arena.take(v // 2)
@@ -219,7 +213,7 @@ def _attention_within(arena: _Arena, layer: Layer, embd: int, n_tokens: int, fla
     else:
         turned = arena.take(v)
         arena.free(values)
-        scores = arena.take(n_tokens * layer.heads * n_tokens * F32)
+        scores = arena.take(step.cells * layer.heads * n_tokens * F32)
         arena.free(queries, keys)
         weighted = arena.take(out)
         arena.free(turned, scores)
@@ -238,8 +232,10 @@ def _normed(arena: _Arena, stream: int, size: int) -> int:
 
 
 def _feed_forward(arena: _Arena, layer: Layer, stream: int, embd: int, rows: int) -> int:
+    """The rest of a layer, for `rows` tokens of `embd` bytes."""
     if not layer.ff:
         return stream
+    embd *= rows
     normed = -1 if layer.normed_after else arena.take(embd)
     if layer.experts:
         out = _experts(arena, layer, embd, rows)
