@@ -240,6 +240,25 @@ async def test_where_the_new_engine_cannot_be_had_the_error_says_what_to_do(clie
     assert (await load(client))["engine"] == BUILD
 
 
+async def test_offline_the_error_says_how_the_new_engine_gets_here(
+    client: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outdate(folder)
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "empty"))
+    with pytest.raises(RpcError, match="offline mode is on") as caught:
+        await load(client)
+    assert f"the setting offline off: jan engines install {BUILD}. Without: jan engines" in caught.value.message
+
+
+async def test_where_decisions_cannot_be_kept_the_failure_is_told_once(client: Any, folder: Path) -> None:
+    outdate(folder)
+    (folder / ".lock").unlink()
+    (folder / ".lock").mkdir()
+    with anyio.fail_after(PATIENCE), pytest.raises(RpcError, match="it has no llama_model_is_hybrid") as caught:
+        await load(client)
+    assert (caught.value.type, caught.value.data["reason"]) == ("engine_broken", "incompatible")
+
+
 def test_what_did_not_suit_another_version_of_the_software_counts_no_more(tmp_path: Path) -> None:
     def edit(decided: choice.Choice) -> None:
         decided.set_aside("a", "a", "it does not suit", "use", worker="0.0.1")

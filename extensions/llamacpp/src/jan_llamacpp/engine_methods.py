@@ -27,6 +27,7 @@ from .engines.errors import EngineInstallFailed, EngineInUse, EngineNotFound
 from .engines.record import EngineRecord, InstalledEngine
 from .errors import NoUsableEngine
 from .services import Services, install_report, report_to
+from .variants import model_of
 
 if TYPE_CHECKING:
     from .engines.choice import Choice
@@ -156,7 +157,7 @@ class EngineMethods:
         engines = self.services.engines
         async with self.services.engine_use.holds.removal(params.id) as loading:
             running = [model for model, engine in self.services.engine_of.items() if engine == params.id]
-            if models := [*running, *loading]:
+            if models := [*dict.fromkeys(model_of(each) for each in (*running, *loading))]:
                 message = f"{params.id} is used by {', '.join(models)}; unload it first"
                 raise EngineInUse(message, build=params.id, models=models)
             await anyio.to_thread.run_sync(installed.remove, engines, params.id)

@@ -48,7 +48,16 @@ T = TypeVar("T")
 
 _OWN_FAULT = ("no_device", "check_failed", "build_failed")
 """Failures of an installation that come again with every attempt."""
-_FROM_A_FILE = f"jan engines install --wheel FILE, with a wheel of llama-cpp-python {ENGINE_VERSION} for this machine"
+_FROM_A_FILE = (
+    f"Without: jan engines install --wheel FILE, with a wheel of llama-cpp-python {ENGINE_VERSION} for this machine"
+)
+_ONLINE = f"With a network, and the setting offline off: jan engines install {{id}}. {_FROM_A_FILE}"
+_ADVICE = {
+    **dict.fromkeys(("network", "slow", "not_found", "server", "web_page", "truncated", "wrong_hash"), _ONLINE),
+    "refused": f"Switch on the setting compile_engines, or prebuilt_wheels with offline off. {_FROM_A_FILE}",
+    "compiler_missing": _FROM_A_FILE,
+}
+"""What to do about an installation that failed so. Of other failures the message says it."""
 
 
 class EngineUse:
@@ -134,7 +143,7 @@ class EngineUse:
     async def _gives_way(self, selected: Selected, engine: InstalledEngine, failure: JanError, load: _Load[T]) -> bool:
         """Whether another engine is to be tried in place of this one, which failed so."""
         if _reason(failure) == "no_device":
-            if selected.by == "person":
+            if selected.by == "person" or engine.record.variant in load.without:
                 return False
             reason = "it finds no GPU here now"
             load.without[engine.record.variant] = failure
@@ -196,13 +205,8 @@ class EngineUse:
         decided = await anyio.to_thread.run_sync(choice.read, self._engines)
         unsuited = {entry.id: entry.reason for entry in decided.aside.values() if entry.worker}
         aside = [f"{id} is installed, but {reason}" for id, reason in unsuited.items()]
-        if failure.reason == "refused":
-            advice = "Switch on the setting compile_engines, or prebuilt_wheels with offline off"
-            advice = f"{advice}. Without: {_FROM_A_FILE}"
-        else:
-            id = failure.data["build"]
-            advice = f"With a network, and the setting offline off: jan engines install {id}. Without: {_FROM_A_FILE}"
-        return EngineInstallFailed(". ".join([failure.message, *aside, advice]), **failure.data)
+        advice = _ADVICE.get(failure.reason, "").format(id=failure.data["build"])
+        return EngineInstallFailed(". ".join(filter(None, [failure.message, *aside, advice])), **failure.data)
 
     def _earlier(
         self, selected: Selected, engine: InstalledEngine, known: choice.Choice, model: str, failure: JanError
