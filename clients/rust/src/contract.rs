@@ -2662,7 +2662,8 @@ pub mod llamacpp {
         pub parts: MemoryNeed,
     }
 
-    /// Data of the event `engines.changed`: a build was installed or removed, or set aside with a `reason`.
+    /// Data of the event `engines.changed`: a build was installed or removed, or with a `reason`, set aside or not used
+    /// this time.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct EngineChanged {
         pub id: String,
@@ -3091,7 +3092,8 @@ pub mod llamacpp {
     }
 
     /// A loaded model. `size`: bytes of the weights. `n_ctx`: the limit of one request; `n_cells`: of all
-    /// together. `tools`: how it writes tool calls (see `toolcalls.py`). `reasons`: its chat template speaks of thoughts.
+    /// together. `tools`: how it writes tool calls (a key of `toolcalls.FORMS`). `reasons`: its chat template speaks of
+    /// thoughts.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ModelInfo {
         pub n_ctx: i64,
@@ -3110,25 +3112,10 @@ pub mod llamacpp {
         pub pid: i64,
         /// Default: `"hermes"`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub tools: Option<ModelInfoTools>,
+        pub tools: Option<String>,
         /// Default: `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub reasons: Option<bool>,
-    }
-
-    /// One of `hermes`, `llama`, `mistral`.
-    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
-    #[non_exhaustive]
-    pub enum ModelInfoTools {
-        #[serde(rename = "hermes")]
-        Hermes,
-        #[serde(rename = "llama")]
-        Llama,
-        #[serde(rename = "mistral")]
-        Mistral,
-        /// One that a newer host sends.
-        #[serde(untagged)]
-        Other(String),
     }
 
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -3870,7 +3857,7 @@ pub mod methods {
 
     /// `engines.remove`: Remove an installed build, all its generations, and what is kept of an unfinished installation. Refused while
     ///
-    /// a loaded model runs on it. If a person chose it, the house chooses again.
+    /// a model runs on it or is being loaded on it. If a person chose it, the house chooses again.
     ///
     /// Errors of its own: `engine_not_found`, `engine_in_use`.
     pub struct EnginesRemove;
@@ -4602,9 +4589,9 @@ pub enum ErrorType {
     DownloadRefused,
     /// The model makes no usable vector of a text: not a number, or all zeros. `index` says of which.
     EmbeddingFailed,
-    /// The engine's libraries cannot be loaded, or the worker cannot be started. `log` has its last lines.
+    /// The engine's libraries cannot be loaded, or the worker cannot be started. `log` has its last lines. `reason`, where there is one: `no_device`, a GPU build finds no GPU now (`advice` says where to look); `incompatible`, it lacks something that this version of the software needs.
     EngineBroken,
-    /// A loaded model runs on this build; unload it first. `data.models` names the models.
+    /// A model runs on this build, or is being loaded on it; unload it first. `data.models` names the models.
     EngineInUse,
     /// A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the next attempt. `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server` (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`, `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of compiling, `compiler_missing` and `build_failed`; of running it, `check_failed`, and `no_device`: a GPU build that finds no GPU; `refused`: not tried. `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output, empty when nothing was run.
     EngineInstallFailed,
@@ -4648,7 +4635,7 @@ pub enum ErrorType {
     ModelBusy,
     /// A model of this id is installed already.
     ModelExists,
-    /// The model could not be loaded. `reason` is llama.cpp's own if it gave one; `log` its last lines.
+    /// The model could not be loaded. `reason` is llama.cpp's own if it gave one; `log` its last lines; `cause`, where the process ended over it, as in `worker_died`.
     ModelLoadFailed,
     /// The model is known, but its list says of no file where it can be had.
     ModelNotFetchable,

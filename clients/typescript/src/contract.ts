@@ -1690,7 +1690,10 @@ export namespace llamacpp {
     parts: llamacpp.MemoryNeed;
   }
 
-  /** Data of the event `engines.changed`: a build was installed or removed, or set aside with a `reason`. */
+  /**
+   * Data of the event `engines.changed`: a build was installed or removed, or with a `reason`, set aside or not used
+   * this time.
+   */
   export interface EngineChanged {
     id: string;
     installed: boolean;
@@ -1998,7 +2001,8 @@ export namespace llamacpp {
 
   /**
    * A loaded model. `size`: bytes of the weights. `n_ctx`: the limit of one request; `n_cells`: of all
-   * together. `tools`: how it writes tool calls (see `toolcalls.py`). `reasons`: its chat template speaks of thoughts.
+   * together. `tools`: how it writes tool calls (a key of `toolcalls.FORMS`). `reasons`: its chat template speaks of
+   * thoughts.
    */
   export interface ModelInfo {
     n_ctx: number;
@@ -2016,7 +2020,7 @@ export namespace llamacpp {
     engine: string;
     pid: number;
     /** @default "hermes" */
-    tools?: Open<"hermes" | "llama" | "mistral">;
+    tools?: string;
     /** @default false */
     reasons?: boolean;
   }
@@ -2517,7 +2521,7 @@ export interface Methods {
   /**
    * Remove an installed build, all its generations, and what is kept of an unfinished installation. Refused while
    *
-   * a loaded model runs on it. If a person chose it, the house chooses again.
+   * a model runs on it or is being loaded on it. If a person chose it, the house chooses again.
    */
   "engines.remove": {
     params: llamacpp.EngineId;
@@ -3037,9 +3041,9 @@ export const ERROR_CODES = {
   "download_refused": -32062,
   /** The model makes no usable vector of a text: not a number, or all zeros. `index` says of which. */
   "embedding_failed": -32051,
-  /** The engine's libraries cannot be loaded, or the worker cannot be started. `log` has its last lines. */
+  /** The engine's libraries cannot be loaded, or the worker cannot be started. `log` has its last lines. `reason`, where there is one: `no_device`, a GPU build finds no GPU now (`advice` says where to look); `incompatible`, it lacks something that this version of the software needs. */
   "engine_broken": -32036,
-  /** A loaded model runs on this build; unload it first. `data.models` names the models. */
+  /** A model runs on this build, or is being loaded on it; unload it first. `data.models` names the models. */
   "engine_in_use": -32042,
   /** A build could not be installed. Nothing that counts is left; what was fetched or compiled may be kept for the next attempt. `data.reason`: of getting it, `network` (no connection), `slow` (no byte within the limit), `not_found`, `server` (it refuses otherwise), `web_page` (neither an index nor a file: a sign-in page), `truncated`, `wrong_hash`, `disk_full` and `permission`; of a wheel, `not_a_wheel`, `wrong_package`, `wrong_version` and `wrong_platform`; of compiling, `compiler_missing` and `build_failed`; of running it, `check_failed`, and `no_device`: a GPU build that finds no GPU; `refused`: not tried. `data.tried`: each way that was tried, as `{way, reason, message}`. `data.log` is the file with the full output, empty when nothing was run. */
   "engine_install_failed": -32040,
@@ -3083,7 +3087,7 @@ export const ERROR_CODES = {
   "model_busy": -32048,
   /** A model of this id is installed already. */
   "model_exists": -32046,
-  /** The model could not be loaded. `reason` is llama.cpp's own if it gave one; `log` its last lines. */
+  /** The model could not be loaded. `reason` is llama.cpp's own if it gave one; `log` its last lines; `cause`, where the process ended over it, as in `worker_died`. */
   "model_load_failed": -32031,
   /** The model is known, but its list says of no file where it can be had. */
   "model_not_fetchable": -32074,
