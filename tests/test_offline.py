@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from .conftest import Jan
+
 PROGRAM = Path(__file__).with_name("quiet_house.py")
 FAR = "https://192.0.2.1/v1"
 """An address that is nobody's (RFC 5737)."""
@@ -102,3 +104,21 @@ def test_the_watchers_see_what_is_sent_where_it_may_be(data_dir: Path, tmp_path:
     assert outcomes["remotes.complete"] == outcomes["remote chat"] == outcomes["remote run"] == "remote_unreachable"
     seen, _ = run(data_dir, NAMED, routing="remote-allowed")
     assert any(event == "socket.getaddrinfo" and "api.example.invalid" in where for event, where in away(seen))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["downloads", "start", f"{FAR}/x.gguf"],
+        ["models", "pull", f"{FAR}/x.gguf"],
+        ["models", "pull", "smollm2-135m-instruct"],
+        ["rpc", "downloads.start", f'{{"file": {{"name": "x.gguf", "url": "{FAR}/x.gguf", "sha256": "{"0" * 64}"}}}}'],
+    ],
+    ids=" ".join,
+)
+def test_a_command_of_its_own_process_fetches_nothing_in_offline_mode(jan: Jan, command: list[str]) -> None:
+    assert jan("settings", "set", "llamacpp.routing", "offline").returncode == 0
+    done = jan(*command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "offline mode is on" in done.stderr.splitlines()[0]
+    assert json.loads(jan("downloads", "list", "--json").stdout) == []

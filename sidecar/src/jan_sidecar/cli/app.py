@@ -65,7 +65,7 @@ HINTS = {
     "deadline_exceeded": "try again; if it stays so: jan doctor",
     "extension_reloaded": "its code was replaced meanwhile: try again",
     "invalid_generation.no_projector": "name one that does, or take one in: jan models import FILE --projector FILE",
-    "no_usable_engine": "see why: jan engines explain",
+    "no_usable_engine": "see why, and what to do: jan engines list",
     "engine_install_failed": "try again with: jan engines install",
     "engine_broken": "see what is damaged: jan engines explain",
     "model_unknown": "find one with: jan registry search WORDS",
@@ -102,11 +102,11 @@ class App:
 
         return data_folder(self.chosen_data_dir)
 
-    def call(self, method: str, params: Any = None) -> Any:
-        """Open a host, call one method with progress shown, and close the host."""
+    def call(self, method: str, params: Any = None, *, activate: bool = False) -> Any:
+        """Open a host, call one method with progress shown, and close the host. `activate`: as in `run_session`."""
         from .session import run_session
 
-        return run_session(self, lambda session: session.call(method, params))
+        return run_session(self, lambda session: session.call(method, params), activate=activate)
 
 
 pass_app = click.make_pass_decorator(App)

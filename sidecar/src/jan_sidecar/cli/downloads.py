@@ -45,7 +45,7 @@ def list_(app: App, as_json: bool) -> None:
 @pass_app
 def start(app: App, url: str, sha256: str, as_json: bool) -> None:
     """Fetch a file and wait for it. Interrupted, it goes on where it was: run the same command again."""
-    _done(run_session(app, lambda session: fetch(session, url, sha256)), as_json)
+    _done(run_session(app, lambda session: fetch(session, url, sha256), activate=True), as_json)
 
 
 @downloads.command()
@@ -60,7 +60,7 @@ def resume(app: App, id: str, as_json: bool) -> None:
         file = {"name": record["name"], "url": record["url"], "sha256": record["sha256"]}
         return await fetch_file(session, file)
 
-    _done(run_session(app, work), as_json)
+    _done(run_session(app, work, activate=True), as_json)
 
 
 @downloads.command()

@@ -124,7 +124,7 @@ def pull(app: App, model: str, sha256: str, model_id: str, as_json: bool) -> Non
             record = records[0]
         return await session.call("models.import", {"path": record["path"], "id": model_id})
 
-    _done(run_session(app, work), as_json)
+    _done(run_session(app, work, activate=True), as_json)
 
 
 @models.command()

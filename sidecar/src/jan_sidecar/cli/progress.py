@@ -29,7 +29,7 @@ SILENCE = 2.0
 QUIET = 1.5
 """Seconds before the first plain line: it stays, so it must be worth it."""
 INTERVAL = 3.0
-"""Seconds between two plain lines at the least, unless the phase changes."""
+"""Seconds between two plain lines at first, unless the phase changes; later a tenth of the time it takes."""
 
 
 _NUMBERS = re.compile(r"\d[\d.,]*")
@@ -101,7 +101,7 @@ class Progress:
     def _say(self, message: str, done: float | None, total: float | None) -> None:
         now = time.monotonic()
         phase = _NUMBERS.sub("", message)
-        if phase == self._phase and now - self._said < INTERVAL:
+        if phase == self._phase and now - self._said < max(INTERVAL, (now - self._began) / 10):  # what lasts is known
             return
         self._phase, self._said = phase, now
         count = _count(message, done, total)

@@ -50,7 +50,7 @@ def phase(app: App, as_json: bool) -> None:
 @pass_app
 def refresh(app: App, as_json: bool) -> None:
     """Ask the configured source for its list now."""
-    answer = app.call("registry.refresh")
+    answer = app.call("registry.refresh", activate=True)
     if as_json:
         print_json(answer)
         return
@@ -65,7 +65,11 @@ def refresh(app: App, as_json: bool) -> None:
 @pass_app
 def featured(app: App, as_json: bool) -> None:
     """Show what is recommended."""
-    _show(app.call("registry.featured"), as_json, empty="nothing is featured; search with: jan registry search WORDS")
+    _show(
+        app.call("registry.featured", activate=True),
+        as_json,
+        empty="nothing is featured; search with: jan registry search WORDS",
+    )
 
 
 @registry.command()
@@ -75,7 +79,7 @@ def featured(app: App, as_json: bool) -> None:
 def search(app: App, words: tuple[str, ...], as_json: bool) -> None:
     """Find models by words of their id, name, publisher or tags."""
     text = " ".join(words)
-    _show(app.call("registry.search", {"text": text}), as_json, empty=f"nothing is found for {text!r}")
+    _show(app.call("registry.search", {"text": text}, activate=True), as_json, empty=f"nothing is found for {text!r}")
 
 
 def _show(answer: dict[str, Any], as_json: bool, *, empty: str) -> None:

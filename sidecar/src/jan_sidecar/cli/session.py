@@ -138,6 +138,7 @@ def run_session(app: App, work: Callable[[Session], Awaitable[T]], *, activate: 
     """Open a host, do the work, close the host. Raises click.Abort when interrupted, else what the work raises.
 
     `activate`: start the extensions that start with the application first; otherwise only those start that are called.
+    Whatever may reach the network needs it: they may have a word in that, offline mode among them.
     """
     return asyncio.run(_run(app, work, activate))
 

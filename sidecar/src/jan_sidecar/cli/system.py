@@ -55,7 +55,7 @@ def rpc(app: App, method: str, params: str | None, streaming: bool) -> None:
                     click.echo(msgspec.json.encode(item))
                 return await stream.result()
 
-    print_json(run_session(app, work))
+    print_json(run_session(app, work, activate=True))
 
 
 def decoded(params: str | None) -> Any:
