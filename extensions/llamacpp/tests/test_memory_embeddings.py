@@ -161,7 +161,9 @@ def test_a_model_that_only_embeds_is_estimated_as_one_that_embeds(tmp_path: Path
     assert (told.fits, told.n_ctx, told.cells, told.parallel) == (True, 512, 1024, 64)
     assert (told.max_n_ctx, place.parts.cache, told.rough) == (512, 0, False)
     base = LoadOptions(embeddings=True, pooling="cls")
-    planned = plan(model, info, ModelOptions(), LlamaCppSettings(), machine(8 * GIB), variant="cpu", base=base)
+    # The setting is for chats.
+    settings = LlamaCppSettings(n_ctx=100)
+    planned = plan(model, info, ModelOptions(), settings, machine(8 * GIB), variant="cpu", base=base)
     assert (planned.options.embeddings, planned.options.pooling) == (True, "cls")
     assert planned.places[0].need == place.parts
 

@@ -118,7 +118,8 @@ def device_memory(found: Fit) -> list[DeviceMemory]:
 def _prepare(
     model: InstalledModel, info: GGUFInfo, asked: ModelOptions, settings: LlamaCppSettings, base: LoadOptions
 ) -> tuple[Subject, LoadOptions, int | None]:
-    n_ctx = asked.n_ctx if asked.n_ctx is not None else settings.n_ctx
+    # The setting is for chats: a worker that embeds reads a text whole, and takes memory for its longest.
+    n_ctx = asked.n_ctx if asked.n_ctx is not None or base.embeddings else settings.n_ctx
     options = msgspec.structs.replace(
         base,
         n_ctx=n_ctx,
