@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jan_sidecar.cli.app import App, root, run
 from jan_sidecar.cli.output import clean, size
+from jan_sidecar.cli.progress import Progress
 
 from jan_core import Caller, hookimpl
 from jan_core.host import Host
@@ -343,6 +344,20 @@ def test_a_defect_before_the_host_is_open_is_in_the_log_and_not_on_the_terminal(
     assert "RuntimeError: an early defect" in (tmp_path / "data" / "logs" / "jan.log").read_text()
 
 
+def test_a_long_wait_is_told_ever_more_seldom(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("jan_sidecar.cli.progress.time.monotonic", lambda: now)
+    progress = Progress()
+    for second in range(1, 1001):
+        now = float(second)
+        progress("waiting", None, None)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == ["waiting (2 s)", "waiting (5 s)", "waiting (8 s)"]
+    assert 20 < len(lines) < 50
+
+
 DEEP = "[" * 20_000
 
 
@@ -353,6 +368,9 @@ DEEP = "[" * 20_000
         (["models", "load", "\udcff", "--server", "http://127.0.0.1:9"], 1, "no server answers"),
         (["models", "load", "m", "--server", "\udcff"], 1, "is not a URL"),
         (["models", "show", "\udcff"], 1, ""),
+        (["downloads", "start", "http://127.0.0.1:9/x", "--sha256", "00"], 2, "64 hexadecimal digits"),
+        (["models", "pull", "http://127.0.0.1:9/x", "--sha256", "z" * 64], 2, "64 hexadecimal digits"),
+        (["engines", "install", "--wheel", sys.executable, "--sha256", "00"], 2, "64 hexadecimal digits"),
         (["chat", "say \udcff"], 1, "not Unicode"),
         (["rpc", "ping", DEEP], 2, "nested too deeply"),
         (["settings", "set", "download.max_running", DEEP], 2, "nested too deeply"),

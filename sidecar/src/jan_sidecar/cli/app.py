@@ -10,6 +10,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -22,7 +23,7 @@ import click
 if TYPE_CHECKING:
     from jan_core import Caller, JanError
 
-__all__ = ["App", "Failed", "Opener", "drop_output", "hint", "pass_app", "root", "run", "wrong_usage"]
+__all__ = ["App", "Failed", "Opener", "checked_sha256", "drop_output", "hint", "pass_app", "root", "run", "wrong_usage"]
 
 Opener = Callable[["App", bool], AbstractAsyncContextManager["Caller"]]
 """Opens a host for one command; the second argument says whether extensions that start with the application do so."""
@@ -150,6 +151,14 @@ class DataFolder(click.Path):
         except RuntimeError:
             self.fail(f"there is no such user: {value}", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def checked_sha256(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """The value of an option that is a SHA-256, as sha256sum prints it, or empty."""
+    text = value.strip().lower()
+    if text and not re.fullmatch("[0-9a-f]{64}", text):
+        raise click.BadParameter("a SHA-256 has 64 hexadecimal digits")
+    return text
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

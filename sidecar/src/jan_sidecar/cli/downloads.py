@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import anyio
 import click
 
-from .app import App, Failed, pass_app, wrong_usage
+from .app import App, Failed, checked_sha256, pass_app, wrong_usage
 from .output import Column, json_option, note, print_json, print_table, size
 from .session import Session, run_session
 
@@ -40,7 +40,13 @@ def list_(app: App, as_json: bool) -> None:
 
 @downloads.command()
 @click.argument("url")
-@click.option("--sha256", default="", metavar="HEX", help="What the file must hash to. Without it nothing is checked.")
+@click.option(
+    "--sha256",
+    callback=checked_sha256,
+    default="",
+    metavar="HEX",
+    help="What the file must hash to. Without it nothing is checked.",
+)
 @json_option
 @pass_app
 def start(app: App, url: str, sha256: str, as_json: bool) -> None:
@@ -107,7 +113,7 @@ async def fetch(session: Session, url: str, sha256: str) -> dict[str, Any]:
         name, usable = "", False
     if not name or not usable:
         wrong_usage(f"{url!r} is not the URL of a file (http or https)")
-    return await fetch_file(session, {"name": name, "url": url, "sha256": sha256.lower()})
+    return await fetch_file(session, {"name": name, "url": url, "sha256": sha256})
 
 
 async def fetch_file(session: Session, file: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .app import App, pass_app, wrong_usage
+from .app import App, checked_sha256, pass_app, wrong_usage
 from .output import Column, clean, json_option, note, on_terminal, print_json, print_table, size
 
 __all__ = ["engines"]
@@ -73,7 +73,9 @@ def explain(app: App, as_json: bool) -> None:
 @click.option(
     "--wheel", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Take it from this file, offline."
 )
-@click.option("--sha256", default="", metavar="HEX", help="What the file of --wheel must hash to.")
+@click.option(
+    "--sha256", callback=checked_sha256, default="", metavar="HEX", help="What the file of --wheel must hash to."
+)
 @json_option
 @pass_app
 def install(app: App, build: str, wheel: Path | None, sha256: str, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .app import App, pass_app, wrong_usage
+from .app import App, checked_sha256, pass_app, wrong_usage
 from .loading import configure, estimate, load, unload
 from .output import Column, json_option, note, on_terminal, print_json, print_record, print_table, size
 
@@ -98,7 +98,13 @@ def import_(
 
 @models.command()
 @click.argument("model", metavar="MODEL|URL")
-@click.option("--sha256", default="", metavar="HEX", help="What the file at URL must hash to; else it is not checked.")
+@click.option(
+    "--sha256",
+    callback=checked_sha256,
+    default="",
+    metavar="HEX",
+    help="What the file at URL must hash to; else it is not checked.",
+)
 @click.option("--id", "model_id", default="", metavar="ID", help="The id it gets here. Default: from the file's name.")
 @json_option
 @pass_app
