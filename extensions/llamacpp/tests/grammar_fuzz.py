@@ -98,9 +98,9 @@ def main(engine: str, path: str, count: int, seed: int) -> None:
     source = random.Random(seed)
     told = {"tried": 0, "used": 0, "refused": 0, "slowest": 0.0}
     for _ in range(count):
-        asked = Grammar(gbnf=grammar(source)) if source.random() < 0.5 else Grammar(json_schema=schema(source))
+        asked = Grammar(gbnf=grammar(source)) if source.random() < 0.5 else Grammar(schemas={"root": schema(source)})
         if source.random() < 0.2:
-            asked = Grammar(asked.gbnf, asked.json_schema, triggers=["a"])
+            asked = Grammar(asked.gbnf, asked.schemas, triggers=["a"])
         told["tried"] += 1
         noise = np.random.default_rng(source.randrange(2**32))
         began = time.monotonic()

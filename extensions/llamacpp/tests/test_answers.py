@@ -35,14 +35,16 @@ TOOLS = [
     {"type": "function", "function": {"name": "beep"}},
 ]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0}}, "required": ["a"]}
+KNOWING = CHATML + "{% if tools %}{% endif %}"
+"""It is told of tools, and writes nothing of them."""
 TEMPLATES = {
-    "hermes": CHATML + "{# <tool_call> #}",
-    "mistral": CHATML + "{# [TOOL_CALLS] #}",
-    "llama": CHATML + "{# <|python_tag|> #}",
-    "qwen-coder": CHATML + "{# <tool_call> <function= <parameter= #}",
-    "glm": CHATML + "{# <arg_key> #}",
-    "harmony": CHATML + "{# <|channel|>analysis<|message|> #}",
-    "deepseek": CHATML + "{# <｜tool▁calls▁begin｜> #}",
+    "hermes": KNOWING + "{# <tool_call> #}",
+    "mistral": KNOWING + "{# [TOOL_CALLS] #}",
+    "llama": KNOWING + "{# <|python_tag|> #}",
+    "qwen-coder": KNOWING + "{# <tool_call> <function= <parameter= #}",
+    "glm": KNOWING + "{# <arg_key> #}",
+    "harmony": KNOWING + "{# <|channel|>analysis<|message|> #}",
+    "deepseek": KNOWING + "{# <｜tool▁calls▁begin｜> #}",
     "thinker": CHATML.replace("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>\\n'"),
 }
 

@@ -77,7 +77,7 @@ def written(model: Model, sampling: Sampler, row: Row, most: int = 600) -> tuple
 def test_json_follows_its_schema_at_every_temperature(native: Native, model: Model, how: dict[str, Any]) -> None:
     for seed in range(6):
         text, ended = written(
-            model, sampler(native, model, Grammar(json_schema=SCHEMA), seed, **how), noise(model, seed)
+            model, sampler(native, model, Grammar(schemas={"root": SCHEMA}), seed, **how), noise(model, seed)
         )
         assert ended
         found = json.loads(text.decode(errors="replace"))
@@ -96,13 +96,13 @@ def test_the_likeliest_text_that_fits_is_drawn_when_it_is_wanted(native: Native,
         return made
 
     for how in ({"temperature": 0}, {"temperature": 0.1}):
-        text, ended = written(model, sampler(native, model, Grammar(json_schema=SCHEMA), **how), row)
+        text, ended = written(model, sampler(native, model, Grammar(schemas={"root": SCHEMA}), **how), row)
         assert ended
         assert text.decode().strip() == wanted
 
 
 def test_many_tokens_asked_at_once_are_answered_as_each_alone(native: Native, model: Model) -> None:
-    constraint = Constraint(native, model, Grammar(json_schema=SCHEMA))
+    constraint = Constraint(native, model, Grammar(schemas={"root": SCHEMA}))
     everything = np.arange(model.n_vocab)
     for token in [*model.tokenize('{"name": "né', bos=False), *model.tokenize('", "count"', bos=False)]:
         mask = constraint.allowed(everything)
@@ -151,7 +151,7 @@ def test_a_grammar_waits_for_its_trigger_and_holds_from_there(native: Native, mo
 
 
 def test_a_grammar_holds_after_the_thoughts_that_the_prompt_opened(native: Native, model: Model) -> None:
-    grammar = Grammar(json_schema=SCHEMA, reasoning=True, opened=True)
+    grammar = Grammar(schemas={"root": SCHEMA}, reasoning=True, opened=True)
     for seed in range(5):
         text, ended = written(
             model, sampler(native, model, grammar, seed), scripted(model, "Hm, </ok>{ </think>", seed)
@@ -207,7 +207,7 @@ def test_log_probabilities_are_the_models_own_before_all_options(native: Native,
         (Grammar(gbnf="root ::= root"), "left recursion"),
         (Grammar(gbnf='root ::= "a"{5,2}'), "from 5 to 2"),
         (Grammar(gbnf="x"), "::= is missing"),
-        (Grammar(json_schema={"type": "nothing"}), "unknown type"),
+        (Grammar(schemas={"root": {"type": "nothing"}}), "unknown type"),
         (Grammar(gbnf='root ::= "a"', triggers=[""]), "trigger"),
         (Grammar(gbnf='root ::= "a"', triggers=["(é"]), "trigger"),
     ],

@@ -66,7 +66,7 @@ def refuse_unusable(grammar: Grammar) -> tuple[str, str, Gbnf]:
 @lru_cache(maxsize=64)
 def _compiled(encoded: bytes) -> tuple[str, str, Gbnf]:
     grammar = msgspec.msgpack.decode(encoded, type=Grammar)
-    text = grammar.gbnf if grammar.gbnf is not None else schemas_to_gbnf({"root": grammar.json_schema})
+    text = grammar.gbnf
     if grammar.schemas:
         text += "\n" + schemas_to_gbnf(grammar.schemas)
     root = "root"

@@ -55,16 +55,15 @@ class Prompt(Struct, frozen=True, omit_defaults=True):
 
 
 class Grammar(Struct, frozen=True, omit_defaults=True):
-    """What an answer must look like: a grammar in llama.cpp's GBNF, or a JSON schema that one is made from.
+    """What an answer must look like: a grammar in llama.cpp's GBNF, whose rule `root` an answer follows.
 
-    `schemas`: rules that `gbnf` speaks of, as JSON schemas; `fallback`: others to take for them where these make no
-    grammar. `triggers`: the grammar holds only from the first of these texts on, which is part of it;
+    `schemas`: further rules, `root` perhaps among them, as JSON schemas; `fallback`: others to take for them where
+    these make no grammar. `triggers`: the grammar holds only from the first of these texts on, which is part of it;
     before it, anything goes. `reasoning`: the answer may think first, between `<think>` and `</think>`; `opened`: it
     does, because the prompt ends within it (set by the worker).
     """
 
-    gbnf: str | None = None
-    json_schema: dict[str, Any] | None = None
+    gbnf: str = ""
     schemas: dict[str, Any] = {}
     fallback: dict[str, Any] = {}
     triggers: list[str] = []
