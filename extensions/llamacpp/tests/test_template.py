@@ -72,6 +72,40 @@ def test_tools_reach_the_template() -> None:
     assert template.render(HELLO) == ""
 
 
+ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+CALLED: list[dict[str, object]] = [
+    {"role": "user", "content": "2 and 3?"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"ä": 2}'}}],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": "5"},
+    {"role": "user", "content": "so?"},
+]
+
+
+def test_a_template_that_knows_no_tools_gets_them_calls_and_results_as_text() -> None:
+    text = ChatTemplate(None).render([{"role": "system", "content": "be brief"}, *CALLED], tools=[ADD])
+    system, user, assistant, result, _ = text.split("<|im_end|>\n")
+    assert system.startswith("<|im_start|>system\nbe brief\n\nYou may call")
+    assert '{"name": "add", "parameters": {"type": "object"}}' in system
+    assert user == "<|im_start|>user\n2 and 3?"
+    assert assistant.endswith('<tool_call>\n{"name": "add", "arguments": {"ä": 2}}\n</tool_call>')
+    assert result == "<|im_start|>user\n<tool_response>\n5\n</tool_response>\nso?"
+
+
+def test_a_template_that_takes_no_system_message_is_told_of_tools_by_the_user() -> None:
+    source = (
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    )
+    text = ChatTemplate(source).render(CALLED, tools=[ADD])
+    assert text.startswith("[user]You may call")
+    assert "2 and 3?[assistant]<tool_call>" in text
+    assert text.endswith("</tool_response>\nso?")
+
+
 def test_further_variables_take_nothings_place_and_are_hidden_like_messages() -> None:
     template = ChatTemplate(
         "{{ messages[0].content }}{{ tools }}{{ bos_token }}{{ style }}{{ add_generation_prompt }}", "<s>"

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .template_limits import Limits, TemplateError
+from .tool_text import calls_in_text, tools_in_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -42,6 +43,8 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str | None, bos: str = "", eos: str = "") -> None:
+        from jinja2 import nodes
+
         source = source or CHATML
         if len(source) > MAX_SOURCE:
             raise TemplateError(
@@ -50,7 +53,13 @@ class ChatTemplate:
         self._bos, self._eos = bos, eos
         self._limits = Limits()
         with self._limits:
-            self._template: Template = _environment().from_string(source)
+            environment = _environment()
+            parsed = environment.parse(source)
+            words = {name.name for name in parsed.find_all(nodes.Name)}
+            words |= {attribute.attr for attribute in parsed.find_all(nodes.Getattr)}
+            words |= {constant.value for constant in parsed.find_all(nodes.Const) if isinstance(constant.value, str)}
+            self._knows_tools, self._knows_calls = "tools" in words, bool(words & {"tool", "tool_calls"})
+            self._template: Template = environment.from_string(parsed)
 
     def render(
         self,
@@ -62,28 +71,40 @@ class ChatTemplate:
         hide: Callable[[Any], Any] = lambda value: value,
     ) -> str:
         """The prompt for `messages` (OpenAI objects). `extra`: more variables, such as `enable_thinking`; none of them
-        takes the place of the messages or the tools.
+        takes the place of the messages or the tools. A template that knows no tools gets them as text (`tool_text.py`).
 
         `hide`: what is done to messages, tools and `extra`, as templates get them, before they are rendered.
 
         Raises TemplateError.
         """
-        parts, size = [], 0
         with self._limits:  # a message, too, may be nested deeper than can be
             variables: dict[str, Any] = {
                 "documents": None,
                 "add_generation_prompt": add_generation_prompt,
                 **hide(extra or {}),
-                "messages": hide([_prepared(message) for message in messages]),
-                "tools": hide(tools) if tools else None,
                 "bos_token": self._bos,
                 "eos_token": self._eos,
             }
-            for part in self._template.generate(variables):
-                size += len(part)
-                if size > MAX_OUTPUT:
-                    raise TemplateError("too_large", f"the chat template writes more than {MAX_OUTPUT} characters")
-                parts.append(part)
+            prepared = [_prepared(message) for message in messages]
+            if not self._knows_calls:
+                prepared = calls_in_text(prepared)
+            if not tools or self._knows_tools:
+                return self._written(variables, hide(prepared), hide(tools) if tools else None)
+            try:
+                return self._written(variables, hide(tools_in_text(prepared, tools)), None)
+            except TemplateError as error:
+                if error.reason != "refused":
+                    raise
+                # It takes no system message, most likely.
+                return self._written(variables, hide(tools_in_text(prepared, tools, by="user")), None)
+
+    def _written(self, variables: dict[str, Any], messages: Any, tools: Any) -> str:
+        parts, size = [], 0
+        for part in self._template.generate({**variables, "messages": messages, "tools": tools}):
+            size += len(part)
+            if size > MAX_OUTPUT:
+                raise TemplateError("too_large", f"the chat template writes more than {MAX_OUTPUT} characters")
+            parts.append(part)
         return "".join(parts)
 
 
