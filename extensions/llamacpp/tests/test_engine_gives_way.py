@@ -247,7 +247,7 @@ async def test_offline_the_error_says_how_the_new_engine_gets_here(
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "empty"))
     with pytest.raises(RpcError, match="offline mode is on") as caught:
         await load(client)
-    assert f"the setting offline off: jan engines install {BUILD}. Without: jan engines" in caught.value.message
+    assert f"(settings offline and routing): jan engines install {BUILD}. Without: jan engines" in caught.value.message
 
 
 async def test_where_decisions_cannot_be_kept_the_failure_is_told_once(client: Any, folder: Path) -> None:

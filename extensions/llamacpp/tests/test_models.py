@@ -27,6 +27,7 @@ pytestmark = pytest.mark.anyio
 PREFIXES = ["engines.", "models.", "chat.", "completions.", "tokens.", "embeddings.", "remotes."]
 OpenHost = Callable[..., AbstractAsyncContextManager[Any]]
 GIB = 2**30
+OTHER = {"adapters": [{"id": "other"}]}
 
 
 @pytest.fixture
@@ -297,8 +298,12 @@ async def test_a_model_is_loaded_with_an_adapter(client: Any, tmp_path: Path, ma
     loaded = await client.call("models.load", {"id": "babble", "adapters": [{"id": "twist", "scale": 4.0}]})
     assert loaded["memory"][0]["parts"]["adapters"] == lora.stat().st_size
     assert await say(client, model="babble") != before
-    with pytest.raises(RpcError, match="no adapter 'other'; it has: twist"):
-        await client.call("models.load", {"id": "babble", "adapters": [{"id": "other"}]})
+    for kept in ("configure", "load"):
+        told = {"options": OTHER} if kept == "configure" else OTHER
+        with pytest.raises(RpcError, match="no adapter 'other'; it has: twist"):
+            await client.call(f"models.{kept}", {"id": "babble", **told})
+    with pytest.raises(RpcError, match="jan-tiny is embedded and cannot be changed"):
+        await client.call("models.configure", {"id": "jan-tiny", "options": {"n_ctx": 512}})
     await client.call("models.delete", {"id": "babble", "adapter": "twist"})
     assert [each["id"] for each in (await client.call("models.list"))["models"]] == ["jan-tiny", "babble"]
     await client.call("models.unload", {"id": "babble"})

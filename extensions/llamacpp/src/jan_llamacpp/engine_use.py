@@ -51,10 +51,10 @@ _OWN_FAULT = ("no_device", "check_failed", "build_failed")
 _FROM_A_FILE = (
     f"Without: jan engines install --wheel FILE, with a wheel of llama-cpp-python {ENGINE_VERSION} for this machine"
 )
-_ONLINE = f"With a network, and the setting offline off: jan engines install {{id}}. {_FROM_A_FILE}"
+_ONLINE = f"With a network, and not offline (settings offline and routing): jan engines install {{id}}. {_FROM_A_FILE}"
 _ADVICE = {
     **dict.fromkeys(("network", "slow", "not_found", "server", "web_page", "truncated", "wrong_hash"), _ONLINE),
-    "refused": f"Switch on the setting compile_engines, or prebuilt_wheels with offline off. {_FROM_A_FILE}",
+    "refused": f"Switch on the setting compile_engines, or prebuilt_wheels, and not offline. {_FROM_A_FILE}",
     "compiler_missing": _FROM_A_FILE,
 }
 """What to do about an installation that failed so. Of other failures the message says it."""

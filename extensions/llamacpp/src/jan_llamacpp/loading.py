@@ -22,7 +22,7 @@ from .settings import LlamaCppSettings
 from .variants import embeds_only
 from .worker.options import LoadOptions, Lora
 
-__all__ = ["check_fit", "device_memory", "estimate", "merged", "plan"]
+__all__ = ["check_adapters", "check_fit", "device_memory", "estimate", "merged", "plan"]
 
 
 def merged(asked: ModelOptions, model: InstalledModel) -> ModelOptions:
@@ -91,10 +91,8 @@ def check_fit(id: str, found: Fit) -> None:
     if found.fits:
         return
     place = found.tightest
-    message = (
-        f"{id} does not fit: it takes {_gib(place.need.total)} of the memory of {place.name or place.device}, "
-        f"where {_gib(place.free)} are free"
-    )
+    where = "this computer's memory" if place.device == "cpu" else f"the memory of {place.name or place.device}"
+    message = f"{id} does not fit: it takes {_gib(place.need.total)} of {where}, where {_gib(place.free)} are free"
     raise OutOfMemory(
         message,
         reason="memory",
@@ -135,6 +133,11 @@ def _prepare(
     projector = projector_bytes(read_info(Path(model.projector))) if model.projector else 0
     adapters = sum(Path(adapter.path).stat().st_size for adapter in options.lora)
     return Subject(info, info.tensors, projector, adapters), options, n_ctx
+
+
+def check_adapters(model: InstalledModel, asked: ModelOptions) -> None:
+    """Raises ModelNotFound for an adapter the model does not have."""
+    _adapters(model, asked)
 
 
 def _adapters(model: InstalledModel, asked: ModelOptions) -> list[Lora]:

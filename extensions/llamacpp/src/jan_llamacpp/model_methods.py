@@ -140,8 +140,11 @@ class ModelMethods:
         """Keep what a model is loaded with from now on, where a load does not say otherwise. One that is loaded stays
         as it is.
         """
-        options = msgspec.to_builtins(params.options)
-        model = await anyio.to_thread.run_sync(self.services.store.configure, params.id, options)
+        from .loading import check_adapters
+
+        store, options = self.services.store, msgspec.to_builtins(params.options)
+        check_adapters(await anyio.to_thread.run_sync(store.get, params.id), params.options)
+        model = await anyio.to_thread.run_sync(store.configure, params.id, options)
         self.services.forget(params.id)
         return self._with_state(model)
 

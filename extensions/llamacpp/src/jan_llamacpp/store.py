@@ -198,8 +198,11 @@ class ModelStore:
 
     def check_deletable(self, id: str) -> None:
         """Raises ModelNotFound or ModelReadOnly where `delete` would."""
+        self._check_own(id, "deleted")
+
+    def _check_own(self, id: str, what: str) -> None:
         if id == EMBEDDED_ID:
-            raise ModelReadOnly(f"{id} is embedded and cannot be deleted", id=id)
+            raise ModelReadOnly(f"{id} is embedded and cannot be {what}", id=id)
         self.get(id)
 
     def sweep(self) -> None:
@@ -237,7 +240,7 @@ class ModelStore:
 
     def _record(self, id: str) -> ModelRecord:
         """The record of a model that may be changed. Raises ModelNotFound, ModelReadOnly, StorageError."""
-        self.check_deletable(id)
+        self._check_own(id, "changed")
         record = read_record(self._root / id)
         if isinstance(record, str):
             raise StorageError(f"{id} cannot be changed: {record}")
