@@ -172,6 +172,29 @@ async def test_the_house_chooses_again_when_the_chosen_build_is_removed(
     assert (await client.call("engines.explain"))["build"] == BUILD
 
 
+async def test_a_build_that_a_person_went_back_from_can_be_used_again_once_it_was_removed(
+    client: Any, engine_dir: Path, tmp_path: Path
+) -> None:
+    await client.call("engines.install", {"wheel": str(pack(engine_dir, tmp_path))})
+    assert (await client.call("engines.rollback"))["generation"] == 1
+    assert [entry["by"] for entry in (await client.call("engines.list"))["set_aside"]] == ["person"]
+    await client.call("models.unload", {"id": "babble"})
+    await client.call("engines.remove", {"id": BUILD})
+    listed = await client.call("engines.list")
+    assert (listed["installed"], listed["set_aside"]) == ([], [])
+    assert (await client.call("engines.explain"))["build"] == BUILD
+
+
+async def test_a_build_that_failed_stays_set_aside_when_it_is_removed(
+    client: Any, engine_dir: Path, tmp_path: Path
+) -> None:
+    bad = pack(engine_dir, tmp_path, version="0.3.100", spoil_bindings=DIES_AT_LOAD)
+    await client.call("engines.install", {"wheel": str(bad)})
+    assert await loaded_on(client) == BUILD
+    await client.call("engines.remove", {"id": "cpu-0.3.100"})
+    assert [entry["id"] for entry in (await client.call("engines.list"))["set_aside"]] == ["cpu-0.3.100"]
+
+
 async def test_only_what_is_installed_and_can_run_here_is_used(client: Any) -> None:
     with pytest.raises(RpcError, match="is not installed; install it first"):
         await client.call("engines.use", {"id": f"vulkan-{ENGINE_VERSION}"})

@@ -150,7 +150,8 @@ class EngineMethods:
     @method("engines.remove", errors=[EngineNotFound, EngineInUse])
     async def remove(self, params: EngineId) -> Empty:
         """Remove an installed build, all its generations, and what is kept of an unfinished installation. Refused while
-        a model runs on it or is being loaded on it. If a person chose it, the house chooses again.
+        a model runs on it or is being loaded on it. If a person chose it, the house chooses again; if a person went
+        back from it, that counts no more.
         """
         from .engines import choice, installed
 
@@ -161,8 +162,7 @@ class EngineMethods:
                 message = f"{params.id} is used by {', '.join(models)}; unload it first"
                 raise EngineInUse(message, build=params.id, models=models)
             await anyio.to_thread.run_sync(installed.remove, engines, params.id)
-        if (await anyio.to_thread.run_sync(choice.read, engines)).use == params.id:
-            await anyio.to_thread.run_sync(choice.change, engines, lambda decided: setattr(decided, "use", ""))
+        await anyio.to_thread.run_sync(choice.change, engines, lambda decided: decided.removed(params.id))
         self.services.engine_changed(params.id, False)
         return Empty()
 

@@ -64,6 +64,12 @@ class Choice(Struct, omit_defaults=True):
         """Forget what set the generations of this build aside."""
         self.aside = {name: entry for name, entry in self.aside.items() if entry.id != id}
 
+    def removed(self, id: str) -> None:
+        """The build is gone: so is what a person decided about it. What it failed of is kept."""
+        if self.use == id:
+            self.use = ""
+        self.aside = {name: entry for name, entry in self.aside.items() if (entry.id, entry.by) != (id, "person")}
+
     def forget(self, name: str) -> None:
         """Forget what is known of this folder: another engine comes into it, or it is gone."""
         self.aside.pop(name, None)
