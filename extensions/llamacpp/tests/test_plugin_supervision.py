@@ -117,6 +117,14 @@ async def test_a_model_that_keeps_dying_is_shown_as_failed_until_it_is_loaded_by
         assert (await model(client, "endless"))["state"] == "loaded"
 
 
+async def test_a_chat_just_after_the_idle_worker_was_killed_is_answered(client: Any, children: list[Child]) -> None:
+    with anyio.fail_after(PATIENCE):
+        await client.call("chat.complete", ask(max_tokens=1))
+        os.kill(children[-1].pid, signal.SIGKILL)
+        assert (await client.call("chat.complete", ask(max_tokens=1)))["usage"]["completion_tokens"] == 1
+    assert len(children) == 2
+
+
 async def test_other_settings_let_a_model_that_failed_try_again(
     host: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

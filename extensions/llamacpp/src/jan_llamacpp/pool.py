@@ -9,6 +9,7 @@ starter's business, and what is asked of it its user's. For one event loop; not 
   order in which they were asked for. Where those that are loaded never have a pause, the one that was loaded first
   takes no new requests after a while, ends those it has, and goes; what is asked of it meanwhile stands in line.
 * A model that nobody used for some time is unloaded. A pinned one never is, but by name.
+* A worker that turns out to be dead before a request reached it is started again for it, once.
 * What follows from failed loads and deaths is `history.py`'s.
 """
 
@@ -27,7 +28,7 @@ from jan_core import JanError, Overloaded, Progress
 from .client import ExitReason, WorkerProcess
 from .deaths import death
 from .errors import ModelBusy
-from .failures import ModelLoadFailed
+from .failures import ModelLoadFailed, WorkerDied
 from .history import History
 
 __all__ = ["ModelPool", "Starter"]
@@ -106,12 +107,15 @@ class ModelPool:
 
     @asynccontextmanager
     async def use(self, id: str, report: Progress = ignore) -> AsyncIterator[WorkerProcess]:
-        """The worker of a model, loaded first where it is not; it is not unloaded inside the block.
+        """The worker of a model, loaded first where it is not, or where it is found dead; it is not unloaded inside
+        the block.
 
         Raises what the load raises (again, when it failed a short time ago), and Overloaded when no room came
         up.
         """
         slot = await self._acquire(id, report)
+        if await self._found_dead(slot):
+            slot = await self._acquire(id, report)
         try:
             assert slot.worker is not None
             yield slot.worker
@@ -207,6 +211,31 @@ class ModelPool:
             if report in slot.listeners:
                 slot.listeners.remove(report)
         return slot
+
+    async def _found_dead(self, slot: _Slot) -> bool:
+        """Whether a worker died before anything of this request reached it, so that another one may be asked. The slot
+        is given back then.
+
+        That a process is gone is noticed some time after its end, so one that is idle is asked for a sign of life; what
+        a busy one dies of cannot be told from the request.
+        """
+        worker = slot.worker
+        assert worker is not None
+        if worker.alive and worker.busy:
+            return False
+        try:
+            await worker.stats()
+        except WorkerDied:
+            self._release(slot)
+            if slot.leaving:  # unloaded meanwhile
+                raise
+            while self._slots.get(slot.id) is slot:  # until the death is in the books
+                await self._turn.wait()
+            return True
+        except BaseException:
+            self._release(slot)
+            raise
+        return False
 
     async def _slot(self, id: str, report: Progress) -> _Slot:
         """The model's slot, a new one where there is none. Nothing is awaited between finding room and taking

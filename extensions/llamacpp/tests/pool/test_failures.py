@@ -71,6 +71,61 @@ async def test_a_dead_worker_is_replaced_at_once_and_then_after_a_pause(
     assert starter.starts == ["a", "a", "a"]
 
 
+async def test_a_request_just_after_an_idle_worker_was_killed_is_answered_by_another(
+    pool: ModelPool, starter: Starter
+) -> None:
+    first = await pool.load("a")
+    with anyio.fail_after(120):
+        os.kill(first.pid, signal.SIGKILL)
+        assert first.alive  # nobody knows it yet
+        async with pool.use("a") as worker:
+            assert await answer(worker) == 3
+    assert worker is not first
+    assert starter.starts == ["a", "a"]
+    assert pool._histories["a"].lives == 1  # it counts as a death
+
+
+async def test_requests_that_find_a_worker_dead_together_share_the_next_one(pool: ModelPool, starter: Starter) -> None:
+    first = await pool.load("a")
+    found: list[int] = []
+
+    async def request() -> None:
+        async with pool.use("a") as worker:
+            found.append(await answer(worker))
+
+    with anyio.fail_after(120):
+        os.kill(first.pid, signal.SIGKILL)
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(request)
+    assert found == [3, 3, 3]
+    assert starter.starts == ["a", "a"]
+
+
+async def test_a_request_that_finds_a_worker_dead_too_often_is_refused(
+    pool: ModelPool, starter: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "MOST_DEATHS", 1)
+    first = await pool.load("a")
+    with anyio.fail_after(120):
+        os.kill(first.pid, signal.SIGKILL)
+        with pytest.raises(WorkerDied, match=r"a ended 1 times in 10 minutes .*tried again in"):
+            async with pool.use("a"):
+                pass
+    assert starter.starts == ["a"]
+
+
+async def test_a_request_that_a_worker_died_of_is_not_repeated(pool: ModelPool, starter: Starter) -> None:
+    async def request() -> None:
+        async with pool.use("a") as worker:
+            os.kill(worker.pid, signal.SIGKILL)
+            await answer(worker, 100)
+
+    with anyio.fail_after(120), pytest.raises(WorkerDied, match="SIGKILL"):
+        await request()
+    assert starter.starts == ["a"]
+
+
 async def test_the_pause_of_a_crashing_model_takes_no_place_and_a_load_by_hand_ends_it(starter: Starter) -> None:
     pool = ModelPool(starter, max_loaded=lambda: 1, queue_seconds=lambda: 30)
     history = pool._histories["a"] = History()
