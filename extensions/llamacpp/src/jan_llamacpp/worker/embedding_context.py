@@ -11,10 +11,12 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from .cutoff import Cutoff
 from .model import Model
 from .native import KV_TYPES, Native
 from .options import LoadOptions, Pooling
@@ -59,6 +61,10 @@ class EmbeddingContext:
         self.n_ctx, self.n_batch, self.n_step = sizes.n_ctx, sizes.n_batch, sizes.n_step
         self.n_cells, self.n_seq, self._plain = sizes.n_cells, sizes.n_seq, sizes.plain
         self._flag = ctypes.create_string_buffer(2)
+        self._cutoff: Cutoff | None = None
+        if memory and self.pooling != "rank" and not c.llama_supports_gpu_offload():  # without a cache: no logits
+            with suppress(OSError, AttributeError):
+                self._cutoff = Cutoff(native)
         self.handle: Any = c.llama_init_from_model(model.handle, self._params(model, options, threads))
         if not self.handle:
             raise Refusal("model_load_failed", f"no context for texts of {self.n_ctx} tokens could be made")
@@ -98,6 +104,8 @@ class EmbeddingContext:
         params.type_k = params.type_v = KV_TYPES[options.kv_type]
         if self._plain and not c.llama_supports_gpu_offload():
             params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if self._cutoff:
+            params.cb_eval = self._cutoff.callback
         libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.CDLL("msvcrt")
         params.abort_callback = ctypes.cast(libc.strlen, c.ggml_abort_callback)  # as in context.py
         params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
@@ -134,7 +142,12 @@ class EmbeddingContext:
     def decode(self, rows: int) -> int:
         """Evaluate the first `rows` rows. 0: done; 2: aborted; anything else: an error."""
         self._batch.n_tokens = rows
-        return int(self._compute(self.handle, self._batch))
+        if self._cutoff:
+            self._cutoff.begin()
+        status = int(self._compute(self.handle, self._batch))
+        if self._cutoff and status == 0:
+            self._cutoff.done()
+        return status
 
     def rows(self, count: int) -> Rows:
         """The numbers of the batch's first `count` rows: a view of llama.cpp's memory, good until the next decode."""

@@ -52,12 +52,13 @@ def embedding_sizes(
     step = max(1, min(options.n_batch, max(64, LOGITS_OF_STEP // per_token)))
     n_batch = max(step, n_ctx) if whole else step
     n_cells = -(-max(n_ctx, 2 * n_batch) // CELL_STEP) * CELL_STEP
-    scores = n_batch * (n_batch if whole else n_cells) * n_head * 4
+    scores = n_batch * n_batch * n_head * 4
     return EmbeddingSizes(
         n_ctx=n_ctx,
         n_batch=n_batch,
         n_step=min(step, n_ctx) if whole else step,
         n_cells=n_cells,
         n_seq=min(SEQUENCES, n_batch),
-        plain=options.kv_type == "f16" and scores <= PLAIN_ATTENTION_BYTES,
+        # Over one cache flash attention leaves out the cells of other texts; plain attention multiplies with all.
+        plain=whole and options.kv_type == "f16" and scores <= PLAIN_ATTENTION_BYTES,
     )
