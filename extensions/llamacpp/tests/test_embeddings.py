@@ -114,6 +114,7 @@ async def test_a_text_that_is_too_long_is_told_by_its_number_and_the_limit(clien
         await embed(client, ["moon"] * 100 + ["sun " * 200])
     assert caught.value.type == "context_overflow"
     assert caught.value.data["index"] == 100
+    assert "text 100 has" in str(caught.value), "counted over the request, not over what a worker is given at a time"
     assert caught.value.data["n_prompt"] == 202
 
 
@@ -152,6 +153,35 @@ async def test_a_model_that_embeds_says_so_when_it_is_asked_to_chat(client: Any)
         await client.call("completions.create", {"prompt": "x", "model": "bert"})
     assert caught.value.type == "invalid_generation"
     assert await state_of(client, "bert") == "available", "nothing was tried, nothing failed"
+
+
+async def test_scores_of_a_model_without_a_classification_head_are_refused(client: Any) -> None:
+    for id in ("bert", "babble"):
+        with pytest.raises(RpcError, match=f"{id} has no classification head") as caught:
+            await embed(client, "moon", model=id, pooling="rank")
+        assert caught.value.type == "invalid_generation"
+        assert await state_of(client, id) == "available", "nothing was loaded for it"
+
+
+async def test_a_file_that_promises_scores_and_has_no_classification_head_is_refused(
+    client: Any, tmp_path: Path
+) -> None:
+    path = write_bert(tmp_path / "headless.gguf", pooling=4)
+    await client.call("models.import", {"path": str(path), "id": "headless"})
+    with pytest.raises(RpcError, match="has no classification head; ask for another pooling") as caught:
+        await embed(client, "moon", model="headless")
+    assert (caught.value.type, caught.value.data["reason"]) == ("invalid_model_file", "missing_tensors")
+    with pytest.raises(RpcError, match="has no classification head"):
+        await client.call("models.load", {"id": "headless"})
+    assert (await embed(client, "moon", model="headless", pooling="mean"))["data"]
+
+
+async def test_a_classification_head_scores_texts(client: Any, tmp_path: Path) -> None:
+    path = write_bert(tmp_path / "ranks.gguf", pooling=4, labels=3)
+    await client.call("models.import", {"path": str(path), "id": "ranks"})
+    for asked in ("rank", None):
+        (scores,) = (await embed(client, "moon", model="ranks", pooling=asked))["data"]
+        assert len(scores["embedding"]) == 3
 
 
 async def test_loading_a_model_that_embeds_loads_it_for_that(client: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import asyncio
 import math
+import re
 import sys
 from base64 import b64encode
 from collections import deque
@@ -58,8 +59,8 @@ async def vectors(worker: WorkerProcess, prompts: Iterable[Prompt], normalise: b
     """A vector for each of `prompts`, from an async generator, in their order.
 
     Closing or cancelling it ends the work at the worker's next step. Raises what `WorkerProcess.embed` does, with the
-    number of the text in `data.index`. Not for a worker with pooling `none`, which makes more than one vector of a
-    text.
+    number of the text among all of them in the message and in `data.index`. Not for a worker with pooling `none`, which
+    makes more than one vector of a text.
     """
     flying: deque[tuple[int, asyncio.Task[list[Vector]]]] = deque()
     begun = 0
@@ -86,7 +87,9 @@ async def _next(flying: deque[tuple[int, asyncio.Task[list[Vector]]]]) -> list[V
         made = await asyncio.shield(task)
     except JanError as error:
         if isinstance(index := error.data.get("index"), int):
-            raise type(error)(error.message, **{**error.data, "index": first + index}) from None
+            # A worker counts the texts of a window; its messages name one as "text 3".
+            message = re.sub(rf"\btext {index}\b", f"text {first + index}", error.message)
+            raise type(error)(message, **{**error.data, "index": first + index}) from None
         raise
     flying.popleft()
     return made

@@ -9,13 +9,15 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
+import anyio.to_thread
+
 from jan_core import Call, InvalidParams, Overloaded, method
 from jan_core.types import Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage
 
 from .failures import ContextOverflow, EmbeddingFailed, GenerationFailed, InvalidGeneration
 from .model_methods import LOAD_ERRORS
 from .services import Services, report_to
-from .variants import embedding_id
+from .variants import embedding_id, has_head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -52,8 +54,8 @@ class EmbeddingMethods:
 
         The model is loaded for it if it is not, and an engine installed if there is none; both are reported as
         progress. A model that generates text may be used, too. With the pooling `rank` a vector is what the model's
-        classification head says of the text, as it stands. With `stream` the vectors are stream items, in the order of
-        the texts, and the result has none. Cancelling ends the work at its next step.
+        classification head says of the text, as it stands; a model without one is refused. With `stream` the vectors
+        are stream items, in the order of the texts, and the result has none. Cancelling ends the work at its next step.
         """
         from .embedding import vectors
 
@@ -61,9 +63,16 @@ class EmbeddingMethods:
         if not params.stream and len(prompts) > MOST_TEXTS:
             raise InvalidParams(f"{len(prompts)} texts are more than {MOST_TEXTS}: stream them", path="$.input")
         id = await self.services.resolve(params.model, to_embed=True)
+        worker_id = embedding_id(id, params.pooling)
+        if (
+            params.pooling == "rank"
+            and self.services.pool.state(worker_id)[0] != "loaded"
+            and not has_head(await anyio.to_thread.run_sync(self.services.store.inspect, id))
+        ):
+            raise InvalidGeneration(f"{id} has no classification head: it gives no scores (pooling rank)", model=id)
         answer = EmbeddingList([], id, EmbeddingUsage())
         async with (
-            self.services.pool.use(embedding_id(id, params.pooling), report_to(call)) as worker,
+            self.services.pool.use(worker_id, report_to(call)) as worker,
             aclosing(cast("AsyncGenerator[Vector, None]", vectors(worker, prompts))) as made,
         ):
             index = 0

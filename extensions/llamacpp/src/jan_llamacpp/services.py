@@ -20,7 +20,7 @@ from .embedded import EMBEDDED_MODEL
 from .errors import ModelBusy
 from .model_shapes import ModelOptions
 from .settings import LlamaCppSettings
-from .variants import embedding_id, embeds_only, model_of, with_variant
+from .variants import embedding_id, embeds_only, has_head, model_of, ranks, with_variant
 
 if TYPE_CHECKING:
     from jan_core.types import Hardware
@@ -216,6 +216,11 @@ class Services:
         info = await anyio.to_thread.run_sync(self.store.inspect, name)  # before native code sees the file
         settings = self.settings
         base = with_variant(LoadOptions(), id)
+        if base.embeddings and base.pooling is None and ranks(info) and not has_head(info):
+            message = (
+                f"{name} is to score texts (pooling rank), but has no classification head; ask for another pooling"
+            )
+            raise InvalidModelFile(message, path=model.path, reason="missing_tensors")
         if settings.keep_states:
             kept = str(self.states.of(name))
             base = msgspec.structs.replace(base, state_dir=kept, state_bytes=int(settings.state_gib * 2**30))

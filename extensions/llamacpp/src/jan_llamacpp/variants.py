@@ -13,9 +13,13 @@ from .worker.options import LoadOptions, Pooling
 if TYPE_CHECKING:
     from .gguf import GGUFInfo
 
-__all__ = ["embedding_id", "embeds_only", "model_of", "with_variant"]
+__all__ = ["embedding_id", "embeds_only", "has_head", "model_of", "ranks", "with_variant"]
 
 _EMBEDDINGS = "#embeddings"
+_RANK = 4
+"""`pooling_type` of a model that scores texts (llama.cpp: LLAMA_POOLING_TYPE_RANK)."""
+_HEADS = ("cls.weight", "cls.output.weight")
+"""The tensors of a classification head; there may be one of them, or both."""
 
 
 def embedding_id(model: str, pooling: Pooling | None = None) -> str:
@@ -36,6 +40,16 @@ def with_variant(options: LoadOptions, id: str) -> LoadOptions:
     if not found:
         return options
     return replace(options, embeddings=True, pooling=cast("Pooling", pooling[1:]) if pooling else None)
+
+
+def has_head(info: GGUFInfo) -> bool:
+    """Can this model score texts? Without a classification head llama.cpp gives numbers that are no scores."""
+    return any(name in info.tensors for name in _HEADS)
+
+
+def ranks(info: GGUFInfo) -> bool:
+    """Does this file say that its model scores texts?"""
+    return info.metadata.get(f"{info.architecture}.pooling_type") == _RANK
 
 
 def embeds_only(info: GGUFInfo) -> bool:
