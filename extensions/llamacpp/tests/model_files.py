@@ -16,6 +16,7 @@ __all__ = ["Shape", "write"]
 class Shape:
     """Dimensions of a decoder. `type`: of the matrices (norms are F32). `window`: of sliding-window layers; `pattern`
     is for the architectures that say in the file which layers those are. `experts`: how many, and how many are used.
+    `added`: further tensors, as numpy has their dimensions.
     """
 
     arch: str = "llama"
@@ -33,6 +34,7 @@ class Shape:
     experts: tuple[int, int] = (0, 0)
     tied: bool = False
     more: dict[str, Any] = field(default_factory=dict)
+    added: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def kv_heads(self, layer: int) -> int:
         return self.n_head_kv if isinstance(self.n_head_kv, int) else self.n_head_kv[layer]
@@ -104,7 +106,8 @@ def _tensors(shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
     """Names and dimensions, in numpy's order."""
     gemma = shape.arch.startswith("gemma")
     e, f = shape.n_embd, shape.n_ff
-    found: list[tuple[str, tuple[int, ...]]] = [("token_embd.weight", (shape.n_vocab, e)), ("output_norm.weight", (e,))]
+    norm = "token_embd_norm.weight" if shape.arch == "lfm2" else "output_norm.weight"
+    found: list[tuple[str, tuple[int, ...]]] = [("token_embd.weight", (shape.n_vocab, e)), (norm, (e,))]
     if not shape.tied and not gemma:
         found.append(("output.weight", (shape.n_vocab, e)))
     for layer in range(shape.n_layer):
@@ -115,8 +118,11 @@ def _tensors(shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
         }  # fmt: skip
         if gemma:
             block |= {"post_attention_norm": (e,), "post_ffw_norm": (e,)}
-        if shape.arch in ("gemma3", "gemma-embedding", "qwen3", "qwen3moe"):
+        if shape.arch in ("gemma3", "gemma-embedding", "lfm2", "qwen3", "qwen3moe"):
             block |= {"attn_q_norm": (shape.head,), "attn_k_norm": (shape.head,)}
+        if shape.arch == "lfm2" and not kv:  # a convolution in place of attention
+            block = {"attn_norm": (e,), "ffn_norm": (e,), "shortconv.conv": (e, 3)}
+            block |= {"shortconv.in_proj": (3 * e, e), "shortconv.out_proj": (e, e)}
         if experts := shape.experts[0]:
             block |= {
                 "ffn_gate_inp": (experts, e), "ffn_gate_exps": (experts, f, e), "ffn_up_exps": (experts, f, e),
@@ -127,7 +133,7 @@ def _tensors(shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
         found += [(f"blk.{layer}.{name}.weight", dims) for name, dims in block.items()]
         if shape.arch == "qwen2":
             found += [(f"blk.{layer}.attn_{n}.bias", (size,)) for n, size in (("q", q), ("k", kv), ("v", kv))]
-    return found
+    return [*found, *shape.added]
 
 
 def _add(writer: Any, name: str, dims: tuple[int, ...], kind: Any) -> None:

@@ -18,6 +18,7 @@ from jan_llamacpp.worker.request import Prompt
 
 from .conftest import MakeModel
 from .embedding_models import WORDS, write_bert
+from .model_files import Shape, write
 
 TEXTS = ["the cat sat on a mat", "moon", "green river ran on the stone", "old dog", "sun " * 30, "a", "river moon"]
 
@@ -282,6 +283,21 @@ def test_logits_that_nobody_asked_for_are_not_computed(
     assert np.array_equal(bench.vectors(TEXTS), whole)
     assert seen.pop() == b"result_embd_pooled"
     assert not any(each.startswith(b"result_output") for each in seen)
+
+
+def test_dense_layers_behind_the_logits_are_computed(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
+    dense = (("dense_2.weight", (256, 256)),)
+    shape = Shape(
+        "lfm2", n_layer=2, n_head_kv=[4, 0], n_ctx=512, type="F32", more={"shortconv.l_cache": 3}, added=dense
+    )
+    bench = open_bench(write(tmp_path / "dense.gguf", shape), pooling="mean")
+    seen = watched(bench)
+    for id in (1, 2):
+        seen.clear()
+        bench.embedder.embed(id, [[5, 6, 7]], True)  # zeros for weights: there is no vector
+        bench.run()
+        assert seen.count(b"result_embd_pooled") == 2
+        assert seen.pop() == b"result_embd_pooled"
 
 
 def test_a_control_token_in_a_text_is_text(open_bench: Callable[..., Bench], babble: Path) -> None:
