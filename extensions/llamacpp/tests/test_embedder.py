@@ -26,7 +26,7 @@ THEIRS = """
 import json, sys
 from llama_cpp import Llama
 model = Llama(sys.argv[1], embedding=True, n_ctx=0, n_batch=512, n_ubatch=512, n_threads=1,
-              pooling_type=int(sys.argv[2]), verbose=False)
+              pooling_type=int(sys.argv[2]), flash_attn=sys.argv[2] == "4", verbose=False)
 print(json.dumps([model.embed(text, normalize=sys.argv[2] != "4") for text in json.load(sys.stdin)]))
 """
 

@@ -99,7 +99,7 @@ def test_the_buffers_of_one_that_embeds_are_as_large_as_llama_cpp_says(
 REAL: dict[str, tuple[str, dict[str, Any]]] = {
     "a bert, texts of 512 tokens": ("bert, 33 M", {}),
     "a bert, texts of 2,048": ("bert, long texts", {}),
-    "a bert, texts of 4,096, flash attention": ("bert, longer texts", {}),
+    "a bert, texts of 4,096": ("bert, longer texts", {}),
     "a gemma-embedding in Q8_0": ("gemma-embedding", {"repack": False}),
     "a qwen2 in Q8_0": ("qwen2", {"n_ctx": 2048}),
     "a qwen2 in Q4_0 that looks ahead": ("qwen2 that looks ahead", {"n_ctx": 1024}),

@@ -81,9 +81,7 @@ def weights_of(
 
 def sizes_to_embed(shape: ModelShape, options: LoadOptions) -> EmbeddingSizes:
     """The sizes of the context in which a worker embeds with this model."""
-    return embedding_sizes(
-        options, whole=shape.whole, n_vocab=shape.vocab, n_ctx_train=shape.context, n_head=shape.heads
-    )
+    return embedding_sizes(options, whole=shape.whole, n_vocab=shape.vocab, n_ctx_train=shape.context)
 
 
 def cells_of(options: LoadOptions, trained: int) -> tuple[int, int]:
@@ -115,7 +113,7 @@ def memory_need(
         projector = adapters = 0
     repack = options.repack and not any(on_gpus)  # with a GPU, weights that stay are in memory it can read
     weights = weights_of(tensors, info.block_count, features, repack=repack, tied=shape.tied)
-    context = _to_embed(shape, options, on_gpus) if options.embeddings else _to_generate(shape, options, on_gpus)
+    context = _to_embed(shape, options) if options.embeddings else _to_generate(shape, options, on_gpus)
     step = context.step
     buffer = compute_bytes(shape, step)
     # Without flash attention V is stored turned, in rows as long as the longest of any layer.
@@ -182,12 +180,11 @@ def _to_generate(shape: ModelShape, options: LoadOptions, on_gpus: Collection[in
     return _Context(step, cells * streams, options.n_seq, output=shape.vocab * outputs * F32)
 
 
-def _to_embed(shape: ModelShape, options: LoadOptions, on_gpus: Collection[int]) -> _Context:
+def _to_embed(shape: ModelShape, options: LoadOptions) -> _Context:
     sizes = sizes_to_embed(shape, options)
     n_tokens = _multiple(sizes.n_batch, sizes.n_seq)
     cells = sizes.n_cells if shape.cached else n_tokens
-    flash = bool(on_gpus) or not sizes.plain
-    step = Step(n_tokens, sizes.n_batch, cells, flash, quantised=options.kv_type != "f16")
+    step = Step(n_tokens, sizes.n_batch, cells, flash=True, quantised=options.kv_type != "f16")
     most = sizes.n_ctx if shape.whole else sizes.n_batch  # tokens that a decode ever has
     kept = cells if shape.cached else 0
     return _Context(step, kept, sizes.n_seq, output=(shape.vocab + shape.out) * most * F32)

@@ -56,10 +56,9 @@ class EmbeddingContext:
             whole=self.whole,
             n_vocab=model.n_vocab,
             n_ctx_train=model.n_ctx_train,
-            n_head=int(c.llama_model_n_head(model.handle)),
         )
         self.n_ctx, self.n_batch, self.n_step = sizes.n_ctx, sizes.n_batch, sizes.n_step
-        self.n_cells, self.n_seq, self._plain = sizes.n_cells, sizes.n_seq, sizes.plain
+        self.n_cells, self.n_seq = sizes.n_cells, sizes.n_seq
         self._flag = ctypes.create_string_buffer(2)
         self._cutoff: Cutoff | None = None
         if memory and self.pooling != "rank" and not c.llama_supports_gpu_offload():  # without a cache: no logits
@@ -102,8 +101,6 @@ class EmbeddingContext:
         params.embeddings, params.kv_unified, params.no_perf = True, True, True
         params.pooling_type = _POOLINGS["rank" if self.pooling == "rank" else "none"]
         params.type_k = params.type_v = KV_TYPES[options.kv_type]
-        if self._plain and not c.llama_supports_gpu_offload():
-            params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if self._cutoff:
             params.cb_eval = self._cutoff.callback
         libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.CDLL("msvcrt")

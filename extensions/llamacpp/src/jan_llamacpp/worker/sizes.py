@@ -30,7 +30,7 @@ a vocabulary of 250,000 costs a megabyte a token. So many bytes for a batch of t
 class EmbeddingSizes(Struct, frozen=True):
     """Of a context that makes embeddings. `n_ctx`: tokens one text may have; `n_batch`: in one decode; `n_cells`: of
     all texts under way together; `n_seq`: texts in one decode. `n_step`: tokens to gather for a decode where no text
-    alone is longer. `plain`: whether a CPU looks without flash attention.
+    alone is longer.
     """
 
     n_ctx: int
@@ -38,12 +38,9 @@ class EmbeddingSizes(Struct, frozen=True):
     n_step: int
     n_cells: int
     n_seq: int
-    plain: bool
 
 
-def embedding_sizes(
-    options: LoadOptions, *, whole: bool, n_vocab: int, n_ctx_train: int, n_head: int
-) -> EmbeddingSizes:
+def embedding_sizes(options: LoadOptions, *, whole: bool, n_vocab: int, n_ctx_train: int) -> EmbeddingSizes:
     """The sizes for a model; `whole`: a text must be in one decode. `n_ctx_train` may be 0: nobody knows."""
     per_token = 4 * max(1, n_vocab)
     most = min(DEFAULT_CTX, max(256, LOGITS_OF_TEXT // per_token)) if options.n_ctx is None else options.n_ctx
@@ -52,13 +49,10 @@ def embedding_sizes(
     step = max(1, min(options.n_batch, max(64, LOGITS_OF_STEP // per_token)))
     n_batch = max(step, n_ctx) if whole else step
     n_cells = -(-max(n_ctx, 2 * n_batch) // CELL_STEP) * CELL_STEP
-    scores = n_batch * n_batch * n_head * 4
     return EmbeddingSizes(
         n_ctx=n_ctx,
         n_batch=n_batch,
         n_step=min(step, n_ctx) if whole else step,
         n_cells=n_cells,
         n_seq=min(SEQUENCES, n_batch),
-        # Over one cache flash attention leaves out the cells of other texts; plain attention multiplies with all.
-        plain=whole and options.kv_type == "f16" and scores <= PLAIN_ATTENTION_BYTES,
     )
