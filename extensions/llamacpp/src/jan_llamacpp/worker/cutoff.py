@@ -1,8 +1,9 @@
 """Ends a decode where its embeddings are made: what llama.cpp computes after them are logits, which nobody asked for.
 
 They are a fifth of the work of a model of 3 M parameters, two fifths with 0.5 B and a vocabulary of 150,000 (measured,
-short texts). No option leaves them out. But llama.cpp lets a function watch each step's graph (`cb_eval`, ggml-backend.h), and stops
-where that says so. Which tensor holds the embeddings is known by its name (llama-graph.cpp, `build_pooling`).
+short texts). No option leaves them out. But llama.cpp lets a function watch each step's graph (`cb_eval`,
+ggml-backend.h), and stops where that says so. Which tensor holds the embeddings is known by its name (llama-graph.cpp,
+`build_pooling`).
 
 Processors only: on a GPU a watched graph is launched piece by piece. Not here: what a step has (`embedder.py`).
 """
