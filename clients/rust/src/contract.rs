@@ -3799,8 +3799,8 @@ pub mod methods {
     ///
     /// The model is loaded for it if it is not, and an engine installed if there is none; both are reported as
     /// progress. A model that generates text may be used, too. With the pooling `rank` a vector is what the model's
-    /// classification head says of the text, as it stands. With `stream` the vectors are stream items, in the order of
-    /// the texts, and the result has none. Cancelling ends the work at its next step.
+    /// classification head says of the text, as it stands; a model without one is refused. With `stream` the vectors
+    /// are stream items, in the order of the texts, and the result has none. Cancelling ends the work at its next step.
     ///
     /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `embedding_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`.
     pub struct EmbeddingsCreate;
@@ -3857,7 +3857,8 @@ pub mod methods {
 
     /// `engines.remove`: Remove an installed build, all its generations, and what is kept of an unfinished installation. Refused while
     ///
-    /// a model runs on it or is being loaded on it. If a person chose it, the house chooses again.
+    /// a model runs on it or is being loaded on it. If a person chose it, the house chooses again; if a person went
+    /// back from it, that counts no more.
     ///
     /// Errors of its own: `engine_not_found`, `engine_in_use`.
     pub struct EnginesRemove;

@@ -2473,8 +2473,8 @@ export interface Methods {
    *
    * The model is loaded for it if it is not, and an engine installed if there is none; both are reported as
    * progress. A model that generates text may be used, too. With the pooling `rank` a vector is what the model's
-   * classification head says of the text, as it stands. With `stream` the vectors are stream items, in the order of
-   * the texts, and the result has none. Cancelling ends the work at its next step.
+   * classification head says of the text, as it stands; a model without one is refused. With `stream` the vectors
+   * are stream items, in the order of the texts, and the result has none. Cancelling ends the work at its next step.
    */
   "embeddings.create": {
     params: core.EmbeddingRequest;
@@ -2521,7 +2521,8 @@ export interface Methods {
   /**
    * Remove an installed build, all its generations, and what is kept of an unfinished installation. Refused while
    *
-   * a model runs on it or is being loaded on it. If a person chose it, the house chooses again.
+   * a model runs on it or is being loaded on it. If a person chose it, the house chooses again; if a person went
+   * back from it, that counts no more.
    */
   "engines.remove": {
     params: llamacpp.EngineId;
