@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["buffers"]
+__all__ = ["buffers", "resident"]
 
 MIB = 2**20
 
@@ -98,3 +98,10 @@ def main(engine: str, model: str, *options: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+
+
+def resident(pid: int) -> int:
+    """A process's bytes in memory, pages of mapped files included."""
+    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024

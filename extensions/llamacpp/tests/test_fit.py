@@ -12,6 +12,7 @@ from jan_llamacpp.failures import OutOfMemory
 from jan_llamacpp.gguf import read_model
 from jan_llamacpp.loading import check_fit, estimate, merged, plan
 from jan_llamacpp.memory.fit import Subject, fit, gpus_of, largest_context
+from jan_llamacpp.memory.room import Room, given_back, left_by
 from jan_llamacpp.model_shapes import AdapterUse, ModelOptions
 from jan_llamacpp.settings import LlamaCppSettings
 from jan_llamacpp.worker.options import LoadOptions
@@ -235,3 +236,24 @@ def test_an_estimate_tells_the_parts_and_their_sum(path: Path) -> None:
     assert 4.2 * GIB < place.parts.weights + place.parts.repacked < path.stat().st_size
     assert (told.n_ctx, told.cells, told.parallel, told.rough) == (8192, 8192, 8, False)
     assert told.max_n_ctx > 65_536
+
+
+def test_what_is_free_is_less_what_loads_will_take_and_the_mapped_weights_of_loaded_models(subject: Subject) -> None:
+    hardware = machine(32, 16)
+    found = fit(subject, LoadOptions(), hardware, variant="cuda")
+    host, gpu = (place.need.total for place in found.places)
+    left = left_by(hardware, [found, found])
+    assert left.memory_free == hardware.memory_free - 2 * host
+    assert left.devices[0].memory_free == hardware.devices[0].memory_free - 2 * gpu
+    assert given_back(left, [found, found]) == hardware
+    assert given_back(hardware, [found] * 9).devices[0].memory_free == 24 * GIB, "there is no more than that"
+    assert left_by(hardware, [found] * 9).devices[0].memory_free == 1, "none, and not: it does not tell"
+    mapped = found.places[0].need.weights
+    for mmap, taken in ((True, mapped), (False, 0)):
+        there = msgspec.structs.replace(found, options=msgspec.structs.replace(found.options, mmap=mmap))
+        room = Room(lambda: hardware, loading=dict, loaded=lambda there=there: [there], idle=list, give_up_one=never)
+        assert room.beside_loaded(hardware).memory_free == hardware.memory_free - taken
+
+
+async def never() -> bool:
+    return False

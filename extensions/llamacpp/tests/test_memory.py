@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from jan_llamacpp.gguf import read_model
 from jan_llamacpp.memory.estimate import memory_need
 from jan_llamacpp.memory.need import MemoryNeed
 
-from .buffers import buffers
+from .buffers import buffers, resident
 from .conftest import PATIENCE
 from .model_files import Shape, write
 
@@ -129,17 +128,10 @@ async def test_a_worker_takes_what_was_estimated(engine_dir: Path, tmp_path: Pat
             prompt = Prompt(tokens=[100 + at * (shape.n_vocab - 100) // 2000 for at in range(2000)])
             async for _ in worker.generate(GenerateParams(prompt, max_tokens=40, ignore_eos=True)):
                 pass
-            taken = _resident(worker.pid)
+            taken = resident(worker.pid)
         finally:
             await worker.close()
     need = needed(path, options, features=detect().features)
     error = need.total / taken - 1
     print(f"\n| {name} | {taken / MIB:.0f} | {need.total / MIB:.0f} | {error:+.1%} |", end="")
     assert abs(error) < 0.1, (taken, need)
-
-
-def _resident(pid: int) -> int:
-    """A process's bytes in memory, pages of mapped files included."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    assert found
-    return int(found[1]) * 1024

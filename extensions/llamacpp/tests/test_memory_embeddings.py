@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +23,7 @@ from jan_llamacpp.settings import LlamaCppSettings
 
 from jan_core.types import Hardware, InstalledModel
 
-from .buffers import buffers
+from .buffers import buffers, resident
 from .conftest import PATIENCE
 from .embedding_models import write_bert
 from .model_files import Shape, write
@@ -120,20 +119,13 @@ async def test_a_worker_that_embeds_takes_what_was_estimated(engine_dir: Path, t
             longest = Prompt(tokens=[number % 50 + 7 for number in range(worker.info.n_ctx)])
             with suppress(EmbeddingFailed):  # zeros for weights make no vector, and take the same memory
                 await worker.embed([longest])
-            taken = _resident(worker.pid)
+            taken = resident(worker.pid)
         finally:
             await worker.close()
     need = found.places[0].need
     error = need.total / taken - 1
     print(f"\n| {name} | {taken / MIB:.0f} | {need.total / MIB:.0f} | {error:+.1%} |", end="")
     assert abs(error) < 0.1, (taken, need)
-
-
-def _resident(pid: int) -> int:
-    """A process's bytes in memory, pages of mapped files included."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    assert found
-    return int(found[1]) * 1024
 
 
 def test_a_context_that_is_chosen_is_never_larger_than_the_vocabulary_allows(tmp_path: Path) -> None:
