@@ -30,6 +30,7 @@ from .deaths import death
 from .errors import ModelBusy
 from .failures import ModelLoadFailed, WorkerDied
 from .history import History
+from .model_slot import ModelSlot
 
 __all__ = ["ModelPool", "Starter"]
 
@@ -42,29 +43,6 @@ TURN_SECONDS = 10.0
 
 def ignore(message: str, done: float | None, total: float | None) -> None:
     """Progress nobody wants."""
-
-
-class _Slot:
-    """A model that is loading or loaded. `users` counts the requests inside and those waiting for the load."""
-
-    def __init__(self, id: str) -> None:
-        self.id = id
-        self.users = 0
-        self.used_at = self.started_at = time.monotonic()
-        self.worker: WorkerProcess | None = None
-        self.load: asyncio.Task[WorkerProcess]
-        self.listeners: list[Progress] = []
-        self.leaving = False
-        self.draining = False
-        """It takes no new requests, so that another model gets its place."""
-        self.idle: asyncio.TimerHandle | None = None
-
-    def report(self, message: str, done: float | None, total: float | None) -> None:
-        for listener in tuple(self.listeners):
-            try:
-                listener(message, done, total)
-            except Exception:  # It is one request's; the load is everybody's.
-                self.listeners.remove(listener)
 
 
 class _Place:
@@ -98,7 +76,7 @@ class ModelPool:
         self._max_loaded, self._queue_seconds, self._idle_seconds = max_loaded, queue_seconds, idle_seconds
         self._pinned, self._turn_seconds = pinned, turn_seconds
         self._on_change = on_change
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, ModelSlot] = {}
         self._line: dict[str, _Place] = {}  # models that wait for room, in the order they were asked for
         self._pins: set[str] = set()
         self._histories: dict[str, History] = {}
@@ -192,7 +170,7 @@ class ModelPool:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    async def _acquire(self, id: str, report: Progress) -> _Slot:
+    async def _acquire(self, id: str, report: Progress) -> ModelSlot:
         slot = await self._slot(id, report)
         slot.users += 1
         slot.listeners.append(report)
@@ -212,7 +190,7 @@ class ModelPool:
                 slot.listeners.remove(report)
         return slot
 
-    async def _found_dead(self, slot: _Slot) -> bool:
+    async def _found_dead(self, slot: ModelSlot) -> bool:
         """Whether a worker died before anything of this request reached it, so that another one may be asked. The slot
         is given back then.
 
@@ -237,7 +215,7 @@ class ModelPool:
             raise
         return False
 
-    async def _slot(self, id: str, report: Progress) -> _Slot:
+    async def _slot(self, id: str, report: Progress) -> ModelSlot:
         """The model's slot, a new one where there is none. Nothing is awaited between finding room and taking
         it.
         """
@@ -299,7 +277,7 @@ class ModelPool:
                 slot.draining = False
         self._wake()
 
-    def _may_go(self, slot: _Slot) -> bool:
+    def _may_go(self, slot: ModelSlot) -> bool:
         return not slot.leaving and not self.is_pinned(slot.id)
 
     def _make_turn(self, place: _Place) -> float:
@@ -329,15 +307,15 @@ class ModelPool:
         except TimeoutError:
             return False
 
-    def _open(self, id: str) -> _Slot:
-        slot = self._slots[id] = _Slot(id)
+    def _open(self, id: str) -> ModelSlot:
+        slot = self._slots[id] = ModelSlot(id)
         slot.load = asyncio.create_task(self._load(slot), name=f"load {id}")
         slot.load.add_done_callback(_retrieve)
         if self._line.pop(id, None):
             self._line_moved()
         return slot
 
-    async def _load(self, slot: _Slot) -> WorkerProcess:
+    async def _load(self, slot: ModelSlot) -> WorkerProcess:
         self._on_change(slot.id)
         try:
             worker = await self._start(slot.id, slot.report)
@@ -359,20 +337,20 @@ class ModelPool:
         self._wake()
         return worker
 
-    def _exited(self, slot: _Slot, future: asyncio.Future[ExitReason]) -> None:
+    def _exited(self, slot: ModelSlot, future: asyncio.Future[ExitReason]) -> None:
         if not future.cancelled() and not future.result().expected:
             history = self._histories.setdefault(slot.id, History())
             history.died(slot.id, time.monotonic() - slot.started_at, death(future.result()))
         self._drop(slot)
 
-    def _release(self, slot: _Slot) -> None:
+    def _release(self, slot: ModelSlot) -> None:
         slot.users -= 1
         slot.used_at = time.monotonic()
         if not slot.users:
             self._watch_idle(slot)
             self._wake()
 
-    def _watch_idle(self, slot: _Slot) -> None:
+    def _watch_idle(self, slot: ModelSlot) -> None:
         """Unload it when it is idle for too long, counted from its last use."""
         if slot.idle is not None:
             slot.idle.cancel()
@@ -382,13 +360,13 @@ class ModelPool:
             left = max(0.0, slot.used_at + seconds - time.monotonic())
             slot.idle = asyncio.get_running_loop().call_later(left, self._idle_too_long, slot)
 
-    def _idle_too_long(self, slot: _Slot) -> None:
+    def _idle_too_long(self, slot: ModelSlot) -> None:
         if not slot.users and self._may_go(slot):
             task = asyncio.create_task(self._give_up(slot), name=f"unload {slot.id}")
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
-    async def _give_up(self, slot: _Slot) -> None:
+    async def _give_up(self, slot: ModelSlot) -> None:
         """End a slot's load or worker; its place is free when this returns, also when it is cancelled."""
         slot.leaving = True
         try:
@@ -402,7 +380,7 @@ class ModelPool:
                 slot.worker.kill()
             self._drop(slot)
 
-    def _drop(self, slot: _Slot) -> None:
+    def _drop(self, slot: ModelSlot) -> None:
         if slot.idle is not None:
             slot.idle.cancel()
         if self._slots.get(slot.id) is slot:
