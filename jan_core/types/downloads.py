@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-__all__ = ["Admission", "AdoptedFile", "DownloadFile", "DownloadJob", "DownloadSource"]
+__all__ = ["Admission", "AdoptedFile", "DownloadFile", "DownloadJob", "DownloadSource", "PieceList"]
+
+
+class PieceList(Struct, omit_defaults=True):
+    """Where the SHA-256 of each piece of a file stand: `count` hashes of 32 bytes, of pieces of `length` bytes.
+
+    `sha256` is that of the list itself, which is at `url`.
+    """
+
+    length: int
+    count: int
+    sha256: str
+    url: str
 
 
 class DownloadFile(Struct, omit_defaults=True):
-    """One file. `sha256` is lower-case hex, empty when nobody knows it; `size` in bytes, 0 when unknown."""
+    """One file. `sha256` is lower-case hex, empty when nobody knows it; `size` in bytes, 0 when unknown.
+
+    `role`: what it is for (`weights`, `projector`, `adapter`, `tokenizer`).
+    """
 
     name: str
     url: str = ""
     sha256: str = ""
     size: int = 0
+    role: str = "weights"
+    pieces: PieceList | None = None
 
 
 class DownloadSource(Struct, omit_defaults=True):

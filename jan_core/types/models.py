@@ -16,6 +16,7 @@ __all__ = [
     "ModelContext",
     "ModelRecord",
     "ModelSource",
+    "ModelVariant",
     "Phase",
     "PhaseChoice",
     "SourcePage",
@@ -60,8 +61,20 @@ class InstalledModel(Struct):
     options: dict[str, Any] = field(default_factory=dict)
 
 
+class ModelVariant(Struct, omit_defaults=True):
+    """One way to have a model, e.g. a quantization. `files` are what must be there to run it; `memory` in bytes, 0 when
+    unknown."""
+
+    id: str
+    format: str = "gguf"
+    quantization: str = ""
+    memory: int = 0
+    files: list[DownloadFile] = field(default_factory=list)
+
+
 class ModelRecord(Struct, omit_defaults=True):
-    """A model as a catalogue describes it. `id` is stable over time; `files` are what must be there to run it."""
+    """A model as a catalogue describes it. `id` is stable over time; `files` are what must be there to run it: those of
+    its first variant, where it has variants."""
 
     id: str
     name: str
@@ -72,6 +85,7 @@ class ModelRecord(Struct, omit_defaults=True):
     context_length: int = 0
     tags: list[str] = field(default_factory=list)
     files: list[DownloadFile] = field(default_factory=list)
+    variants: list[ModelVariant] = field(default_factory=list)
     featured: bool = False
     source: str = ""
     verification: Literal["verified", "unverified", "builtin"] = "unverified"
@@ -91,8 +105,10 @@ class ModelSource(Struct):
 
 
 class SourceQuery(Struct, omit_defaults=True):
-    """What to ask a source for: everything, a search text, or one id. `cursor` continues a page."""
+    """What to ask a source for: everything, a search text, or one id. `cursor` continues a page. `source` is the
+    `ModelSource`'s id, for a method that serves several."""
 
+    source: str = ""
     text: str = ""
     id: str = ""
     cursor: str = ""
@@ -105,13 +121,21 @@ class SourcePage(Struct, omit_defaults=True):
 
 
 class ModelContext(Struct, omit_defaults=True):
-    """For whom models are filtered and ranked. Never leaves this machine."""
+    """For whom models are filtered and ranked. Never leaves this machine.
+
+    `locale`: a BCP 47 tag (`pt-BR`); `region`: ISO 3166-1 (`BR`). Memory in bytes, 0 when unknown. `os`: `linux`,
+    `macos`, `windows`; `arch`: `x86_64`, `arm64`.
+    """
 
     locale: str = ""
     region: str = ""
     memory_free: int = 0
     device_memory_free: int = 0
     query: str = ""
+    app_version: str = ""
+    os: str = ""
+    arch: str = ""
+    memory_total: int = 0
 
 
 Flags = dict[str, bool | int | float | str]
