@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from jan_core import JanError
 
-__all__ = ["ModelNotFetchable", "ModelUnknown", "NoRegistry", "RegistryInvalid", "RegistryUnreachable"]
+__all__ = [
+    "ModelNotFetchable",
+    "ModelRevoked",
+    "ModelUnknown",
+    "NoRegistry",
+    "RegistryRefused",
+    "RegistryUnreachable",
+    "SourceUnknown",
+]
 
 
 class ModelUnknown(JanError):
@@ -14,19 +22,20 @@ class ModelUnknown(JanError):
 
 
 class RegistryUnreachable(JanError):
-    """The source did not answer, or not with a list. What was valid last is still served."""
+    """The hub did not answer, or not with what was asked for. What was valid last is still served."""
 
     code, type, retryable = -32071, "registry_unreachable", True
 
 
-class RegistryInvalid(JanError):
-    """The source answered with something that is no usable list. What was valid last is still served."""
+class RegistryRefused(JanError):
+    """The hub answered with something that is not vouched for, or is older than what is known: `kind` says what is
+    wrong with it. What was valid last is still served."""
 
-    code, type = -32072, "registry_invalid"
+    code, type = -32072, "registry_refused"
 
 
 class NoRegistry(JanError):
-    """No source is named: the setting `url` is empty, so the network is not used."""
+    """No hub is named: the setting `url` is empty, so the network is not used."""
 
     code, type = -32073, "no_registry"
 
@@ -35,3 +44,15 @@ class ModelNotFetchable(JanError):
     """The model is known, but its list says of no file where it can be had."""
 
     code, type = -32074, "model_not_fetchable"
+
+
+class ModelRevoked(JanError):
+    """The model, or one of its files, was revoked by the hub: `reason` says why."""
+
+    code, type = -32075, "model_revoked"
+
+
+class SourceUnknown(JanError):
+    """There is no other hub of this id."""
+
+    code, type = -32076, "source_unknown"

@@ -1,27 +1,159 @@
-"""Looking for models by words."""
+"""Looking for models by words: an index in SQLite for a hub's thousands, a plain scan for a list in memory.
+
+A word of three or more characters may stand anywhere in a model's id, name, publisher or tags; a shorter one must
+begin a word there. Case does not count. What more people download comes first, then what comes first in the alphabet:
+that order is the index's own (`entry.rowid`), so that the first page of a word that every model has costs no sorting.
+"""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
 from jan_core.types import ModelRecord
 
-__all__ = ["search"]
+from .collections import Record, Stats
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["COUNT_LIMIT", "find", "index", "scan"]
+
+COUNT_LIMIT = 1000
+"""How far matches are counted: the exact number of thousands of them is not worth the time."""
+
+_LEVELS = 256
+_LETTER_BITS, _LETTERS = 5, 10
+_NOT_WORD = re.compile(r"[\W_]+")
+
+_record = msgspec.json.Decoder(Record)
+_stats = msgspec.json.Decoder(Stats)
 
 
-def search(models: list[ModelRecord], text: str) -> list[ModelRecord]:
-    """Models in which every word of `text` occurs, in any case, in the id, name, publisher or tags.
+def index(db: sqlite3.Connection, ids: Iterable[str] | None) -> None:
+    """Bring the index up to the tables it is made of, in their transaction. `ids`: the models (or numbers of models)
+    that changed or went; None: all of them."""
+    if ids is None:
+        for table in ("words", "starts"):
+            # Not dropped row by row: an index with external content forgets its rows all at once.
+            db.execute(f"INSERT INTO {table}({table}) VALUES ('delete-all')")
+        db.execute("DELETE FROM entry")
+        db.execute("DELETE FROM file")
+        rows = db.execute("SELECT id, data FROM record WHERE coll = 'models'").fetchall()
+        numbers = dict(db.execute("SELECT id, data FROM record WHERE coll = 'stats'"))
+        _insert(db, [(id, bytes(data), numbers.get(id)) for id, data in rows], fresh=True)
+        return
+    changed: list[tuple[str, bytes, bytes | None]] = []
+    for id in set(ids):
+        _remove(db, id)
+        row = db.execute("SELECT data FROM record WHERE coll = 'models' AND id = ?", [id]).fetchone()
+        if row is not None:
+            number = db.execute("SELECT data FROM record WHERE coll = 'stats' AND id = ?", [id]).fetchone()
+            changed.append((id, bytes(row[0]), bytes(number[0]) if number else None))
+    _insert(db, changed, fresh=False)
 
-    Those whose id or name begins with the first word come first; otherwise the list's own order stays.
-    """
+
+def find(db: sqlite3.Connection, text: str, limit: int, offset: int) -> tuple[list[str], int]:
+    """The ids of the models that have all words of `text`, and how many there are (counted up to COUNT_LIMIT)."""
+    source, conditions, values = _condition(text.casefold().split())
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    key = f"{source.split()[0]}.rowid"
+    page = db.execute(
+        f"SELECT entry.id FROM {source}{where} ORDER BY {key} LIMIT ? OFFSET ?", [*values, limit, offset]
+    ).fetchall()
+    total = offset + len(page)
+    if len(page) == limit or (offset and not page):
+        counted = db.execute(f"SELECT count(*) FROM (SELECT 1 FROM {source}{where} LIMIT {COUNT_LIMIT})", values)
+        total = max(total if page else 0, counted.fetchone()[0])
+    return [id for (id,) in page], total
+
+
+def scan(models: Sequence[ModelRecord], text: str) -> list[ModelRecord]:
+    """The same for a list in memory, whose own order stays."""
     words = text.casefold().split()
-    if not words:
-        return list(models)
-    found = [model for model in models if all(word in _text(model) for word in words)]
-    return sorted(found, key=lambda model: not _begins(model, words[0]))
+    return [model for model in models if _has(_text_of(model.id, model.name, model.publisher, model.tags), words)]
 
 
-def _text(model: ModelRecord) -> str:
-    return "\n".join([model.id, model.name, model.publisher, *model.tags]).casefold()
+def _has(text: str, words: list[str]) -> bool:
+    spaced = _spaced(text)
+    return all(f" {word}" in spaced if _short(word) else word in text for word in words)
 
 
-def _begins(model: ModelRecord, word: str) -> bool:
-    return model.id.casefold().startswith(word) or model.name.casefold().startswith(word)
+def _short(word: str) -> bool:
+    """Whether a word is looked for at the beginning of words only."""
+    return len(word) <= 2 and not _NOT_WORD.search(word)
+
+
+def _condition(words: list[str]) -> tuple[str, list[str], list[Any]]:
+    """What to select from, under which conditions, with which values. The trigram index finds candidates; what it says
+    of a longer word is checked in the text itself."""
+    grams = {word[at : at + 3] for word in words for at in range(len(word) - 2)}
+    checks = ["instr(entry.spaced, ?) > 0" if _short(word) else "instr(entry.text, ?) > 0" for word in words]
+    values = [f" {word}" if _short(word) else word for word in words]
+    if grams:
+        match = " AND ".join(map(_quoted, sorted(grams)))
+        return "words JOIN entry ON entry.rowid = words.rowid", ["words MATCH ?", *checks], [match, *values]
+    if words and all(map(_short, words)):
+        match = " AND ".join(f"{_quoted(word)}*" for word in words)
+        return "starts JOIN entry ON entry.rowid = starts.rowid", ["starts MATCH ?", *checks], [match, *values]
+    return "entry", checks, values
+
+
+def _quoted(word: str) -> str:
+    return '"' + word.replace('"', '""') + '"'
+
+
+def _insert(db: sqlite3.Connection, rows: list[tuple[str, bytes, bytes | None]], *, fresh: bool) -> None:
+    entries: list[tuple[int, str, str, str]] = []
+    files: list[tuple[str, str]] = []
+    taken: set[int] = set()
+    for id, data, number in rows:
+        record = _record.decode(data)
+        text = _text_of(record.id, record.name, record.publisher, record.tags)
+        place = _place(id, _stats.decode(number).downloads if number else 0)
+        while place in taken or (
+            not fresh and db.execute("SELECT 1 FROM entry WHERE rowid = ?", [place]).fetchone() is not None
+        ):
+            place += 1
+        taken.add(place)
+        entries.append((place, id, text, _spaced(text)))
+        files += [(file.sha256, id) for file in record.files if file.sha256]
+    entries.sort()  # a tree that is filled in its own order stays small
+    db.executemany("INSERT INTO entry VALUES (?, ?, ?, ?)", entries)
+    db.executemany("INSERT INTO words(rowid, text) VALUES (?, ?)", ((place, text) for place, _, text, _ in entries))
+    db.executemany("INSERT INTO starts(rowid, spaced) VALUES (?, ?)", ((place, s) for place, _, _, s in entries))
+    db.executemany("INSERT OR IGNORE INTO file VALUES (?, ?)", files)
+
+
+def _remove(db: sqlite3.Connection, id: str) -> None:
+    row = db.execute("SELECT rowid, text, spaced FROM entry WHERE id = ?", [id]).fetchone()
+    if row is None:
+        return
+    place, text, spaced = row
+    db.execute("INSERT INTO words(words, rowid, text) VALUES ('delete', ?, ?)", [place, text])
+    db.execute("INSERT INTO starts(starts, rowid, spaced) VALUES ('delete', ?, ?)", [place, spaced])
+    db.execute("DELETE FROM entry WHERE rowid = ?", [place])
+    db.execute("DELETE FROM file WHERE id = ?", [id])
+
+
+def _place(id: str, downloads: int) -> int:
+    """Where a model stands in the order: 256 levels of how often it is downloaded, then the alphabet."""
+    level = _LEVELS - 1 - min(_LEVELS - 1, int(8 * math.log2(1 + max(0, downloads))))
+    place = level
+    for at in range(_LETTERS):
+        character = id[at] if at < len(id) else "\0"
+        rank = ord(character) - 96 if "a" <= character <= "z" else 27 if "0" <= character <= "9" else 0
+        place = place << _LETTER_BITS | rank
+    return place << 4
+
+
+def _text_of(id: str, name: str, publisher: str, tags: Sequence[str]) -> str:
+    return "\n".join([id, name, publisher, *tags]).casefold()
+
+
+def _spaced(text: str) -> str:
+    return f" {_NOT_WORD.sub(' ', text)}"
