@@ -27,6 +27,7 @@ from .types import (
     InferenceRequest,
     Message,
     ModelContext,
+    ModelLoad,
     ModelRecord,
     ModelSource,
     PhaseChoice,
@@ -67,6 +68,9 @@ class Hooks:
 
     async def after_inference(self, request: InferenceRequest, outcome: InferenceOutcome) -> Broadcast[None]:
         return await self._dispatcher.broadcast("jan_after_inference", request=request, outcome=outcome)
+
+    async def admit_load(self, load: ModelLoad) -> Broadcast[Admission]:
+        return await self._dispatcher.broadcast("jan_admit_load", load=load)
 
     async def model_sources(self) -> Broadcast[list[ModelSource]]:
         return await self._dispatcher.broadcast("jan_model_sources")

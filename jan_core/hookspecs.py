@@ -52,6 +52,7 @@ from .types import (
     InferenceRequest,
     Message,
     ModelContext,
+    ModelLoad,
     ModelRecord,
     ModelSource,
     PhaseChoice,
@@ -229,6 +230,17 @@ def jan_after_inference(request: InferenceRequest, outcome: InferenceOutcome) ->
 
     :param request: what was asked.
     :param outcome: how it went; it does not hold the answer's text.
+    """
+
+
+@spec("broadcast")
+def jan_admit_load(load: ModelLoad) -> Admission:
+    """Vote on loading an installed model: one refusal keeps it from being loaded, and its reason is shown.
+
+    Called before a model's process is started, also when it is started again. Not called for requests to a model that
+    is loaded. Must be quick: a request may be waiting.
+
+    :param load: the model, and the files that would be read.
     """
 
 

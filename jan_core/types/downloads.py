@@ -58,7 +58,7 @@ class DownloadJob(Struct):
 
 
 class Admission(Struct):
-    """A vote on a download. The first refusal decides; its reason is shown."""
+    """A vote on a download or a load. The first refusal decides; its reason is shown."""
 
     allowed: bool
     reason: str = ""

@@ -14,6 +14,8 @@ __all__ = [
     "InstalledModel",
     "ModelAdapter",
     "ModelContext",
+    "ModelFile",
+    "ModelLoad",
     "ModelRecord",
     "ModelSource",
     "ModelVariant",
@@ -39,7 +41,7 @@ class InstalledModel(Struct):
 
     `path`: its file, the first one of several. `projector`: the file that turns images into embeddings for it, if there
     is one. `adapters` can be named when it is loaded. `options`: what it is loaded with where a load does not say
-    otherwise (`models.configure`).
+    otherwise (`models.configure`). `origin`: the id of the catalogue's model it was had as, where that is known.
     """
 
     id: str
@@ -59,6 +61,25 @@ class InstalledModel(Struct):
     projector: str = ""
     adapters: list[ModelAdapter] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
+    origin: str = ""
+
+
+class ModelFile(Struct, omit_defaults=True):
+    """One file of an installed model. `sha256` is lower-case hex, as it was when the file was taken in; empty when
+    nobody computed it. `size` in bytes."""
+
+    name: str
+    sha256: str = ""
+    size: int = 0
+
+
+class ModelLoad(Struct, omit_defaults=True):
+    """An installed model about to be loaded, for those who may veto it. `files` are all that would be read: its
+    projector and the adapters in use too. `origin` as in `InstalledModel`."""
+
+    id: str
+    files: list[ModelFile] = field(default_factory=list)
+    origin: str = ""
 
 
 class ModelVariant(Struct, omit_defaults=True):
@@ -116,8 +137,17 @@ class SourceQuery(Struct, omit_defaults=True):
 
 
 class SourcePage(Struct, omit_defaults=True):
+    """What a source knows. `cursor` asks for more; empty: that was all.
+
+    `notes`: what was left out, and why. `age` in seconds since the source itself said so; `stale`: it could not be
+    asked again, or is being asked now, and this is what it said last.
+    """
+
     models: list[ModelRecord]
     cursor: str = ""
+    notes: list[str] = field(default_factory=list)
+    age: float = 0.0
+    stale: bool = False
 
 
 class ModelContext(Struct, omit_defaults=True):

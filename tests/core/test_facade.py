@@ -28,6 +28,8 @@ from jan_core.types import (
     InferenceRequest,
     Message,
     ModelContext,
+    ModelFile,
+    ModelLoad,
     ModelRecord,
     ModelSource,
     PhaseChoice,
@@ -82,6 +84,10 @@ class All:
     @hookimpl
     async def jan_after_inference(self, request: InferenceRequest, outcome: InferenceOutcome) -> None:
         self.given["outcome"] = outcome
+
+    @hookimpl
+    async def jan_admit_load(self, load: ModelLoad) -> Admission:
+        return Admission(False, load.files[0].name)
 
     @hookimpl
     async def jan_model_sources(self) -> list[ModelSource]:
@@ -163,6 +169,8 @@ async def test_inference_hooks(host: Host, plugin: All) -> None:
 
 
 async def test_model_hooks(host: Host) -> None:
+    load = ModelLoad("m", [ModelFile("m.gguf")])
+    assert (await host.hooks.admit_load(load)).values == [Admission(False, "m.gguf")]
     assert (await host.hooks.model_sources()).values[0][0].id == "hub"
     assert (await host.hooks.builtin_models()).values == [[MODEL]]
     phase = await host.hooks.rollout_phase({"mixed": True}, Evidence(requests=3))

@@ -34,6 +34,7 @@ PROMISED = [
     "jan_route_inference",
     "jan_before_inference",
     "jan_after_inference",
+    "jan_admit_load",
     "jan_model_sources",
     "jan_builtin_models",
     "jan_rollout_phase",

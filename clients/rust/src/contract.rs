@@ -1141,6 +1141,8 @@ pub mod core {
     }
 
     /// One file. `sha256` is lower-case hex, empty when nobody knows it; `size` in bytes, 0 when unknown.
+    ///
+    /// `role`: what it is for (`weights`, `projector`, `adapter`, `tokenizer`).
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct DownloadFile {
         pub name: String,
@@ -1151,6 +1153,11 @@ pub mod core {
         /// Default: `0`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub size: Option<i64>,
+        /// Default: `"weights"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub role: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub pieces: Option<PieceList>,
     }
 
     impl DownloadFile {
@@ -1162,6 +1169,8 @@ pub mod core {
                 url: None,
                 sha_256: None,
                 size: None,
+                role: None,
+                pieces: None,
             }
         }
     }
@@ -1634,7 +1643,7 @@ pub mod core {
     ///
     /// `path`: its file, the first one of several. `projector`: the file that turns images into embeddings for it, if there
     /// is one. `adapters` can be named when it is loaded. `options`: what it is loaded with where a load does not say
-    /// otherwise (`models.configure`).
+    /// otherwise (`models.configure`). `origin`: the id of the catalogue's model it was had as, where that is known.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct InstalledModel {
         pub id: String,
@@ -1672,6 +1681,8 @@ pub mod core {
         pub adapters: Option<Vec<ModelAdapter>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub options: Option<serde_json::Map<String, serde_json::Value>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub origin: Option<String>,
     }
 
     /// One of `available`, `failed`, `loaded`, `loading`.
@@ -1823,6 +1834,9 @@ pub mod core {
     }
 
     /// For whom models are filtered and ranked. Never leaves this machine.
+    ///
+    /// `locale`: a BCP 47 tag (`pt-BR`); `region`: ISO 3166-1 (`BR`). Memory in bytes, 0 when unknown. `os`: `linux`,
+    /// `macos`, `windows`; `arch`: `x86_64`, `arm64`.
     #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ModelContext {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -1837,9 +1851,19 @@ pub mod core {
         pub device_memory_free: Option<i64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub query: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub app_version: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub os: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub arch: Option<String>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub memory_total: Option<i64>,
     }
 
-    /// A model as a catalogue describes it. `id` is stable over time; `files` are what must be there to run it.
+    /// A model as a catalogue describes it. `id` is stable over time; `files` are what must be there to run it: those of
+    /// its first variant, where it has variants.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ModelRecord {
         pub id: String,
@@ -1860,6 +1884,8 @@ pub mod core {
         pub tags: Option<Vec<String>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub files: Option<Vec<DownloadFile>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub variants: Option<Vec<ModelVariant>>,
         /// Default: `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub featured: Option<bool>,
@@ -1885,6 +1911,23 @@ pub mod core {
         /// One that a newer host sends.
         #[serde(untagged)]
         Other(String),
+    }
+
+    /// One way to have a model, e.g. a quantization. `files` are what must be there to run it; `memory` in bytes, 0 when
+    /// unknown.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ModelVariant {
+        pub id: String,
+        /// Default: `"gguf"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub format: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub quantization: Option<String>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub memory: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub files: Option<Vec<DownloadFile>>,
     }
 
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -1990,6 +2033,18 @@ pub mod core {
         /// One that a newer host sends.
         #[serde(untagged)]
         Other(String),
+    }
+
+    /// Where the SHA-256 of each piece of a file stand: `count` hashes of 32 bytes, of pieces of `length` bytes.
+    ///
+    /// `sha256` is that of the list itself, which is at `url`.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct PieceList {
+        pub length: i64,
+        pub count: i64,
+        #[serde(rename = "sha256")]
+        pub sha_256: String,
+        pub url: String,
     }
 
     /// `force`: also when the source is what is being served.
@@ -2856,6 +2911,9 @@ pub mod llamacpp {
     ///
     /// `projector`: the file that turns images into embeddings for this model; left out: the one beside it that fits, if
     /// there is just one; empty: none. `base`: the file is a LoRA adapter for this installed model.
+    ///
+    /// `hashes`: the SHA-256 of files, by name, where whoever brings them computed it (a download); they are kept, not
+    /// checked. `origin`: the id of the catalogue's model that this is.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ImportModel {
         pub path: String,
@@ -2868,6 +2926,10 @@ pub mod llamacpp {
         pub projector: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub base: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub hashes: Option<std::collections::BTreeMap<String, String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub origin: Option<String>,
     }
 
     impl ImportModel {
@@ -2880,6 +2942,8 @@ pub mod llamacpp {
                 copy: None,
                 projector: None,
                 base: None,
+                hashes: None,
+                origin: None,
             }
         }
     }
@@ -3683,7 +3747,7 @@ pub mod methods {
     /// progress. With `stream` the chunks are stream items, and the result is the whole answer all the same.
     /// Cancelling ends the generation at its next step.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_image`, `invalid_params`, `overloaded`, `request_refused`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `model_refused`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_image`, `invalid_params`, `overloaded`, `request_refused`.
     pub struct ChatComplete;
 
     impl super::Method for ChatComplete {
@@ -3700,7 +3764,7 @@ pub mod methods {
     ///
     /// With `stream` the parts are stream items, and the result is the whole text all the same.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_image`, `invalid_params`, `overloaded`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `model_refused`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_image`, `invalid_params`, `overloaded`.
     pub struct CompletionsCreate;
 
     impl super::Method for CompletionsCreate {
@@ -3802,7 +3866,7 @@ pub mod methods {
     /// classification head says of the text, as it stands; a model without one is refused. With `stream` the vectors
     /// are stream items, in the order of the texts, and the result has none. Cancelling ends the work at its next step.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `embedding_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `model_refused`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `embedding_failed`, `generation_failed`, `invalid_generation`, `invalid_params`, `overloaded`.
     pub struct EmbeddingsCreate;
 
     impl super::Method for EmbeddingsCreate {
@@ -4177,7 +4241,7 @@ pub mod methods {
     /// unloaded, idle for longer than the settings allow, or the least recently used one when another needs room; with
     /// `pin` until it is unloaded.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `model_busy`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `model_refused`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `model_busy`.
     pub struct ModelsLoad;
 
     impl super::Method for ModelsLoad {
@@ -4491,7 +4555,7 @@ pub mod methods {
     ///
     /// The model is loaded if it is not. Those of a model that only a remote engine has are estimated here.
     ///
-    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_image`, `invalid_params`, `overloaded`.
+    /// Errors of its own: `model_not_found`, `invalid_model_file`, `model_load_failed`, `engine_install_failed`, `engine_broken`, `model_refused`, `no_usable_engine`, `worker_died`, `worker_hung`, `out_of_memory`, `context_overflow`, `template_failed`, `generation_failed`, `invalid_generation`, `invalid_image`, `invalid_params`, `overloaded`.
     pub struct TokensCount;
 
     impl super::Method for TokensCount {
@@ -4644,6 +4708,8 @@ pub enum ErrorType {
     ModelNotFound,
     /// The embedded model is part of this software: it cannot be replaced or deleted.
     ModelReadOnly,
+    /// An extension voted against loading the model (`jan_admit_load`): `extension` and its reason.
+    ModelRefused,
     /// No list there is has a model of this `id`.
     ModelUnknown,
     /// No source is named: the setting `url` is empty, so the network is not used.
@@ -4758,6 +4824,7 @@ impl ErrorType {
             "model_not_fetchable" => Self::ModelNotFetchable,
             "model_not_found" => Self::ModelNotFound,
             "model_read_only" => Self::ModelReadOnly,
+            "model_refused" => Self::ModelRefused,
             "model_unknown" => Self::ModelUnknown,
             "no_registry" => Self::NoRegistry,
             "no_usable_engine" => Self::NoUsableEngine,
@@ -4839,6 +4906,7 @@ impl ErrorType {
             Self::ModelNotFetchable => "model_not_fetchable",
             Self::ModelNotFound => "model_not_found",
             Self::ModelReadOnly => "model_read_only",
+            Self::ModelRefused => "model_refused",
             Self::ModelUnknown => "model_unknown",
             Self::NoRegistry => "no_registry",
             Self::NoUsableEngine => "no_usable_engine",
@@ -4920,6 +4988,7 @@ impl ErrorType {
             Self::ModelNotFetchable => Some(-32074),
             Self::ModelNotFound => Some(-32044),
             Self::ModelReadOnly => Some(-32047),
+            Self::ModelRefused => Some(-32053),
             Self::ModelUnknown => Some(-32070),
             Self::NoRegistry => Some(-32073),
             Self::NoUsableEngine => Some(-32049),

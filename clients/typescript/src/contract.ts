@@ -726,7 +726,11 @@ export namespace core {
     id?: string;
   }
 
-  /** One file. `sha256` is lower-case hex, empty when nobody knows it; `size` in bytes, 0 when unknown. */
+  /**
+   * One file. `sha256` is lower-case hex, empty when nobody knows it; `size` in bytes, 0 when unknown.
+   *
+   * `role`: what it is for (`weights`, `projector`, `adapter`, `tokenizer`).
+   */
   export interface DownloadFile {
     name: string;
     /** @default "" */
@@ -735,6 +739,9 @@ export namespace core {
     sha256?: string;
     /** @default 0 */
     size?: number;
+    /** @default "weights" */
+    role?: string;
+    pieces?: core.PieceList | null;
   }
 
   /** The vector of the `index`th text, as numbers or in base64. */
@@ -1015,7 +1022,7 @@ export namespace core {
    *
    * `path`: its file, the first one of several. `projector`: the file that turns images into embeddings for it, if there
    * is one. `adapters` can be named when it is loaded. `options`: what it is loaded with where a load does not say
-   * otherwise (`models.configure`).
+   * otherwise (`models.configure`). `origin`: the id of the catalogue's model it was had as, where that is known.
    */
   export interface InstalledModel {
     id: string;
@@ -1048,6 +1055,8 @@ export namespace core {
     adapters?: core.ModelAdapter[];
     /** @default {} */
     options?: { [name: string]: unknown };
+    /** @default "" */
+    origin?: string;
   }
 
   /** Any JSON object. */
@@ -1137,7 +1146,12 @@ export namespace core {
     size: number;
   }
 
-  /** For whom models are filtered and ranked. Never leaves this machine. */
+  /**
+   * For whom models are filtered and ranked. Never leaves this machine.
+   *
+   * `locale`: a BCP 47 tag (`pt-BR`); `region`: ISO 3166-1 (`BR`). Memory in bytes, 0 when unknown. `os`: `linux`,
+   * `macos`, `windows`; `arch`: `x86_64`, `arm64`.
+   */
   export interface ModelContext {
     /** @default "" */
     locale?: string;
@@ -1149,9 +1163,20 @@ export namespace core {
     device_memory_free?: number;
     /** @default "" */
     query?: string;
+    /** @default "" */
+    app_version?: string;
+    /** @default "" */
+    os?: string;
+    /** @default "" */
+    arch?: string;
+    /** @default 0 */
+    memory_total?: number;
   }
 
-  /** A model as a catalogue describes it. `id` is stable over time; `files` are what must be there to run it. */
+  /**
+   * A model as a catalogue describes it. `id` is stable over time; `files` are what must be there to run it: those of
+   * its first variant, where it has variants.
+   */
   export interface ModelRecord {
     id: string;
     name: string;
@@ -1169,6 +1194,8 @@ export namespace core {
     tags?: string[];
     /** @default [] */
     files?: core.DownloadFile[];
+    /** @default [] */
+    variants?: core.ModelVariant[];
     /** @default false */
     featured?: boolean;
     /** @default "" */
@@ -1177,6 +1204,22 @@ export namespace core {
     verification?: Open<"builtin" | "unverified" | "verified">;
     /** @default {} */
     extra?: { [name: string]: unknown };
+  }
+
+  /**
+   * One way to have a model, e.g. a quantization. `files` are what must be there to run it; `memory` in bytes, 0 when
+   * unknown.
+   */
+  export interface ModelVariant {
+    id: string;
+    /** @default "gguf" */
+    format?: string;
+    /** @default "" */
+    quantization?: string;
+    /** @default 0 */
+    memory?: number;
+    /** @default [] */
+    files?: core.DownloadFile[];
   }
 
   export interface NamedFunction {
@@ -1239,6 +1282,18 @@ export namespace core {
     version?: string;
     /** @default "" */
     before?: string;
+  }
+
+  /**
+   * Where the SHA-256 of each piece of a file stand: `count` hashes of 32 bytes, of pieces of `length` bytes.
+   *
+   * `sha256` is that of the list itself, which is at `url`.
+   */
+  export interface PieceList {
+    length: number;
+    count: number;
+    sha256: string;
+    url: string;
   }
 
   /** `force`: also when the source is what is being served. */
@@ -1821,6 +1876,9 @@ export namespace llamacpp {
    *
    * `projector`: the file that turns images into embeddings for this model; left out: the one beside it that fits, if
    * there is just one; empty: none. `base`: the file is a LoRA adapter for this installed model.
+   *
+   * `hashes`: the SHA-256 of files, by name, where whoever brings them computed it (a download); they are kept, not
+   * checked. `origin`: the id of the catalogue's model that this is.
    */
   export interface ImportModel {
     /**
@@ -1835,6 +1893,13 @@ export namespace llamacpp {
     projector?: string | null;
     /** @default "" */
     base?: string;
+    /** @default {} */
+    hashes?: { [name: string]: string };
+    /**
+     * @default ""
+     * @maxLength 256
+     */
+    origin?: string;
   }
 
   /**
@@ -2395,7 +2460,7 @@ export interface Methods {
     params: core.ChatRequest;
     result: core.ChatCompletion;
     item: core.ChatChunk;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_image" | "invalid_params" | "overloaded" | "request_refused";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "model_refused" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_image" | "invalid_params" | "overloaded" | "request_refused";
   };
   /**
    * Continue a text as it stands, without a chat template: OpenAI's older completions.
@@ -2406,7 +2471,7 @@ export interface Methods {
     params: core.CompletionRequest;
     result: core.TextCompletion;
     item: core.TextCompletion;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_image" | "invalid_params" | "overloaded";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "model_refused" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_image" | "invalid_params" | "overloaded";
   };
   /** Give a download up and remove what it has. A complete file is not touched. */
   "downloads.cancel": {
@@ -2480,7 +2545,7 @@ export interface Methods {
     params: core.EmbeddingRequest;
     result: core.EmbeddingList;
     item: core.Embedding;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "embedding_failed" | "generation_failed" | "invalid_generation" | "invalid_params" | "overloaded";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "model_refused" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "embedding_failed" | "generation_failed" | "invalid_generation" | "invalid_params" | "overloaded";
   };
   /**
    * Say which build is used on this machine, and for each candidate why it was taken or not.
@@ -2765,7 +2830,7 @@ export interface Methods {
     params: llamacpp.LoadModel;
     result: llamacpp.LoadedModel;
     item: never;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "model_busy";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "model_refused" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "model_busy";
   };
   /** Free a model's memory. One that is not loaded is left as it is. */
   "models.unload": {
@@ -2993,7 +3058,7 @@ export interface Methods {
     params: llamacpp.CountTokens;
     result: llamacpp.Counted;
     item: never;
-    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_image" | "invalid_params" | "overloaded";
+    errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "model_refused" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_image" | "invalid_params" | "overloaded";
   };
 }
 
@@ -3096,6 +3161,8 @@ export const ERROR_CODES = {
   "model_not_found": -32044,
   /** The embedded model is part of this software: it cannot be replaced or deleted. */
   "model_read_only": -32047,
+  /** An extension voted against loading the model (`jan_admit_load`): `extension` and its reason. */
+  "model_refused": -32053,
   /** No list there is has a model of this `id`. */
   "model_unknown": -32070,
   /** No source is named: the setting `url` is empty, so the network is not used. */

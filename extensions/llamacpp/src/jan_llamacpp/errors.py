@@ -1,4 +1,5 @@
-"""The typed errors of models: files, the store and the pool. Codes -32039 and -32043 to -32049.
+"""The typed errors of models: files, the store and the pool. Codes -32039, -32043 to -32049 and
+-32053.
 
 Those of engine builds are in `engines/errors.py`, those of running a model in `failures.py`. Light, because the method
 table names them when the host starts.
@@ -15,6 +16,7 @@ __all__ = [
     "ModelExists",
     "ModelNotFound",
     "ModelReadOnly",
+    "ModelRefused",
     "NoUsableEngine",
     "RequestRefused",
 ]
@@ -70,6 +72,12 @@ class ModelBusy(JanError):
     """The model is answering requests; `data.requests` says how many."""
 
     code, type, retryable = -32048, "model_busy", True
+
+
+class ModelRefused(JanError):
+    """An extension voted against loading the model (`jan_admit_load`): `extension` and its reason."""
+
+    code, type = -32053, "model_refused"
 
 
 class NoUsableEngine(JanError):

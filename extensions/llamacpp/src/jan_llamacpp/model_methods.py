@@ -21,6 +21,7 @@ from .errors import (
     ModelExists,
     ModelNotFound,
     ModelReadOnly,
+    ModelRefused,
     NoUsableEngine,
 )
 from .failures import EngineBroken, ModelLoadFailed, OutOfMemory, WorkerDied, WorkerHung
@@ -52,6 +53,7 @@ LOAD_ERRORS = [
     ModelLoadFailed,
     EngineInstallFailed,
     EngineBroken,
+    ModelRefused,
     NoUsableEngine,
     WorkerDied,
     WorkerHung,
@@ -103,13 +105,16 @@ class ModelMethods:
         def show(done: int, total: int) -> None:
             call.progress(f"copying {path.name}", done=done, total=total)
 
-        store, id, share = self.services.store, params.id or None, not params.copy
+        store = self.services.store
+        how: dict[str, Any] = {"id": params.id or None, "share": not params.copy, "hashes": params.hashes}
         if params.base:
-            model = await store.take_in_adapter(path, params.base, id=id, share=share, on_bytes=show)
+            model = await store.take_in_adapter(path, params.base, **how, on_bytes=show)
             return self._with_state(model)
         projector = _absolute(params.projector) if params.projector else None
         find = params.projector is None
-        model = await store.take_in(path, id=id, share=share, projector=projector, find_projector=find, on_bytes=show)
+        model = await store.take_in(
+            path, **how, origin=params.origin, projector=projector, find_projector=find, on_bytes=show
+        )
         self.services.forget(model.id)
         self._changed(model.id, "available")
         return model

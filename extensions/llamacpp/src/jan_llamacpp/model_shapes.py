@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 NonEmpty = Annotated[str, Meta(min_length=1, max_length=256)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ModelId(Struct, forbid_unknown_fields=True):
@@ -165,6 +166,9 @@ class ImportModel(Struct, forbid_unknown_fields=True):
 
     `projector`: the file that turns images into embeddings for this model; left out: the one beside it that fits, if
     there is just one; empty: none. `base`: the file is a LoRA adapter for this installed model.
+
+    `hashes`: the SHA-256 of files, by name, where whoever brings them computed it (a download); they are kept, not
+    checked. `origin`: the id of the catalogue's model that this is.
     """
 
     path: NonEmpty
@@ -172,6 +176,8 @@ class ImportModel(Struct, forbid_unknown_fields=True):
     copy: bool = False
     projector: str | None = None
     base: str = ""
+    hashes: Annotated[dict[str, Sha256], Meta(max_length=1024)] = field(default_factory=dict)
+    origin: Annotated[str, Meta(max_length=256)] = ""
 
 
 class LoadedModel(Struct):

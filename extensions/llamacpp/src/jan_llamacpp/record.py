@@ -15,10 +15,12 @@ RECORD = "model.json"
 
 
 class StoredFile(Struct, frozen=True):
-    """A file beside the record, by its name alone. `size` in bytes, as it was taken in."""
+    """A file beside the record, by its name alone. `size` in bytes and `sha256` ("": not known) as it was taken
+    in."""
 
     name: str
     size: int
+    sha256: str = ""
 
 
 class AdapterRecord(Struct, frozen=True):
@@ -31,8 +33,9 @@ class AdapterRecord(Struct, frozen=True):
 class ModelRecord(Struct, frozen=True, kw_only=True):
     """The content of `model.json`. Sizes in bytes; `imported_at` in RFC 3339, UTC.
 
-    `file` is the model's, the first of several; `shards` names all of several. `size`: of all of them. `options`: what
-    the model is loaded with where a load does not say otherwise.
+    `file` is the model's, the first of several; `shards` names all of several. `size`: of all of them; `sha256`: of the
+    only one. `options`: what the model is loaded with where a load does not say otherwise. `origin`: the id of the
+    catalogue's model it was had as.
     """
 
     format: Literal[1] = 1
@@ -50,11 +53,13 @@ class ModelRecord(Struct, frozen=True, kw_only=True):
     projector: StoredFile | None = None
     adapters: list[AdapterRecord] = []
     options: dict[str, Any] = {}
+    sha256: str = ""
+    origin: str = ""
 
     @property
     def model_files(self) -> list[StoredFile]:
         """The files of the model itself."""
-        return self.shards or [StoredFile(self.file, self.size)]
+        return self.shards or [StoredFile(self.file, self.size, self.sha256)]
 
     @property
     def files(self) -> list[StoredFile]:

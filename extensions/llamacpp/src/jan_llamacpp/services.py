@@ -226,6 +226,7 @@ class Services:
             base = msgspec.structs.replace(base, state_dir=kept, state_bytes=int(settings.state_gib * 2**30))
         given, force = self.asked.get(name, (ModelOptions(), False))
         asked = merged(given, model)
+        await self._admit(name, [use.id for use in asked.adapters or []])
         message = f"loading {name}"
 
         async def start(engine: InstalledEngine) -> WorkerProcess:
@@ -246,6 +247,17 @@ class Services:
         self.engine_of[id] = engine.id
         self.fits[id] = msgspec.structs.replace(self.fits[id], reasons=[*said, *self.fits[id].reasons])
         return worker
+
+    async def _admit(self, name: str, adapters: list[str]) -> None:
+        """Ask for votes on a load. Raises ModelRefused with the first refusal's reason."""
+        from .errors import ModelRefused
+
+        load = await anyio.to_thread.run_sync(self.store.load_of, name, adapters)
+        for outcome in (await self.ctx.hooks.admit_load(load)).outcomes:
+            if outcome.value is not None and not outcome.value.allowed:
+                reason = outcome.value.reason or "no reason given"
+                message = f"{name} is not loaded: refused by {outcome.extension}: {reason}"
+                raise ModelRefused(message, extension=outcome.extension, model=name)
 
     def _idle(self) -> list[str]:
         """The workers that may be unloaded for another, the least recently used first."""

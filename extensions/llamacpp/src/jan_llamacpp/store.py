@@ -13,16 +13,18 @@ import shutil
 import threading
 import time
 import uuid
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from jan_core import StorageError
-from jan_core.types import InstalledModel, ModelAdapter
+from jan_core.types import InstalledModel, ModelAdapter, ModelFile, ModelLoad
 
 from .embedded import EMBEDDED_ID, EMBEDDED_MODEL
 from .errors import InvalidModelFile, InvalidModelId, ModelExists, ModelNotFound, ModelReadOnly
@@ -84,6 +86,19 @@ class ModelStore:
             raise InvalidModelFile(f"{id}: {model.error}", path=model.path, reason="changed")
         return read_model(Path(model.path))
 
+    def load_of(self, id: str, adapters: Collection[str] = ()) -> ModelLoad:
+        """What is read when the model is loaded with these of its adapters, as the record has it: no file is read.
+
+        Raises ModelNotFound, StorageError.
+        """
+        if id == EMBEDDED_ID:
+            return ModelLoad(id, [ModelFile(self._embedded.name, size=self._embedded.stat().st_size)])
+        record = self._record(id)
+        projector = [record.projector] if record.projector else []
+        used = [each.file for each in record.adapters if each.id in adapters]
+        files = [ModelFile(file.name, file.sha256, file.size) for file in (*record.model_files, *projector, *used)]
+        return ModelLoad(id, files, record.origin)
+
     async def take_in(
         self,
         source: Path,
@@ -92,12 +107,15 @@ class ModelStore:
         share: bool = True,
         projector: Path | None = None,
         find_projector: bool = True,
+        hashes: Mapping[str, str] = MappingProxyType({}),
+        origin: str = "",
         on_bytes: OnBytes = lambda done, total: None,
     ) -> InstalledModel:
         """Import a model: all files of a split one (`source` is any of them), and its projector.
 
         Checked, then cloned or hard-linked where the file system can, else copied; `share` False: always copied. `id`
         None: made from the file's name. `projector` None: with `find_projector`, the one beside the file that fits it.
+        `hashes`: what is known of the sources' SHA-256, by name; `origin`: the catalogue's id; both are only kept.
         The sources stay where they are. Cancelling leaves nothing. Raises InvalidModelFile, InvalidModelId,
         ModelExists, ModelReadOnly, StorageError.
         """
@@ -117,7 +135,8 @@ class ModelStore:
             # What is here now is what counts: the sources may have changed while they were copied.
             here = stage / f"mmproj-{id}.gguf" if intake.projector else None
             info = (await anyio.to_thread.run_sync(partial(look_at, stage / names[0], here, find=False))).info
-            files = [StoredFile(name, (stage / name).stat().st_size) for name in names]
+            kept = {name: _kept(stage / name, hashes.get(path.name, "")) for name, path in wanted.items()}
+            files = [kept[name] for name in names]
             record = ModelRecord(
                 id=id,
                 name=_name(info, source),
@@ -130,7 +149,9 @@ class ModelStore:
                 license=info.license,
                 imported_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 shards=files if len(files) > 1 else [],
-                projector=StoredFile(here.name, here.stat().st_size) if here else None,
+                projector=kept[here.name] if here else None,
+                sha256=files[0].sha256 if len(files) == 1 else "",
+                origin=origin,
             )
             await anyio.to_thread.run_sync(self._commit, stage, id, record)
         return self.get(id)
@@ -142,6 +163,7 @@ class ModelStore:
         *,
         id: str | None = None,
         share: bool = True,
+        hashes: Mapping[str, str] = MappingProxyType({}),
         on_bytes: OnBytes = lambda done, total: None,
     ) -> InstalledModel:
         """Import a LoRA adapter for the installed model `base`, which is the answer. Raises what `take_in` does, and
@@ -156,7 +178,7 @@ class ModelStore:
         name = f"lora-{id}.gguf"
         async with staged(self._root, {name: source}, share, on_bytes) as stage:
             info = await anyio.to_thread.run_sync(look_at_adapter, stage / name, model)
-            added = AdapterRecord(id, StoredFile(name, info.size))
+            added = AdapterRecord(id, StoredFile(name, info.size, hashes.get(source.name, "")))
             await anyio.to_thread.run_sync(self._commit_adapter, stage, base, added)
         return self.get(base)
 
@@ -281,6 +303,7 @@ class ModelStore:
                 ModelAdapter(each.id, str(directory / each.file.name), each.file.size) for each in record.adapters
             ],
             options=record.options,
+            origin=record.origin,
         )
 
     def _describe_embedded(self) -> InstalledModel | None:
@@ -310,6 +333,10 @@ class ModelStore:
             context_length=info.context_length,
             license=info.license,
         )
+
+
+def _kept(path: Path, sha256: str) -> StoredFile:
+    return StoredFile(path.name, path.stat().st_size, sha256)
 
 
 def _damaged(directory: Path, problem: str) -> InstalledModel:

@@ -121,14 +121,17 @@ def pull(app: App, model: str, sha256: str, model_id: str, as_json: bool) -> Non
 
     async def work(session: Session) -> Any:
         if "://" in model:
-            record = await fetch(session, model, sha256)
+            records, origin = [await fetch(session, model, sha256)], ""
         else:
             files = (await session.call("registry.resolve", {"id": model}))["files"]
             # The files of a split model, and its projector, are taken in from beside the first.
             ordered = sorted(files, key=lambda file: ("mmproj" in file["name"], file["name"]))
-            records = [await fetch_file(session, file) for file in ordered]
-            record = records[0]
-        return await session.call("models.import", {"path": record["path"], "id": model_id})
+            records, origin = [await fetch_file(session, file) for file in ordered], model
+        paths = [Path(record["path"]) for record in records]
+        known = [record["actual_sha256"] for record in records]
+        hashes = {path.name: sha256 for path, sha256 in zip(paths, known, strict=True) if sha256}
+        params = {"path": str(paths[0]), "id": model_id, "hashes": hashes, "origin": origin}
+        return await session.call("models.import", params)
 
     _done(run_session(app, work, activate=True), as_json)
 
