@@ -1,0 +1,118 @@
+"""From a signed record to the record that everybody is given: files with addresses, and where else to get them.
+
+Pure, and quick: a whole catalogue is converted when it is first listed. It takes a record that `collections.check`
+accepts; whether that was signed is what the caller says in `verification`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from urllib.parse import quote
+
+from msgspec.structs import asdict
+
+from jan_core.types import DownloadFile, DownloadSource, ModelRecord, ModelVariant, PieceList
+
+from .collections import File, FileSource, Record
+
+__all__ = ["HUGGING_FACE", "MODELSCOPE", "download_sources", "to_model"]
+
+HUGGING_FACE = "https://huggingface.co"
+MODELSCOPE = "https://modelscope.cn"
+Vouched = Literal["verified", "unverified", "builtin"]
+
+
+def to_model(
+    record: Record, *, hub_url: str, source: str, verification: Vouched = "unverified", hf_endpoint: str = ""
+) -> ModelRecord:
+    """The record as others see it. `hub_url`: below its `targets/` lie the piece lists; `source`: the hub's id.
+
+    A file's `url` is the first of its sources that this program understands, "" when there is none. `hf_endpoint`:
+    a mirror of Hugging Face in place of the hub itself.
+    """
+    targets = hub_url.rstrip("/") + "/targets/"
+    files = [_file(file, targets, hf_endpoint) for file in record.files]
+    variants = [
+        ModelVariant(
+            one.id,
+            one.format,
+            one.quant,
+            max(one.ram_bytes, one.vram_bytes) or _bytes([files[index] for index in one.files]),
+            [files[index] for index in one.files],
+        )
+        for one in record.variants
+    ]
+    return ModelRecord(
+        id=record.id,
+        name=record.name,
+        description=record.description,
+        publisher=record.publisher,
+        license=record.license,
+        parameters=record.params,
+        context_length=record.ctx,
+        tags=record.tags,
+        files=variants[0].files if variants else files,
+        variants=variants,
+        source=source,
+        verification=verification,
+        extra=_extra(record),
+    )
+
+
+def download_sources(file: File, *, hf_endpoint: str = "") -> list[DownloadSource]:
+    """Every place to get a file from that this program understands, in the record's order."""
+    urls = (_url(source, hf_endpoint) for source in file.sources)
+    return [DownloadSource(url, priority) for priority, url in enumerate(dict.fromkeys(filter(None, urls)))]
+
+
+def _file(file: File, targets: str, hf_endpoint: str) -> DownloadFile:
+    pieces = file.pieces
+    return DownloadFile(
+        name=file.path,
+        url=next((url for source in file.sources if (url := _url(source, hf_endpoint))), ""),
+        sha256=file.sha256,
+        size=file.size,
+        role=file.role,
+        pieces=PieceList(pieces.len, pieces.n, pieces.sha256, targets + pieces.target) if pieces else None,
+    )
+
+
+def _url(source: FileSource, hf_endpoint: str) -> str:
+    """Where a source is; "" for a kind that this program does not know."""
+    if source.kind == "hf":
+        return f"{hf_endpoint.rstrip('/') or HUGGING_FACE}/{_resolve(source)}"
+    if source.kind == "modelscope":
+        return f"{MODELSCOPE}/models/{_resolve(source)}"
+    if source.kind == "oci":
+        return _blob(source.ref)
+    return source.url if source.kind == "https" else ""
+
+
+def _resolve(source: FileSource) -> str:
+    return f"{source.repo}/resolve/{quote(source.rev, '')}/{quote(source.path)}"
+
+
+def _blob(ref: str) -> str:
+    """`registry.example/space/model@sha256:…` -> the address of that blob; "" when it is no such reference."""
+    name, _, digest = ref.partition("@")
+    registry, _, repository = name.partition("/")
+    if not (registry and repository and digest.startswith("sha256:")):
+        return ""
+    local = registry.partition(":")[0] in ("localhost", "127.0.0.1")
+    return f"{'http' if local else 'https'}://{registry}/v2/{quote(repository)}/blobs/{digest}"
+
+
+def _bytes(files: list[DownloadFile]) -> int:
+    """What the weights alone take in memory; 0 unless all sizes are known."""
+    return sum(file.size for file in files) if all(file.size for file in files) else 0
+
+
+def _extra(record: Record) -> dict[str, Any]:
+    extra: dict[str, Any] = {
+        key: value for key in ("arch", "caps", "gated", "modalities") if (value := getattr(record, key))
+    }
+    if record.requires:
+        extra["requires"] = asdict(record.requires)
+    if record.deprecated:
+        extra["deprecated"] = asdict(record.deprecated)
+    return extra
