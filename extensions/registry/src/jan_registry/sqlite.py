@@ -109,11 +109,16 @@ class Database:
         try:
             if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("quick_check failed")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > self._version:
-                raise sqlite3.OperationalError(f"it was written by a newer version (schema {version})")
-            if version < self._version:
-                db.executescript(f"BEGIN; {self._schema}; PRAGMA user_version = {self._version}; COMMIT")
+            if db.execute("PRAGMA user_version").fetchone()[0] != self._version:
+                db.execute("BEGIN IMMEDIATE")  # another process may be making it, and is then waited for
+                version = db.execute("PRAGMA user_version").fetchone()[0]
+                if version > self._version:
+                    raise sqlite3.OperationalError(f"it was written by a newer version (schema {version})")
+                if version < self._version:
+                    for statement in _statements(self._schema):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version = {self._version}")
+                db.execute("COMMIT")
         except BaseException:
             db.close()
             raise
@@ -124,9 +129,39 @@ class Database:
 
         db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
         try:
-            db.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(db)
             db.execute("PRAGMA synchronous = FULL")
         except BaseException:
             db.close()
             raise
         return db
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """WAL. Of processes that make the file at once, SQLite lets one change the mode and does not have others wait."""
+    import sqlite3
+
+    deadline = time.monotonic() + 5.0
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One by one: `executescript` would first commit the transaction that they belong in."""
+    import sqlite3
+
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement
