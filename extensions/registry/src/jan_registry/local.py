@@ -17,9 +17,10 @@ DROP TABLE IF EXISTS list;
 -- hubs/cache.py: third-party hubs, TTL + LRU
 CREATE TABLE hub_cache (
     key TEXT PRIMARY KEY, hub TEXT NOT NULL, status INTEGER NOT NULL, etag TEXT NOT NULL, last_modified TEXT NOT NULL,
-    headers TEXT NOT NULL, body BLOB NOT NULL, size INTEGER NOT NULL, fetched_at INTEGER NOT NULL,
-    fresh_until INTEGER NOT NULL, stale_until INTEGER NOT NULL, last_used INTEGER NOT NULL
-) WITHOUT ROWID;
+    headers TEXT NOT NULL, size INTEGER NOT NULL, fetched_at INTEGER NOT NULL, fresh_until INTEGER NOT NULL,
+    stale_until INTEGER NOT NULL, last_used INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX hub_cache_used ON hub_cache (last_used, size);
 -- flags/identity.py: the random id that buckets are drawn from; never sent
 CREATE TABLE identity (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 -- rollout/: phase, what was observed, what was decided and from what

@@ -1,0 +1,320 @@
+"""How hubs are asked: what is known is answered at once, what is old is shown while it is asked anew.
+
+It decides from the cache, the limits and the offline switch whether the network is used at all; `transfer.py` uses it.
+It reads nothing of what hubs say beyond what a `decode` tells it is no answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from jan_core import JanError, ShuttingDown, StorageError
+
+from .cache import Entry, HubCache, cache_key
+from .errors import HubInvalid, HubRefused, HubUnreachable
+from .limits import Limits, wait_asked
+from .transfer import Response, Token, host_of, origin_of, transfer
+
+if TYPE_CHECKING:
+    from jan_core import Context
+
+    from ..sqlite import Database
+
+__all__ = ["MAX_BODY", "Answer", "Http", "Kind", "Token"]
+
+MAX_BODY = 8 << 20
+"""Bytes of an answer, also after decompression, where a hub does not say otherwise."""
+
+Kind = Literal["detail", "search", "immutable", "none"]
+"""What is asked for: one thing, a list or search, something that a hash or commit names, or what must not be kept."""
+
+_HOUR, _DAY = 3600, 86400
+_NOT_THERE = (404, 410)
+_KEPT = frozenset({"link", "content-type", "docker-content-digest", "x-repo-commit", "x-error-code"})
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What a hub answered. `value`: what `decode` made of the body, None when `status` is not 200.
+
+    `fetched_at` in seconds since the epoch, `age` in seconds since then. `from_cache`: `network` was asked now, `fresh`
+    was known and is still good, `stale` is what was known when it could not be asked, or while it is asked.
+    """
+
+    value: T | None
+    status: int
+    headers: dict[str, str]
+    body: bytes = field(repr=False)
+    fetched_at: float
+    age: float
+    from_cache: Literal["network", "fresh", "stale"]
+
+
+class Http:
+    """Asks hubs, for one generation of the extension.
+
+    `admit` gets an address before each use of the network, and answers why not, or "". `timeout` in seconds, of one
+    answer with its redirects. Transfers run in the context's tasks: they end with the generation, not with whoever
+    asked first.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        database: Database,
+        *,
+        admit: Callable[[str], str] = lambda url: "",
+        timeout: Callable[[], float] = lambda: 30.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._ctx, self._admit, self._timeout, self._now = ctx, admit, timeout, now
+        self._cache = HubCache(database)
+        self._limits = Limits()
+        self._limits_read: set[str] = set()
+        self._flights: dict[str, _Flight] = {}
+
+    async def get(
+        self,
+        url: str,
+        *,
+        hub: str,
+        decode: Callable[[bytes], T],
+        kind: Kind = "detail",
+        token: Token | None = None,
+        accept: str = "application/json",
+        limit: int = MAX_BODY,
+        answers: Collection[int] = (),
+    ) -> Answer[T]:
+        """Get `url` for the source `hub`, from the cache where that is good enough.
+
+        `decode` makes of a body what it means, or raises ValueError: such an answer is never kept, and what was known
+        before is. 404 (and 410) is an answer with `value` None; `answers`: further statuses that are. A token is sent
+        to its own origin only; what was answered with one is not shown to who asks without.
+
+        Raises HubUnreachable, HubRefused, HubInvalid.
+        """
+        if token is not None and not token.fits(url):
+            token = None
+        ask = _Ask(
+            hub, url, decode, kind, token, accept, limit, frozenset(answers),
+            cache_key(url, accept, token.value if token else ""),
+        )  # fmt: skip
+        entry = None if kind == "none" else await self._known(ask)
+        now = self._now()
+        if entry is not None and entry.fetched_at <= now + 1 and now < entry.fresh_until:
+            return self._answer(ask, entry, "fresh")
+        if entry is not None and entry.fetched_at <= now < entry.fetched_at + _shown_while_asking(kind, entry.status):
+            self._fly(ask, entry)
+            return self._answer(ask, entry, "stale")
+        flight = self._fly(ask, entry)
+        await flight.landed.wait()
+        if flight.error is None and flight.entry is not None:
+            return self._answer(ask, flight.entry, "network")
+        error = flight.error or ShuttingDown("the registry is shutting down")
+        if entry is not None and now < entry.stale_until and _helps_to_wait(error):
+            return self._answer(ask, entry, "stale")
+        raise _again(error)
+
+    def _answer(self, ask: _Ask[T], entry: Entry, how: Literal["network", "fresh", "stale"]) -> Answer[T]:
+        value = ask.read(entry.body) if entry.status == 200 else None
+        age = max(0.0, self._now() - entry.fetched_at)
+        return Answer(value, entry.status, entry.headers, entry.body, entry.fetched_at, age, how)
+
+    async def _known(self, ask: _Ask[T]) -> Entry | None:
+        try:
+            entry = await anyio.to_thread.run_sync(self._cache.get, ask.key, self._now())
+            if entry is not None and entry.status == 200:
+                ask.read(entry.body)  # what an earlier version understood may be nothing to this one
+        except StorageError as error:
+            self._ctx.log.warning("the cache of hubs cannot be read: %s", error.message)
+            return None
+        except HubInvalid:
+            return None
+        return entry
+
+    def _fly(self, ask: _Ask[T], entry: Entry | None) -> _Flight:
+        """The transfer under way for this question, begun now if there is none."""
+        flight = self._flights.get(ask.key)
+        if flight is None:
+            flight = self._flights[ask.key] = _Flight()
+            self._ctx.tasks.start_soon(self._transfer, ask, entry, flight, name=f"asking {ask.hub}")
+        return flight
+
+    async def _transfer(self, ask: _Ask[T], entry: Entry | None, flight: _Flight) -> None:
+        try:
+            flight.entry = await self._ask(ask, entry)
+        except JanError as error:
+            flight.error = error
+        finally:
+            del self._flights[ask.key]
+            flight.landed.set()
+
+    async def _ask(self, ask: _Ask[T], entry: Entry | None) -> Entry:
+        """Use the network. Raises what `get` raises."""
+        host, scope = host_of(ask.url), _scope(ask)
+        if why := self._admit(ask.url):
+            raise HubRefused(f"{host} is not asked: {why}", reason="offline", host=host)
+        await self._heed(scope, host)
+        headers = {"Accept": ask.accept, "Accept-Encoding": "gzip"}
+        if entry is not None and entry.status == 200:
+            if entry.etag:
+                headers["If-None-Match"] = entry.etag
+            if entry.last_modified:
+                headers["If-Modified-Since"] = entry.last_modified
+        response = await transfer(
+            self._ctx.http, ask.url,
+            headers=headers, token=ask.token, limit=ask.limit, timeout=self._timeout(), admit=self._admit,
+        )  # fmt: skip
+        now = self._now()
+        if wait := wait_asked(response.status, response.headers, now):
+            self._limits.hold(scope, now + wait)
+            await self._store(scope, ask.hub, Entry(429, {}, b"", int(now), int(now + wait), int(now + wait)))
+        if response.status == 304 and entry is not None:
+            kept = _entry(ask.kind, 200, entry.headers | _kept(response), entry.body, response, now, entry)
+        elif response.status == 200:
+            ask.read(response.body)
+            kept = _entry(ask.kind, 200, _kept(response), response.body, response, now)
+        elif response.status in _NOT_THERE:
+            kept = _entry(ask.kind, 404, _kept(response), b"", response, now)
+        elif response.status in ask.answers:
+            return Entry(response.status, response.headers, response.body, int(now), 0, 0)
+        else:
+            if response.status in (401, 403) and entry is not None:
+                await self._forget(ask.key)
+            raise _error(host, response, wait)
+        if ask.kind != "none":
+            await self._store(ask.key, ask.hub, kept)
+        return kept
+
+    async def _heed(self, scope: str, host: str) -> None:
+        """Raises HubRefused while the server wants to be left alone; what it said to an earlier process counts too."""
+        now = self._now()
+        if scope not in self._limits_read:
+            try:
+                held = await anyio.to_thread.run_sync(self._cache.get, scope, now)
+            except StorageError:
+                held = None
+            self._limits_read.add(scope)
+            if held is not None and held.fetched_at <= now:
+                self._limits.hold(scope, held.fresh_until)
+        if left := self._limits.left(scope, now):
+            message = f"{host} asked to be left alone for another {left:.0f} s"
+            raise HubRefused(message, reason="rate_limited", retry_after=left, host=host)
+
+    async def _store(self, key: str, hub: str, entry: Entry) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._cache.put, key, hub, entry, self._now())
+        except StorageError as error:  # a full disk must not take the answer away
+            self._ctx.log.warning("what %s answered is not kept: %s", hub, error.message)
+
+    async def _forget(self, key: str) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._cache.drop, key)
+        except StorageError as error:
+            self._ctx.log.warning("the cache of hubs cannot be written: %s", error.message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask(Generic[T]):
+    """One question, whole."""
+
+    hub: str
+    url: str
+    decode: Callable[[bytes], T]
+    kind: Kind
+    token: Token | None
+    accept: str
+    limit: int
+    answers: frozenset[int]
+    key: str
+
+    def read(self, body: bytes) -> T:
+        try:
+            return self.decode(body)
+        except (ValueError, RecursionError) as error:  # msgspec's errors and those of UTF-8 are ValueErrors
+            host = host_of(self.url)
+            raise HubInvalid(f"{host} does not answer as its kind does: {str(error)[:200]}", host=host) from None
+
+
+class _Flight:
+    """A transfer under way, for all who ask the same. Landed with neither: it was cancelled."""
+
+    def __init__(self) -> None:
+        self.landed = anyio.Event()
+        self.entry: Entry | None = None
+        self.error: JanError | None = None
+
+
+def _scope(ask: _Ask[T]) -> str:
+    """Whom a server's limits are for: this origin, with this token."""
+    text = "\0".join(("limit", *map(str, origin_of(ask.url)), ask.token.value if ask.token else ""))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _kept(response: Response) -> dict[str, str]:
+    return {name: value for name, value in response.headers.items() if name in _KEPT}
+
+
+def _shown_while_asking(kind: Kind, status: int) -> int:
+    """Seconds since it was fetched, for which an answer is shown while it is asked anew."""
+    if status != 200:
+        return 0
+    return {"detail": _DAY, "search": _HOUR, "immutable": 365 * _DAY, "none": 0}[kind]
+
+
+def _entry(
+    kind: Kind,
+    status: int,
+    headers: dict[str, str],
+    body: bytes,
+    response: Response,
+    now: float,
+    before: Entry | None = None,
+) -> Entry:
+    """An answer as it is kept, by what it is: fresh for, and shown on an error for, so many seconds."""
+    fresh, stale = {
+        "detail": (_HOUR, 30 * _DAY),
+        "search": (300, _DAY),
+        "immutable": (30 * _DAY, 365 * _DAY),
+        "none": (0, 0),
+    }[kind]
+    if status != 200:
+        fresh = stale = 600
+    etag = response.headers.get("etag", "") or (before.etag if before else "")
+    modified = response.headers.get("last-modified", "") or (before.last_modified if before else "")
+    return Entry(status, headers, body, int(now), int(now) + fresh, int(now) + stale, etag[:300], modified[:100])
+
+
+def _helps_to_wait(error: JanError) -> bool:
+    """Whether what was known before may stand in: not where the hub said who may see it."""
+    return not (isinstance(error, HubRefused) and error.reason in ("auth_required", "license_required"))
+
+
+def _again(error: JanError) -> JanError:
+    """The error for one of several who wait: an exception that is raised twice gathers both tracebacks."""
+    copy = error.__class__.__new__(error.__class__)
+    copy.__dict__.update(error.__dict__)
+    copy.args = error.args
+    return copy
+
+
+def _error(host: str, response: Response, wait: float) -> JanError:
+    status = response.status
+    if status == 401:
+        return HubRefused(f"{host} wants to know who asks (401)", reason="auth_required", host=host, status=status)
+    if status == 403:
+        return HubRefused(f"{host} does not show this (403)", reason="auth_required", host=host, status=status)
+    if status == 429:
+        message = f"{host} was asked too often (429); again in {wait:.0f} s"
+        return HubRefused(message, reason="rate_limited", retry_after=wait, host=host, status=status)
+    if status >= 500 or status in (408, 425):
+        return HubUnreachable(f"{host} answered {status}", host=host, status=status, retry_after=wait)
+    return HubInvalid(f"{host} answered {status}", host=host, status=status)
