@@ -1,78 +1,43 @@
-"""The read path: memory, then SQLite, then the built-in list. It never waits for the network."""
+"""The two lists there are: the dynamic one (memory, verified SQLite, the snapshot shipped with the program), and the
+built-in one. Neither ever waits for the network; which of them is served is decided elsewhere (`serving.py`)."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from msgspec import Struct
 from msgspec.structs import replace
 
-from jan_core import Context, StorageError
+from jan_core import Context, JanError, StorageError
 from jan_core.types import ModelRecord
 
-from .cache import Cache, CachedList
-from .document import Document, DocumentError, read
+from .hub import Hub, hub_of
+from .listing import BuiltinListing, SignedListing, states_of
 from .settings import RegistrySettings
-from .shapes import UNVERIFIED, Origin, Provenance, Skipped, rfc3339
 
-__all__ = ["Catalogue", "Listing"]
+__all__ = ["PACKAGED", "Catalogue"]
 
+PACKAGED = Path(__file__).parent / "packaged"
+"""The signed snapshot that a release ships: data, not code."""
 
-class Listing(Struct):
-    """A list that is served, and where it came from. Replaced as a whole, never changed in place."""
-
-    models: list[ModelRecord]
-    origin: Origin
-    url: str = ""
-    digest: str = ""
-    etag: str = ""
-    last_modified: str = ""
-    fetched_at: float = 0.0
-    checked_at: float = 0.0
-    skipped: list[Skipped] = []
-
-    def get(self, model_id: str) -> ModelRecord | None:
-        return next((model for model in self.models if model.id == model_id), None)
-
-    def provenance(self) -> Provenance:
-        """Where this list comes from, with its age now."""
-        if self.origin == "builtin":
-            return Provenance("builtin")
-        return Provenance(
-            origin=self.origin,
-            source=self.url,
-            fetched_at=rfc3339(self.fetched_at),
-            age=round(max(0.0, time.time() - self.checked_at), 3),
-            digest=self.digest,
-            verification="unverified",
-            note=UNVERIFIED,
-        )
-
-    @classmethod
-    def of(cls, document: Document, entry: CachedList, origin: Origin) -> Listing:
-        return cls(
-            models=document.models,
-            origin=origin,
-            url=entry.url,
-            digest=entry.digest,
-            etag=entry.etag,
-            last_modified=entry.last_modified,
-            fetched_at=entry.fetched_at,
-            checked_at=entry.checked_at,
-            skipped=document.skipped,
-        )
+_LOOK_AGAIN = 2.0
+"""Seconds between looks at the store: another process may have brought it up to date."""
 
 
 class Catalogue:
-    """Finds the list to serve. The dynamic list is that of the source the settings name now, and of no other."""
+    """Finds the lists. Each is read once and then served from memory until the state behind it changes."""
 
-    def __init__(self, ctx: Context) -> None:
-        self.cache = Cache(ctx.data_dir / "registry.db")
+    def __init__(self, ctx: Context, packaged: Path = PACKAGED) -> None:
         self.note = ""
-        self._ctx = ctx
-        self._held: dict[str, Listing | None] = {}
+        self._ctx, self._packaged = ctx, packaged
+        self._hub: Hub | None = None
+        self._named: tuple[str, str] | None = None
+        self._listing: SignedListing | None = None
+        self._bundled: SignedListing | None = None
+        self._confirmed = False
+        self._looked_at = 0.0
         self._loading = anyio.Lock()
 
     @property
@@ -80,38 +45,108 @@ class Catalogue:
         settings: RegistrySettings = self._ctx.settings
         return settings
 
-    async def served(self) -> Listing:
-        """The list to show: the last valid one of the source, else the built-in one."""
-        return await self.dynamic(self.settings.url) or await self.builtin()
+    @property
+    def hub(self) -> Hub | None:
+        """The hub the settings name now. Raises RegistryRefused when there is no root to trust."""
+        settings = self.settings
+        named = (settings.url, settings.root)
+        if named != self._named:
+            if self._hub is not None:
+                self._hub.store.close()
+            self._named = None
+            self._hub = hub_of(settings, self._ctx.data_dir, self._shipped_root())
+            self._named, self._listing, self._confirmed, self._looked_at = named, None, False, 0.0
+        return self._hub
 
-    async def dynamic(self, url: str) -> Listing | None:
-        """The last valid list of a source, from memory or from the cache; None when there is none."""
-        if not url:
-            return None
-        if url not in self._held:
+    async def dynamic(self) -> SignedListing | None:
+        """The last verified list of the hub, else the one shipped with the program; None when there is neither."""
+        hub = self._hub_or_note()
+        if hub is not None:
+            if time.monotonic() - self._looked_at > _LOOK_AGAIN:
+                async with self._loading:
+                    if time.monotonic() - self._looked_at > _LOOK_AGAIN:
+                        await anyio.to_thread.run_sync(self._look, hub)
+            if self._listing is not None:
+                return self._listing
+        return await self.bundled()
+
+    async def bundled(self) -> SignedListing | None:
+        """The snapshot that was shipped with the program."""
+        if self._bundled is None:
             async with self._loading:
-                if url not in self._held:
-                    self._held = {url: await anyio.to_thread.run_sync(self._load, url)}
-        return self._held[url]
+                if self._bundled is None:
+                    self._bundled = await anyio.to_thread.run_sync(self._unpack)
+        return self._bundled
 
-    async def builtin(self) -> Listing:
-        """What the program itself and its extensions bring along; the first of two with one id counts."""
+    async def builtin(self) -> BuiltinListing:
+        """What the program's code and its extensions bring along; the first of two with one id counts."""
         models: dict[str, ModelRecord] = {}
         for outcome in (await self._ctx.hooks.builtin_models()).outcomes:
             for model in outcome.value or []:
                 source = model.source or outcome.extension
                 models.setdefault(model.id, replace(model, source=source, verification="builtin"))
-        return Listing(list(models.values()), "builtin")
+        return BuiltinListing(list(models.values()))
 
-    def hold(self, listing: Listing) -> None:
-        """Serve a list that was just fetched or confirmed."""
-        self._held = {listing.url: listing}
+    def confirmed(self, hub: Hub) -> None:
+        """The hub was asked just now, and its store holds what it said."""
+        if hub is self._hub:
+            self._confirmed, self._looked_at = True, 0.0
 
-    def _load(self, url: str) -> Listing | None:
+    def distrusted(self) -> None:
+        """Something behind the lists was found damaged and dropped: read anew."""
+        self._listing, self._looked_at = None, 0.0
+
+    def close(self) -> None:
+        if self._hub is not None:
+            self._hub.store.close()
+
+    def _hub_or_note(self) -> Hub | None:
         try:
-            entry = self.cache.load(url)
-            return Listing.of(read(entry.body, url), entry, "cache") if entry is not None else None
-        except (StorageError, DocumentError) as error:
-            self.note = f"the cached list cannot be used: {error}"
-            self._ctx.log.warning("%s", self.note)
+            return self.hub
+        except JanError as error:
+            self._noted(error.message)
             return None
+
+    def _look(self, hub: Hub) -> None:
+        """Make a new listing where the store's state is another one than the listing's."""
+        try:
+            states = states_of(hub.store)
+            held = self._listing
+            origin = "network" if self._confirmed else "cache"
+            if "models" not in states:
+                listing = None
+            elif held is not None and held.states == states and held.origin == origin:
+                listing = held
+            else:
+                listing = SignedListing(hub.store, states, origin, hub.url)  # type: ignore[arg-type]
+        except StorageError as error:
+            self._noted(f"the stored list cannot be used: {error.message}")
+            listing = None
+        if hub is self._hub:
+            self._listing, self._looked_at = listing, time.monotonic()
+
+    def _unpack(self) -> SignedListing | None:
+        from .signed.bundle import read_bundle
+        from .signed.errors import Refused
+
+        if not self._packaged.is_dir():
+            return None
+        try:
+            bundle = read_bundle(self._packaged, now=time.time())
+            return SignedListing(bundle, states_of(bundle), "bundle", "")
+        except (Refused, OSError, ValueError) as error:
+            self._noted(f"the list shipped with the program cannot be used: {error}")
+            return None
+
+    def _shipped_root(self) -> bytes | None:
+        from .signed.bundle import shipped_root
+
+        try:
+            return shipped_root(self._packaged)
+        except (OSError, ValueError):
+            return None
+
+    def _noted(self, note: str) -> None:
+        if note != self.note:
+            self.note = note
+            self._ctx.log.warning("%s", note)

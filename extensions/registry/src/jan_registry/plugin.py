@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import anyio.to_thread
 
-from jan_core import Context, Empty, Event, hookimpl, method, methods_of
+from jan_core import Context, Empty, Event, JanError, hookimpl, method, methods_of
 from jan_core.types import ModelRecord
 
-from .builtin import builtin_models
-from .catalogue import Catalogue, Listing
-from .errors import ModelNotFetchable, ModelUnknown, NoRegistry, RegistryInvalid, RegistryUnreachable
-from .phase import current_phase
+from .catalogue import Catalogue
+from .errors import ModelNotFetchable, ModelUnknown, NoRegistry, RegistryRefused, RegistryUnreachable
+from .listing import Listing
 from .refresh import Refresher
-from .search import search
 from .settings import RegistrySettings
 from .shapes import (
     FeaturedQuery,
     ModelAnswer,
     ModelId,
     ModelList,
-    PhaseAnswer,
     RefreshReport,
     RegistryChanged,
     RegistryStatus,
-    Resolution,
     SearchQuery,
     rfc3339,
 )
@@ -44,12 +41,14 @@ class RegistryExtension:
     async def jan_activate(self, ctx: Context) -> None:
         self._ctx = ctx
         self._catalogue = Catalogue(ctx)
-        self._refresher = Refresher(ctx, self._catalogue)
+        self._refresher = Refresher(
+            ctx, self._catalogue, lambda outcome: None, lambda: float(self._catalogue.settings.refresh_seconds)
+        )
         ctx.tasks.start_soon(self._refresher.serve, name="registry")
 
     @hookimpl
     async def jan_deactivate(self, ctx: Context) -> None:
-        await anyio.to_thread.run_sync(self._catalogue.cache.close)
+        await anyio.to_thread.run_sync(self._catalogue.close)
 
     @hookimpl
     def jan_settings(self) -> type[RegistrySettings]:
@@ -61,6 +60,9 @@ class RegistryExtension:
 
     @hookimpl(tryfirst=True)  # of two models with one id the first counts, and that is ours
     async def jan_builtin_models(self) -> list[ModelRecord]:
+        # Imported here: in the phase `dynamic` this is never called, and the constants are not even in memory.
+        from .builtin import builtin_models
+
         return builtin_models()
 
     @hookimpl
@@ -75,74 +77,55 @@ class RegistryExtension:
     @method("registry.featured")
     async def featured(self, params: FeaturedQuery) -> ModelList:
         """Recommended models, filtered and ranked by the extensions for the given context, best first."""
-        listing = await self._read()
-        hooks = self._ctx.hooks
-        models = await hooks.filter_models([m for m in listing.models if m.featured], params.context)
+        listing = await self._served()
+        hooks, now = self._ctx.hooks, time.time()
+        models = await hooks.filter_models(listing.featured({}), params.context)
         models = await hooks.rank_models(models, params.context)
-        return ModelList(models[: params.limit], len(models), listing.provenance())
+        return ModelList(
+            models[: params.limit], len(models), listing.provenance(now), listing.verification(now, "featured")
+        )
 
     @method("registry.search")
     async def search(self, params: SearchQuery) -> ModelList:
         """Models by words in their id, name, publisher or tags."""
-        listing = await self._read()
-        found = search(listing.models, params.text)
-        return ModelList(found[params.offset : params.offset + params.limit], len(found), listing.provenance())
+        listing, now = await self._served(), time.time()
+        found, total = await anyio.to_thread.run_sync(listing.search, params.text, params.limit, params.offset)
+        return ModelList(found, total, listing.provenance(now), listing.verification(now))
 
     @method("registry.get", errors=[ModelUnknown])
     async def get(self, params: ModelId) -> ModelAnswer:
-        """One model. One that the current list lacks is looked for in the built-in list too."""
-        listing, model = await self._find(params.id)
-        return ModelAnswer(model, listing.provenance())
+        """One model."""
+        listing, now = await self._served(), time.time()
+        model = await anyio.to_thread.run_sync(listing.get, params.id)
+        if model is None:
+            raise ModelUnknown(f"no model {params.id!r} is known", id=params.id)
+        return ModelAnswer(model, listing.provenance(now), listing.verification(now))
 
-    @method("registry.resolve", errors=[ModelUnknown, ModelNotFetchable])
-    async def resolve(self, params: ModelId) -> Resolution:
-        """The files to download to have a model, ready for `downloads.start`."""
-        listing, model = await self._find(params.id)
-        if not model.files or not all(file.url or file.sha256 for file in model.files):
-            reason = "it is part of the program" if model.extra.get("embedded") is True else "its list names no URL"
-            raise ModelNotFetchable(f"{model.id} cannot be downloaded: {reason}", id=model.id)
-        return Resolution(model.id, model.files, all(file.sha256 for file in model.files), listing.provenance())
-
-    @method("registry.refresh", errors=[NoRegistry, RegistryUnreachable, RegistryInvalid])
+    @method("registry.refresh", errors=[NoRegistry, RegistryUnreachable, RegistryRefused])
     async def refresh(self, params: Empty) -> RefreshReport:
-        """Ask the source for its list now. The only method that uses the network."""
+        """Ask the hub for its list now."""
         return await self._refresher.refresh()
 
     @method("registry.status", events={"registry.changed": RegistryChanged})
     async def status(self, params: Empty) -> RegistryStatus:
-        """Where the list comes from, how old it is, when it is fetched next, and what went wrong."""
-        listing = await self._read()
-        settings, refresher = self._catalogue.settings, self._refresher
-        planned = settings.url and settings.refresh_seconds
+        """Where the list comes from, who vouches for it, how old it is, and what went wrong."""
+        listing, now = await self._served(), time.time()
         return RegistryStatus(
-            phase=(await self._phase()).phase,
-            url=settings.url,
-            models=len(listing.models),
-            provenance=listing.provenance(),
-            refreshing=refresher.busy,
-            checked_at=rfc3339(listing.checked_at),
-            next_refresh_at=rfc3339(refresher.next_at) if planned else "",
-            failures=refresher.failures,
-            error=refresher.error.message if refresher.error else "",
-            skipped=listing.skipped,
-            cache_note=self._catalogue.cache.note or self._catalogue.note,
+            phase="fallback",
+            url=self._catalogue.settings.url,
+            models=listing.count(),
+            provenance=listing.provenance(now),
+            verification=listing.verification(now),
+            refreshing=self._refresher.busy,
+            next_refresh_at=rfc3339(self._refresher.next_at()),
+            failures=self._refresher.failures,
+            error=self._refresher.error.message if isinstance(self._refresher.error, JanError) else "",
+            notes=[self._catalogue.note] if self._catalogue.note else [],
         )
 
-    @method("registry.phase")
-    async def phase(self, params: Empty) -> PhaseAnswer:
-        """The phase of the roll-out that is served, and why."""
-        return await self._phase()
+    async def _served(self) -> Listing:
+        self._refresher.read()
+        return await self._catalogue.dynamic() or await self._catalogue.builtin()
 
-    async def _phase(self) -> PhaseAnswer:
-        return await current_phase(self._ctx, self._catalogue, self._refresher)
 
-    async def _read(self) -> Listing:
-        self._refresher.nudge()  # a machine that slept past the due time: whoever reads next wakes the refresher
-        return await self._catalogue.served()
-
-    async def _find(self, model_id: str) -> tuple[Listing, ModelRecord]:
-        for listing in (await self._read(), await self._catalogue.builtin()):
-            model = listing.get(model_id)
-            if model is not None:
-                return listing, model
-        raise ModelUnknown(f"no model {model_id!r} is known", id=model_id)
+_ = ModelNotFetchable

@@ -1,10 +1,13 @@
-"""The one place that uses the network: on request, and now and then in the background when a source is named."""
+"""When the hub is asked: on request, and now and then in the background. One question at a time, and never in the way
+of whoever reads."""
 
 from __future__ import annotations
 
 import random
 import shutil
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -12,55 +15,74 @@ import anyio.to_thread
 from jan_core import Context, JanError, StorageError
 from jan_core.types import DownloadFile, DownloadJob
 
-from .cache import CachedList
-from .catalogue import Catalogue, Listing
-from .document import DocumentError, read
-from .errors import NoRegistry, RegistryInvalid, RegistryUnreachable
+from .catalogue import Catalogue
+from .errors import NoRegistry, RegistryRefused, RegistryUnreachable
+from .hub import Hub, prune
 from .shapes import RefreshReport
+
+if TYPE_CHECKING:
+    from .signed.sync import SyncReport
 
 __all__ = ["Refresher"]
 
 _BACKOFF = (60.0, 300.0, 900.0, 3600.0, 14400.0)
 _SHORTEST = 60.0
+_WATCHED = 900.0
+"""Seconds between refreshes while somebody looks at the list, and how long a look lasts."""
+_COOL = 5.0
+"""Seconds after a refresh in which reading starts no other."""
+
+Observer = Callable[["SyncReport | JanError"], None]
 
 
 class _Flight:
     """One refresh, whoever waits for it."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
         self.done = anyio.Event()
         self.report: RefreshReport | None = None
         self.error: JanError | None = None
 
 
 class Refresher:
-    """Refreshes a catalogue; at most one refresh is under way."""
+    """Refreshes a catalogue. `observe` is told how each refresh went; `interval` names the seconds between two in the
+    background where flags say something else than the settings."""
 
-    def __init__(self, ctx: Context, catalogue: Catalogue) -> None:
+    def __init__(self, ctx: Context, catalogue: Catalogue, observe: Observer, interval: Callable[[], float]) -> None:
         self.failures = 0
         self.error: JanError | None = None
-        self.next_at = 0.0
-        self.requests = 0
-        self.errors = 0
-        self._ctx, self._catalogue = ctx, catalogue
+        self._ctx, self._catalogue, self._observe, self._interval = ctx, catalogue, observe, interval
         self._flight: _Flight | None = None
         self._wake = anyio.Event()
+        self._asked_at = self._retry_at = self._read_at = 0.0
+        self._spread = random.uniform(0.8, 1.2)
 
     @property
     def busy(self) -> bool:
         return self._flight is not None
 
-    async def refresh(self) -> RefreshReport:
-        """Ask the source now, or wait for the answer to a question that is under way.
+    def next_at(self) -> float:
+        """When the hub is asked next, in seconds since the epoch; 0 for not at all."""
+        seconds = self._interval()
+        if not seconds:
+            return 0.0
+        if self._retry_at:
+            return self._retry_at
+        if time.time() - self._read_at < _WATCHED:
+            seconds = min(seconds, _WATCHED)
+        return max(self._asked_at + max(_SHORTEST, seconds) * self._spread, self._asked_at + _COOL)
 
-        A caller that leaves does not stop it. Raises NoRegistry, RegistryUnreachable, RegistryInvalid, StorageError.
+    async def refresh(self) -> RefreshReport:
+        """Ask the hub now, or wait for the answer to a question that is under way.
+
+        A caller that leaves does not stop it. Raises NoRegistry, RegistryUnreachable, RegistryRefused, StorageError.
         """
-        url = self._catalogue.settings.url
-        if not url:
-            raise NoRegistry("no source of models is named: set registry.url to fetch a list")
-        if self._flight is None or self._flight.url != url:
-            self._flight = _Flight(url)
+        hub = self._catalogue.hub
+        if hub is None:
+            raise NoRegistry("no hub is named: set registry.url to have its list")
+        if self._flight is None or self._flight.hub is not hub:
+            self._flight = _Flight(hub)
             self._ctx.tasks.start_soon(self._fly, self._flight, name="registry refresh")
         flight = self._flight
         await flight.done.wait()
@@ -69,37 +91,46 @@ class Refresher:
         assert flight.report is not None
         return flight.report
 
+    def read(self) -> None:
+        """Somebody reads the list: it is kept fresher for a while."""
+        watched = time.time() - self._read_at < _WATCHED
+        self._read_at = time.time()
+        if not watched or time.time() >= self.next_at():
+            self._wake.set()
+
     def nudge(self) -> None:
-        """Something changed, or somebody reads: look whether a refresh is due."""
+        """Settings or flags changed: look whether a refresh is due."""
         self._wake.set()
 
     async def serve(self) -> None:
         """Refresh in the background whenever it is due. Ends with the generation."""
-        url = ""
+        hub: Hub | None = None
         while True:
-            settings = self._catalogue.settings
-            if settings.url != url:
-                url, self.failures, self.error = settings.url, 0, None
-                held = await self._catalogue.dynamic(url)
-                self._plan(held.checked_at if held is not None else 0.0)
-            if url and settings.refresh_seconds and time.time() >= self.next_at:
+            try:
+                named = self._catalogue.hub
+            except JanError as error:
+                named, self.error = None, error
+            if named is not hub:
+                hub, self.failures, self._retry_at = named, 0, 0.0
+                self.error = None if named is not None else self.error
+                self._asked_at = await anyio.to_thread.run_sync(_checked_at, hub) if hub is not None else 0.0
+            due = self.next_at() if hub is not None else 0.0
+            if due and time.time() >= due:
                 try:
                     await self.refresh()
                 except JanError as error:
                     self._ctx.log.info("the list could not be refreshed: %s", error.message)
                 continue
-            idle = not (url and settings.refresh_seconds)
-            with anyio.move_on_after(None if idle else max(0.0, self.next_at - time.time())):
+            with anyio.move_on_after(max(0.0, due - time.time()) if due else None):
                 await self._wake.wait()
             if self._wake.is_set():
                 self._wake = anyio.Event()
 
     async def _fly(self, flight: _Flight) -> None:
-        self.requests += 1
         try:
-            flight.report = await self._ask(flight.url)
-            self.failures, self.error = 0, None
-            self._plan(time.time())
+            flight.report = await self._ask(flight.hub)
+            self.failures, self.error, self._retry_at = 0, None, 0.0
+            self._asked_at, self._spread = time.time(), random.uniform(0.8, 1.2)
         except JanError as error:
             self._failed(flight, error)
         except Exception as error:
@@ -117,13 +148,67 @@ class Refresher:
 
     def _failed(self, flight: _Flight, error: JanError) -> None:
         flight.error = self.error = error
-        self.errors += 1
         pause = _BACKOFF[min(self.failures, len(_BACKOFF) - 1)] * random.uniform(0.8, 1.2)
-        self.next_at = time.time() + max(pause, float(error.data.get("retry_after", 0.0)))
+        self._retry_at = time.time() + max(pause, float(error.data.get("retry_after", 0.0)))
         self.failures += 1
+        self._observe(error)
+
+    async def _ask(self, hub: Hub) -> RefreshReport:
+        from .search import index
+        from .signed.errors import Refused
+        from .signed.fetching import TooLarge, Unreachable, fetcher
+        from .signed.sync import sync
+
+        await self._admit(hub.url)
+        fetch = fetcher(hub.url, lambda: self._ctx.http, timeout=self._catalogue.settings.timeout_seconds)
+        try:
+            found = await anyio.to_thread.run_sync(
+                lambda: sync(hub.store, fetch, hub.root, now=time.time, on_models=index), abandon_on_cancel=False
+            )
+        except Unreachable as error:
+            raise RegistryUnreachable(str(error), retry_after=error.retry_after, status=error.status) from None
+        except TooLarge as error:
+            raise RegistryRefused(str(error), kind="too_large") from None
+        except Refused as error:
+            raise RegistryRefused(str(error), kind=error.kind) from None
+        await anyio.to_thread.run_sync(self._tidy, hub)
+        return await self._report(hub, found)
+
+    async def _report(self, hub: Hub, found: SyncReport) -> RefreshReport:
+        self._catalogue.confirmed(hub)
+        self._observe(found)
+        listing = await self._catalogue.dynamic()
+        models = next((c for c in found.collections if c.name == "models"), None)
+        counts = {
+            "added": models.created if models else 0,
+            "removed": models.deleted if models else 0,
+            "changed": models.updated if models else 0,
+        }
+        now = time.time()
+        assert listing is not None
+        report = RefreshReport(
+            outcome=found.outcome,
+            models=listing.count(),
+            **counts,
+            deltas=sum(c.how == "delta" for c in found.collections),
+            fulls=sum(c.how == "full" for c in found.collections),
+            requests=found.requests,
+            bytes=found.bytes,
+            duration=round(found.seconds, 6),
+            notes=list(found.notes),
+            provenance=listing.provenance(now),
+            verification=listing.verification(now),
+        )
+        if found.outcome == "updated":
+            self._ctx.emit(
+                "registry.changed", {**counts, "models": report.models, "seq": report.provenance.seq}, key="list"
+            )
+        return report
 
     async def _admit(self, url: str) -> None:
         """Ask those who may veto what is fetched. Raises RegistryUnreachable with the first refusal's reason."""
+        if url.startswith("file:"):
+            return
         folder = self._ctx.data_dir
         ballot = DownloadJob("registry", DownloadFile("list", url), str(folder), shutil.disk_usage(folder).free)
         for outcome in (await self._ctx.hooks.admit_download(ballot)).outcomes:
@@ -131,80 +216,17 @@ class Refresher:
                 reason = outcome.value.reason or "no reason given"
                 raise RegistryUnreachable(f"the list is not fetched: refused by {outcome.extension}: {reason}")
 
-    async def _ask(self, url: str) -> RefreshReport:
-        from .source import fetch
-
-        began = time.monotonic()
-        await self._admit(url)
-        before = await self._catalogue.dynamic(url)
+    def _tidy(self, hub: Hub) -> None:
         try:
-            client = self._ctx.http
-        except RuntimeError as error:
-            raise RegistryUnreachable(str(error)) from error
-        fetched = await fetch(
-            client,
-            url,
-            etag=before.etag if before else "",
-            last_modified=before.last_modified if before else "",
-            timeout=self._catalogue.settings.timeout_seconds,
-        )
-        now = time.time()
-        if fetched.body is None:
-            if before is None:
-                raise RegistryInvalid("the source says that nothing changed, though nothing was fetched before")
-            listing = Listing(
-                before.models,
-                "network",
-                url,
-                before.digest,
-                before.etag,
-                before.last_modified,
-                before.fetched_at,
-                now,
-                before.skipped,
-            )
-            await self._store(lambda: self._catalogue.cache.touch(url, now))
-        else:
-            try:
-                document = await anyio.to_thread.run_sync(read, fetched.body, url)
-            except DocumentError as error:
-                raise RegistryInvalid(str(error)) from None
-            entry = CachedList(url, fetched.body, document.digest, fetched.etag, fetched.last_modified, now, now)
-            listing = Listing.of(document, entry, "network")
-            await self._store(lambda: self._catalogue.cache.store(entry))
-        return self._serve(before, listing, time.monotonic() - began)
-
-    async def _store(self, write: object) -> None:
-        """Keep what was fetched for the next start; a disk that fails costs only that."""
-        try:
-            await anyio.to_thread.run_sync(write)  # type: ignore[arg-type]
+            prune(self._ctx.data_dir, hub.store.folder)
         except StorageError as error:
-            self._catalogue.note = error.message
             self._ctx.log.warning("%s", error.message)
 
-    def _serve(self, before: Listing | None, listing: Listing, duration: float) -> RefreshReport:
-        old = {model.id: model for model in before.models} if before else {}
-        new = {model.id: model for model in listing.models}
-        changed = sum(1 for id, model in new.items() if id in old and old[id] != model)
-        report = RefreshReport(
-            outcome="updated" if before is None or before.digest != listing.digest else "unchanged",
-            models=len(new),
-            added=len(new.keys() - old.keys()),
-            removed=len(old.keys() - new.keys()),
-            changed=changed,
-            skipped=listing.skipped,
-            duration=round(duration, 6),
-            provenance=listing.provenance(),
-        )
-        self._catalogue.hold(listing)
-        if report.outcome == "updated":
-            counts = {"added": report.added, "removed": report.removed, "changed": report.changed}
-            self._ctx.emit(
-                "registry.changed", {**counts, "models": report.models, "digest": listing.digest}, key="list"
-            )
-        return report
 
-    def _plan(self, checked_at: float) -> None:
-        """The next background refresh: a full interval after the last good answer, give or take a fifth."""
-        interval = max(_SHORTEST, float(self._catalogue.settings.refresh_seconds))
-        self.next_at = checked_at + interval * random.uniform(0.8, 1.2) if checked_at else 0.0
+def _checked_at(hub: Hub) -> float:
+    """When the hub last confirmed its list."""
+    try:
+        state = hub.store.state("models")
+    except StorageError:
+        return 0.0
+    return float(state.checked_at) if state else 0.0

@@ -106,9 +106,13 @@ def import_(
     help="What the file at URL must hash to; else it is not checked.",
 )
 @click.option("--id", "model_id", default="", metavar="ID", help="The id it gets here. Default: from the file's name.")
+@click.option("--variant", default="", metavar="ID", help="Which of the model's variants. Default: the first.")
+@click.option(
+    "--source", default="", metavar="ID", help="Look it up at this hub, which learns of it. See: jan registry sources"
+)
 @json_option
 @pass_app
-def pull(app: App, model: str, sha256: str, model_id: str, as_json: bool) -> None:
+def pull(app: App, model: str, sha256: str, model_id: str, variant: str, source: str, as_json: bool) -> None:
     """Download a model of the registry, or a GGUF file from a URL, and take it in.
 
     Interrupted, it goes on where it was: run the same command again.
@@ -118,12 +122,15 @@ def pull(app: App, model: str, sha256: str, model_id: str, as_json: bool) -> Non
 
     if sha256 and "://" not in model:
         wrong_usage("--sha256 is for a URL; the registry has its own")
+    if (variant or source) and "://" in model:
+        wrong_usage("--variant and --source are for a model of a hub")
 
     async def work(session: Session) -> Any:
         if "://" in model:
             records, origin = [await fetch(session, model, sha256)], ""
         else:
-            files = (await session.call("registry.resolve", {"id": model}))["files"]
+            wanted = {"id": model, "variant": variant, "source": source}
+            files = (await session.call("registry.resolve", wanted))["files"]
             # The files of a split model, and its projector, are taken in from beside the first.
             ordered = sorted(files, key=lambda file: ("mmproj" in file["name"], file["name"]))
             records, origin = [await fetch_file(session, file) for file in ordered], model

@@ -1,0 +1,63 @@
+"""The hub the settings name: where its state lies, whose keys it must be signed with, and asking it once.
+
+Blocks, except for `fetcher`; it does not decide when to ask (`refresh.py`) nor what to show (`catalogue.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from jan_core import StorageError
+
+from .errors import RegistryRefused
+from .settings import RegistrySettings
+from .signed.store import HubStore
+
+__all__ = ["Hub", "hub_of", "prune"]
+
+_KEEP = 4
+_MAX_ROOT = 512_000
+
+
+class Hub:
+    """One hub under one root of trust. Another address or another root is another hub, with nothing in common."""
+
+    def __init__(self, url: str, root: bytes, folder: Path) -> None:
+        self.url, self.root = url, root
+        digest = hashlib.sha256(url.encode() + b"\0" + root).hexdigest()
+        self.store = HubStore(folder / "hubs" / digest[:16])
+
+
+def hub_of(settings: RegistrySettings, folder: Path, shipped: bytes | None) -> Hub | None:
+    """The hub that is named; None when none is. `shipped` is the root that came with the program.
+
+    Raises RegistryRefused when there is no root to trust.
+    """
+    if not settings.url:
+        return None
+    if settings.root:
+        path = Path(settings.root).expanduser()
+        try:
+            with path.open("rb") as file:
+                root: bytes | None = file.read(_MAX_ROOT + 1)
+        except OSError as error:
+            raise RegistryRefused(
+                f"registry.root: {path} cannot be read: {error.strerror or error}", kind="no_root"
+            ) from None
+    else:
+        root = shipped
+    if not root or len(root) > _MAX_ROOT:
+        raise RegistryRefused("there is no root metadata to trust: set registry.root", kind="no_root")
+    return Hub(settings.url.rstrip("/") + "/", root, folder)
+
+
+def prune(folder: Path, keep: Path) -> None:
+    """Forget the hubs that were not used for longest. Raises StorageError."""
+    try:
+        others = [path for path in (folder / "hubs").iterdir() if path.is_dir() and path != keep]
+        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_KEEP - 1 :]:
+            shutil.rmtree(path)
+    except OSError as error:
+        raise StorageError(f"{folder}: {error}") from error

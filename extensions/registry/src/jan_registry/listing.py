@@ -1,0 +1,207 @@
+"""One state of a list: what it recommends, what it knows, what it revokes, and who vouches for it.
+
+Replaced as a whole when the state behind it changes, never changed in place. It reads a verified store or what was
+shipped with the program; it does not know the network, phases, or who asks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from jan_core.types import DownloadSource, ModelRecord
+
+from .collections import COLLECTIONS, FlagRecord, Record, Slot
+from .search import find, scan
+from .shapes import Origin, Provenance, rfc3339
+from .signed.store import CollectionState, HubStore
+from .signed.verification import Verification
+from .targeting import Facts, matches
+
+if TYPE_CHECKING:
+    from .revocations import Revocations
+
+__all__ = ["BuiltinListing", "Kept", "Listing", "SignedListing", "states_of"]
+
+_CACHED = 4096
+
+
+class Kept(Protocol):
+    """Where a signed listing reads: a hub's store, or the snapshot shipped with the program."""
+
+    def state(self, name: str) -> CollectionState | None: ...
+    def get(self, name: str, id: str) -> bytes | None: ...
+    def records(self, name: str) -> list[bytes]: ...
+
+
+class Listing(Protocol):
+    """What both arms of the roll-out can do. Everything may read a disk, but never the network."""
+
+    arm: Literal["dynamic", "builtin"]
+
+    def featured(self, facts: Facts, slot: str = "") -> list[ModelRecord]:
+        """What is recommended to whom `facts` describes, best first; `slot` is shown instead where there is one."""
+        ...
+
+    def get(self, id: str) -> ModelRecord | None: ...
+    def search(self, text: str, limit: int, offset: int) -> tuple[list[ModelRecord], int]: ...
+    def count(self) -> int: ...
+    def provenance(self, now: float) -> Provenance: ...
+    def verification(self, now: float, name: str = "models") -> Verification: ...
+    def sources(self, sha256: str) -> list[DownloadSource]:
+        """Places where the file of this hash can be had."""
+        ...
+
+
+class BuiltinListing(Struct, frozen=True):
+    """The hard-coded list, as the extensions gave it."""
+
+    models: list[ModelRecord]
+    arm: Literal["builtin"] = "builtin"
+
+    def featured(self, facts: Facts, slot: str = "") -> list[ModelRecord]:
+        return [model for model in self.models if model.featured]
+
+    def get(self, id: str) -> ModelRecord | None:
+        return next((model for model in self.models if model.id == id), None)
+
+    def search(self, text: str, limit: int, offset: int) -> tuple[list[ModelRecord], int]:
+        found = scan(self.models, text)
+        return found[offset : offset + limit], len(found)
+
+    def count(self) -> int:
+        return len(self.models)
+
+    def provenance(self, now: float) -> Provenance:
+        return Provenance("builtin", "builtin")
+
+    def verification(self, now: float, name: str = "models") -> Verification:
+        return Verification("builtin")
+
+    def sources(self, sha256: str) -> list[DownloadSource]:
+        return []
+
+
+class SignedListing:
+    """What a hub signed, as it stood when this was made: `states` says so, per collection."""
+
+    arm: Literal["dynamic"] = "dynamic"
+
+    def __init__(self, kept: Kept, states: Mapping[str, CollectionState], origin: Origin, hub: str) -> None:
+        from .revocations import Revocations
+
+        self.states = states
+        self.origin, self.hub = origin, hub
+        self.revocations: Revocations = Revocations(kept.records("revocations"))
+        self.flags: list[FlagRecord] = _decoded(kept.records("flags"), FlagRecord)
+        slots: list[Slot] = _decoded(kept.records("featured"), Slot)
+        self.slots = sorted(slots, key=lambda slot: (-slot.priority, slot.id))
+        self._kept = kept
+        self._featured = {id for slot in slots for id in slot.models}
+        self._models: OrderedDict[str, ModelRecord | None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def featured(self, facts: Facts, slot: str = "") -> list[ModelRecord]:
+        chosen = next((s for s in self.slots if s.id == slot), None) if slot else None
+        chosen = chosen or next((s for s in self.slots if matches(s.target, facts)), None)
+        models = [self.get(id) for id in chosen.models] if chosen else []
+        return [model for model in models if model is not None]
+
+    def get(self, id: str) -> ModelRecord | None:
+        with self._lock:
+            if id in self._models:
+                self._models.move_to_end(id)
+                return self._models[id]
+        data = self._kept.get("models", id)
+        model = self._converted(data) if data is not None else None
+        with self._lock:
+            self._models[id] = model
+            if len(self._models) > _CACHED:
+                self._models.popitem(last=False)
+        return model
+
+    def search(self, text: str, limit: int, offset: int) -> tuple[list[ModelRecord], int]:
+        if isinstance(self._kept, HubStore):
+            with self._kept.db.read() as db:
+                ids, total = find(db, text, limit, offset)
+        else:
+            matching = scan([m for data in self._kept.records("models") if (m := self._converted(data))], text)
+            ids, total = [m.id for m in matching[offset : offset + limit]], len(matching)
+        models = [self.get(id) for id in ids]
+        return [model for model in models if model is not None], total
+
+    def count(self) -> int:
+        state = self.states.get("models")
+        return state.count if state else 0
+
+    def provenance(self, now: float) -> Provenance:
+        state = self.states.get("models")
+        if state is None or self.origin == "bundle":
+            return Provenance(self.origin, "dynamic", self.hub, state.seq if state else 0)
+        age = round(max(0.0, now - state.checked_at), 3)
+        return Provenance(self.origin, "dynamic", self.hub, state.seq, rfc3339(state.checked_at), age)
+
+    def verification(self, now: float, name: str = "models") -> Verification:
+        state = self.states.get(name)
+        if state is None:
+            return Verification("unverified")
+        stale = "stale" if now >= state.expires_at else "verified"
+        return Verification(
+            status="bundled" if self.origin == "bundle" else stale,  # type: ignore[arg-type]
+            role=state.role,
+            keyids=state.keyids,
+            versions=state.versions,
+            digest=state.sha256,
+            verified_at=rfc3339(state.verified_at),
+            expires=rfc3339(state.expires_at),
+        )
+
+    def sources(self, sha256: str) -> list[DownloadSource]:
+        from .convert import download_sources
+
+        if not isinstance(self._kept, HubStore):
+            return []
+        with self._kept.db.read() as db:
+            rows = db.execute("SELECT id FROM file WHERE sha256 = ?", [sha256]).fetchall()
+        found: list[DownloadSource] = []
+        for (id,) in rows:
+            data = self._kept.get("models", id)
+            record = msgspec.json.decode(data, type=Record) if data is not None else None
+            for file in record.files if record else []:
+                if file.sha256 == sha256:
+                    found += [s for s in download_sources(file) if s.url not in {f.url for f in found}]
+        return found
+
+    def _converted(self, data: bytes) -> ModelRecord | None:
+        """A record as everybody else knows models; None for one that this program cannot read: a hub may be newer."""
+        from .convert import to_model
+
+        try:
+            record = msgspec.json.decode(data, type=Record)
+            model = to_model(record, hub_url=self.hub, source="registry", verification="verified")
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+            return None
+        model.featured = model.id in self._featured
+        return model
+
+
+def states_of(kept: Kept) -> dict[str, CollectionState]:
+    """How each collection stands."""
+    return {name: state for name in COLLECTIONS if (state := kept.state(name)) is not None}
+
+
+def _decoded(records: Sequence[bytes], form: Any) -> list[Any]:
+    """Those of the records that this program can read."""
+    decoder = msgspec.json.Decoder(form)
+    found = []
+    for data in records:
+        try:
+            found.append(decoder.decode(data))
+        except (ValueError, RecursionError):
+            continue
+    return found
