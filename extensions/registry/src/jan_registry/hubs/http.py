@@ -20,7 +20,7 @@ from jan_core import JanError, ShuttingDown, StorageError
 from .cache import Entry, HubCache, cache_key
 from .errors import HubInvalid, HubRefused, HubUnreachable
 from .limits import Limits, wait_asked
-from .transfer import Response, Token, host_of, origin_of, transfer
+from .transfer import Admit, Response, Token, host_of, origin_of, transfer
 
 if TYPE_CHECKING:
     from jan_core import Context
@@ -39,6 +39,10 @@ _HOUR, _DAY = 3600, 86400
 _NOT_THERE = (404, 410)
 _KEPT = frozenset({"link", "content-type", "docker-content-digest", "x-repo-commit", "x-error-code"})
 T = TypeVar("T")
+
+
+async def _everything(url: str) -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Answer(Generic[T]):
 class Http:
     """Asks hubs, for one generation of the extension.
 
-    `admit` gets an address before each use of the network, and answers why not, or "". `timeout` in seconds, of one
+    `admit` may veto each use of the network: offline mode. `timeout` in seconds, of one
     answer with its redirects. Transfers run in the context's tasks: they end with the generation, not with whoever
     asked first.
     """
@@ -71,7 +75,7 @@ class Http:
         ctx: Context,
         database: Database,
         *,
-        admit: Callable[[str], str] = lambda url: "",
+        admit: Admit = _everything,
         timeout: Callable[[], float] = lambda: 30.0,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -160,7 +164,7 @@ class Http:
     async def _ask(self, ask: _Ask[T], entry: Entry | None) -> Entry:
         """Use the network. Raises what `get` raises."""
         host, scope = host_of(ask.url), _scope(ask)
-        if why := self._admit(ask.url):
+        if why := await self._admit(ask.url):
             raise HubRefused(f"{host} is not asked: {why}", reason="offline", host=host)
         await self._heed(scope, host)
         headers = {"Accept": ask.accept, "Accept-Encoding": "gzip"}

@@ -7,7 +7,7 @@ what was answered to one token must not open the door for a request without it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
@@ -19,7 +19,10 @@ from .errors import HubInvalid, HubRefused, HubUnreachable
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Response", "Token", "host_of", "origin_of", "transfer"]
+__all__ = ["Admit", "Response", "Token", "host_of", "origin_of", "transfer"]
+
+Admit = Callable[[str], Awaitable[str]]
+"""Gets an address before the network is used for it; answers why it must not be, or ""."""
 
 _MAX_REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}
@@ -53,12 +56,13 @@ async def transfer(
     token: Token | None,
     limit: int,
     timeout: float,
-    admit: Callable[[str], str],
+    admit: Admit,
 ) -> Response:
     """GET `url` and follow its redirects.
 
-    `admit` is asked before each hop, with its address; what it answers is the reason why not. `limit` in bytes, of what
-    is sent and of what it becomes. Raises HubUnreachable, HubRefused (`offline`) or HubInvalid.
+    `admit` is asked before each hop. `limit` in bytes, of what is sent and of what it becomes.
+
+    Raises HubUnreachable, HubRefused (`offline`) or HubInvalid.
     """
     import httpx
 
@@ -66,7 +70,7 @@ async def transfer(
     try:
         with anyio.fail_after(timeout):
             for _ in range(_MAX_REDIRECTS + 1):
-                if why := admit(url):
+                if why := await admit(url):
                     raise HubRefused(f"{host_of(url)} is not asked: {why}", reason="offline", host=host_of(url))
                 if token is not None and not token.fits(url):
                     token = None  # nor is it shown to an origin that sends us back
