@@ -70,7 +70,7 @@ _QUANTIZATION = re.compile(
     r"|MXFP4(?:_MOE)?|NVFP4|(?:UD-)?(?:BF16|FP?16|FP?32))(?=$|[-_.])"
 )
 _PREFERRED = (
-    "Q4_K_M", "UD-Q4_K_XL", "Q4_K_XL", "Q4_K_L", "Q4_K_S", "MXFP4", "MXFP4_MOE", "IQ4_NL", "IQ4_XS", "Q4_1", "Q4_0",
+    "Q4_K_M", "Q4_K_XL", "Q4_K_L", "Q4_K_S", "MXFP4", "MXFP4_MOE", "IQ4_NL", "IQ4_XS", "Q4_1", "Q4_0",
     "Q5_K_M", "Q5_K_S", "Q5_K_L", "Q5_1", "Q5_0", "Q6_K", "Q6_K_L", "Q8_0", "Q3_K_L", "Q3_K_M",
 )  # fmt: skip
 _MAX_VARIANTS, _MAX_PROJECTORS = 512, 32
@@ -85,25 +85,7 @@ def group(files: Iterable[RepoFile]) -> Grouped:
     sizes are known.
     """
     grouped = Grouped()
-    parts: dict[tuple[str, int], dict[int, RepoFile]] = {}
-    projectors: list[_Set] = []
-    for file in sorted({file.path: file for file in files}.values(), key=lambda file: file.path):
-        if not file.path.lower().endswith(".gguf"):
-            if ".gguf" in file.path.lower().rpartition("/")[2]:
-                grouped.left.append(Left(file.path, "a piece of a GGUF file, to be joined by hand"))
-            continue
-        base = file.path[: -len(".gguf")]
-        stem = base.rpartition("/")[2]
-        if _PROJECTOR.search(stem):
-            projectors.append(_Set(base, 0, [file]))
-        elif _ADAPTER.search(stem):
-            grouped.left.append(Left(file.path, "an adapter, which is used with a model"))
-        elif _VOCABULARY.match(stem):
-            grouped.left.append(Left(file.path, "a vocabulary without weights"))
-        elif part := _PART.search(base):
-            parts.setdefault((base[: part.start()], int(part[2])), {})[int(part[1])] = file
-        else:
-            parts[base, 0] = {0: file}
+    parts, projectors = _sorted_out(files, grouped)
     weights = _bounded(_without_statistics(_complete(parts, grouped), grouped), _MAX_VARIANTS, grouped)
     projectors = _bounded(projectors, _MAX_PROJECTORS, grouped)
     chosen = _projectors_of(weights, projectors)
@@ -125,6 +107,38 @@ def quantization_of(path: str) -> str:
     return ""
 
 
+def _sorted_out(
+    files: Iterable[RepoFile], grouped: Grouped
+) -> tuple[dict[tuple[str, int], dict[int, RepoFile]], list[_Set]]:
+    """The parts of weights by base and count, and the projectors; the rest is left out."""
+    parts: dict[tuple[str, int], dict[int, RepoFile]] = {}
+    projectors: list[_Set] = []
+    bases: set[str] = set()
+    ordered = sorted(files, key=lambda file: (file.path, file.sha256, file.size, file.url))
+    for file in {file.path: file for file in ordered}.values():
+        if not file.path.lower().endswith(".gguf"):
+            if ".gguf" in file.path.lower().rpartition("/")[2]:
+                grouped.left.append(Left(file.path, "a piece of a GGUF file, to be joined by hand"))
+            continue
+        base = file.path[: -len(".gguf")]
+        if base in bases:
+            grouped.left.append(Left(file.path, "another has the same name but for the case of its end"))
+            continue
+        bases.add(base)
+        stem = base.rpartition("/")[2]
+        if _PROJECTOR.search(stem):
+            projectors.append(_Set(base, 0, [file]))
+        elif _ADAPTER.search(stem):
+            grouped.left.append(Left(file.path, "an adapter, which is used with a model"))
+        elif _VOCABULARY.match(stem):
+            grouped.left.append(Left(file.path, "a vocabulary without weights"))
+        elif part := _PART.search(base):
+            parts.setdefault((base[: part.start()], int(part[2])), {})[int(part[1])] = file
+        else:
+            parts[base, 0] = {0: file}
+    return parts, projectors
+
+
 def _complete(parts: dict[tuple[str, int], dict[int, RepoFile]], grouped: Grouped) -> list[_Set]:
     """The sets whose parts are all there; the others are left out."""
     whole = []
@@ -139,12 +153,12 @@ def _complete(parts: dict[tuple[str, int], dict[int, RepoFile]], grouped: Groupe
 
 
 def _without_statistics(weights: list[_Set], grouped: Grouped) -> list[_Set]:
-    """Without what was measured in order to quantize (`imatrix`), unless the whole repository is named like that."""
-    kept = [one for one in weights if not _IMATRIX.search(one.stem)]
-    if not kept:
-        return weights
-    rest = [file for one in weights if _IMATRIX.search(one.stem) for file in one.files]
-    grouped.left += [Left(file.path, "statistics for quantizing, not a model") for file in rest]
+    """Without what was measured in order to quantize (`imatrix`). A name that only ends so is that of a model where it
+    is all there is: some name what was quantized with its help like that."""
+    models = [one for one in weights if not _IMATRIX.search(one.stem)]
+    kept = models or [one for one in weights if not one.stem.lower().startswith("imatrix")]
+    rest = {file.path for one in weights for file in one.files} - {file.path for one in kept for file in one.files}
+    grouped.left += [Left(path, "statistics for quantizing, not a model") for path in rest]
     return kept
 
 
@@ -210,12 +224,12 @@ def _labels(weights: list[_Set]) -> dict[str, str]:
 
 
 def _order(variant: ModelVariant) -> tuple[int, str]:
-    """Preferred quantizations as listed, then the others by how far they are from four bits, then what is unknown."""
-    name = variant.quantization
+    """Preferred quantizations as listed, others by how far they are from four bits, unknown ones, full precision."""
+    name = variant.quantization.removeprefix("UD-")
     if name in _PREFERRED:
         return _PREFERRED.index(name), variant.id
-    bits = re.search(r"\d+", name)
-    return 100 + abs(int(bits[0]) - 4) * 2 + (int(bits[0]) < 4) if bits else 1000, variant.id
+    bits = int(digits[0]) if (digits := re.search(r"\d+", name)) else 0
+    return 1000 if bits == 0 else 2000 + bits if bits >= 16 else 100 + abs(bits - 4) * 2 + (bits < 4), variant.id
 
 
 def _file_names(sets: list[_Set]) -> dict[str, str]:
