@@ -14,7 +14,7 @@ __all__ = ["line", "lines", "tags"]
 
 # Control characters but line feed; what turns the direction of text around; halves of a surrogate pair.
 _HIDDEN = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"  # noqa: RUF001, PLE2502
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
