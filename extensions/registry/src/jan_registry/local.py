@@ -29,12 +29,12 @@ CREATE TABLE rollout (
     cause TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE observation (
-    at INTEGER NOT NULL, flag TEXT NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL
+    at INTEGER NOT NULL, flag TEXT NOT NULL, kind TEXT NOT NULL, ok INTEGER NOT NULL, data BLOB NOT NULL
 );
-CREATE INDEX observation_at ON observation (flag, kind, at);
+CREATE INDEX observation_kind ON observation (flag, kind, ok);
 CREATE TABLE decision (
     number INTEGER PRIMARY KEY, at INTEGER NOT NULL, flag TEXT NOT NULL, from_phase TEXT NOT NULL,
-    to_phase TEXT NOT NULL, reason TEXT NOT NULL, inputs BLOB NOT NULL
+    to_phase TEXT NOT NULL, reason TEXT NOT NULL, inputs BLOB NOT NULL, verdict BLOB NOT NULL
 );
 -- experiments/: who takes part, what was shown, what came of it
 CREATE TABLE enrollment (
