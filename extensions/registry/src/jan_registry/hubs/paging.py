@@ -9,7 +9,9 @@ from jan_core.types import ModelRecord, SourcePage, SourceQuery
 
 from ..search import scan
 
-__all__ = ["page_of"]
+__all__ = ["few", "page_of"]
+
+_MAX_NOTES = 50
 
 
 def page_of(models: Sequence[ModelRecord], query: SourceQuery, limit: int) -> SourcePage:
@@ -32,3 +34,9 @@ def _place(cursor: str) -> int:
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
         raise InvalidParams("the cursor is not one of this source", path="$.cursor")
     return int(cursor)
+
+
+def few(notes: list[str]) -> list[str]:
+    """Notes as a page has them: the first ones, and how many more there are."""
+    more = len(notes) - _MAX_NOTES
+    return notes if more <= 0 else [*notes[:_MAX_NOTES], f"and {more} more"]
