@@ -1,0 +1,152 @@
+"""Writing a tree so that whoever reads it meanwhile, and whoever is killed meanwhile, leaves or finds one whole state.
+
+New files are written and synced in `.staged/`, then a list of where they go; from that moment on the change happens,
+if not by this process then by the next one that publishes (`recover`). Each is put in place by a rename, in the order
+given, so that what makes the others visible can come last. Files that nothing refers to stay for a while: somebody may
+have read an hour ago that they are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from jan_core import StorageError
+
+from .errors import PublishBusy
+
+__all__ = ["Staging", "exclusive", "prune", "recover", "write"]
+
+_STAGED, _ORDER, _LOCK, _UNREFERENCED = ".staged", "order.json", ".publish.lock", ".unreferenced.json"
+SERVED = ("metadata", "targets", "deltas")
+"""The folders of a tree that clients read."""
+
+
+@contextlib.contextmanager
+def exclusive(tree: Path) -> Iterator[None]:
+    """Hold the tree's lock; the system frees it when the process dies. Raises PublishBusy at once, and StorageError for
+    whatever the disk refuses inside the block."""
+    from filelock import FileLock, Timeout
+
+    try:
+        tree.mkdir(parents=True, exist_ok=True)
+        with FileLock(tree / _LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise PublishBusy(f"Somebody else is publishing to {tree} at this moment.", tree=str(tree)) from error
+    except OSError as error:
+        raise StorageError(f"{tree}: {error}") from error
+
+
+class Staging:
+    """Files to come, in the order in which they will appear. `fault` is called between steps (tests kill there)."""
+
+    def __init__(self, tree: Path, fault: Callable[[], None] = lambda: None) -> None:
+        self._tree, self._folder, self._fault = tree, tree / _STAGED, fault
+        self._order: list[str] = []
+        self.size = 0
+        """Bytes of the files that are new."""
+
+    def put(self, path: str, content: bytes) -> None:
+        """`path` is relative to the tree, with `/`. A file that is there already with this content stays as it is."""
+        present = self._tree / path
+        if present.is_file() and present.read_bytes() == content:
+            return
+        self._folder.mkdir(exist_ok=True)
+        _write_synced(self._folder / str(len(self._order)), content)
+        self._order.append(path)
+        self.size += len(content)
+        self._fault()
+
+    def commit(self) -> None:
+        if not self._order:
+            return
+        write(self._folder / _ORDER, json.dumps(self._order).encode())
+        self._fault()
+        _roll_forward(self._tree, self._fault)
+
+
+def recover(tree: Path) -> bool:
+    """Finish what was interrupted after it was decided, drop what was interrupted before. True: something was
+    finished."""
+    staged = tree / _STAGED
+    if not staged.is_dir():
+        return False
+    decided = (staged / _ORDER).is_file()
+    if decided:
+        _roll_forward(tree, lambda: None)
+    else:
+        shutil.rmtree(staged)
+    return decided
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace one file; who reads it sees the old or the new one."""
+    temporary = path.with_name(f".{path.name}.new")
+    _write_synced(temporary, content)
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def prune(tree: Path, referenced: Collection[str], *, now: float, grace: float) -> list[str]:
+    """Delete the files below metadata/, targets/ and deltas/ that nothing has referred to for `grace` seconds. Answers
+    what it deleted."""
+    memory = tree / _UNREFERENCED
+    try:
+        since: dict[str, float] = json.loads(memory.read_bytes())
+    except (OSError, ValueError):
+        since = {}  # what it knew is learnt again: files stay longer, that is all
+    found = {
+        path.relative_to(tree).as_posix()
+        for folder in SERVED
+        for path in (tree / folder).rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+    left_over = {path: min(since.get(path, now), now) for path in sorted(found.difference(referenced))}
+    dead = [path for path, at in left_over.items() if now - at > grace]
+    for path in dead:
+        (tree / path).unlink(missing_ok=True)
+        del left_over[path]
+    if left_over != since:
+        write(memory, json.dumps(left_over).encode())
+    return dead
+
+
+def _roll_forward(tree: Path, fault: Callable[[], None]) -> None:
+    staged = tree / _STAGED
+    order: list[str] = json.loads((staged / _ORDER).read_bytes())
+    folders = {(tree / path).parent for path in order}
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    for number, path in enumerate(order):
+        source = staged / str(number)
+        if number == len(order) - 1:
+            for folder in folders:
+                _sync_folder(folder)  # what the last file makes visible must be there after a power cut, too
+        if source.exists():  # else an earlier attempt has moved it already
+            source.replace(tree / path)
+        fault()
+    _sync_folder((tree / order[-1]).parent)
+    (staged / _ORDER).unlink()
+    shutil.rmtree(staged)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # a folder cannot be opened there
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
