@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from jan_core.types import ModelRecord, ModelVariant
 
+from . import text
 from .grouping import RepoFile
 from .ids import model_id
 from .transfer import origin_of
@@ -141,12 +142,12 @@ def record_of(model: Model, variants: list[ModelVariant], source: str) -> ModelR
     }
     return ModelRecord(
         id=model_id(model.id),
-        name=model.id.rpartition("/")[2],
-        publisher=model.author or model.id.rpartition("/")[0],
-        license=labels.get("license", ""),
+        name=text.line(model.id.rpartition("/")[2]),
+        publisher=text.line(model.author or model.id.rpartition("/")[0]),
+        license=text.line(labels.get("license", "")),
         parameters=_whole(gguf.total),
         context_length=_whole(gguf.context_length),
-        tags=[tag for tag in dict.fromkeys(shown) if not _QUIET_TAGS.fullmatch(tag)][:64],
+        tags=text.tags(tag for tag in shown if not _QUIET_TAGS.fullmatch(tag)),
         files=variants[0].files if variants else [],
         variants=variants,
         source=source,

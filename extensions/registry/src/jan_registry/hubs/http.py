@@ -32,8 +32,9 @@ __all__ = ["MAX_BODY", "Answer", "Http", "Kind", "Token"]
 MAX_BODY = 8 << 20
 """Bytes of an answer, also after decompression, where a hub does not say otherwise."""
 
-Kind = Literal["detail", "search", "immutable", "none"]
-"""What is asked for: one thing, a list or search, something that a hash or commit names, or what must not be kept."""
+Kind = Literal["detail", "search", "base", "immutable", "none"]
+"""What is asked for: one thing, a list or search, a whole that only what changed since is asked for, something that a
+hash or commit names, or what must not be kept."""
 
 _HOUR, _DAY = 3600, 86400
 _NOT_THERE = (404, 410)
@@ -79,7 +80,7 @@ class Http:
         timeout: Callable[[], float] = lambda: 30.0,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._ctx, self._admit, self._timeout, self._now = ctx, admit, timeout, now
+        self._ctx, self._admit, self._timeout, self.now = ctx, admit, timeout, now
         self._cache = HubCache(database)
         self._limits = Limits()
         self._limits_read: set[str] = set()
@@ -112,7 +113,7 @@ class Http:
             cache_key(url, accept, token.value if token else ""),
         )  # fmt: skip
         entry = None if kind == "none" else await self._known(ask)
-        now = self._now()
+        now = self.now()
         if entry is not None and entry.fetched_at <= now + 1 and now < entry.fresh_until:
             return self._answer(ask, entry, "fresh")
         if entry is not None and entry.fetched_at <= now < entry.fetched_at + _shown_while_asking(kind, entry.status):
@@ -129,12 +130,12 @@ class Http:
 
     def _answer(self, ask: _Ask[T], entry: Entry, how: Literal["network", "fresh", "stale"]) -> Answer[T]:
         value = ask.read(entry.body) if entry.status == 200 else None
-        age = max(0.0, self._now() - entry.fetched_at)
+        age = max(0.0, self.now() - entry.fetched_at)
         return Answer(value, entry.status, entry.headers, entry.body, entry.fetched_at, age, how)
 
     async def _known(self, ask: _Ask[T]) -> Entry | None:
         try:
-            entry = await anyio.to_thread.run_sync(self._cache.get, ask.key, self._now())
+            entry = await anyio.to_thread.run_sync(self._cache.get, ask.key, self.now())
             if entry is not None and entry.status == 200:
                 ask.read(entry.body)  # what an earlier version understood may be nothing to this one
         except StorageError as error:
@@ -177,7 +178,7 @@ class Http:
             self._ctx.http, ask.url,
             headers=headers, token=ask.token, limit=ask.limit, timeout=self._timeout(), admit=self._admit,
         )  # fmt: skip
-        now = self._now()
+        now = self.now()
         if wait := wait_asked(response.status, response.headers, now):
             self._limits.hold(scope, now + wait)
             await self._store(scope, ask.hub, Entry(429, {}, b"", int(now), int(now + wait), int(now + wait)))
@@ -200,7 +201,7 @@ class Http:
 
     async def _heed(self, scope: str, host: str) -> None:
         """Raises HubRefused while the server wants to be left alone; what it said to an earlier process counts too."""
-        now = self._now()
+        now = self.now()
         if scope not in self._limits_read:
             try:
                 held = await anyio.to_thread.run_sync(self._cache.get, scope, now)
@@ -215,7 +216,7 @@ class Http:
 
     async def _store(self, key: str, hub: str, entry: Entry) -> None:
         try:
-            await anyio.to_thread.run_sync(self._cache.put, key, hub, entry, self._now())
+            await anyio.to_thread.run_sync(self._cache.put, key, hub, entry, self.now())
         except StorageError as error:  # a full disk must not take the answer away
             self._ctx.log.warning("what %s answered is not kept: %s", hub, error.message)
 
@@ -271,7 +272,7 @@ def _shown_while_asking(kind: Kind, status: int) -> int:
     """Seconds since it was fetched, for which an answer is shown while it is asked anew."""
     if status != 200:
         return 0
-    return {"detail": _DAY, "search": _HOUR, "immutable": 365 * _DAY, "none": 0}[kind]
+    return {"detail": _DAY, "search": _HOUR, "base": 0, "immutable": 365 * _DAY, "none": 0}[kind]
 
 
 def _entry(
@@ -287,6 +288,7 @@ def _entry(
     fresh, stale = {
         "detail": (_HOUR, 30 * _DAY),
         "search": (300, _DAY),
+        "base": (14 * _DAY, 90 * _DAY),
         "immutable": (30 * _DAY, 365 * _DAY),
         "none": (0, 0),
     }[kind]
