@@ -25,8 +25,8 @@ CREATE INDEX hub_cache_used ON hub_cache (last_used, size);
 CREATE TABLE identity (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 -- rollout/: phase, what was observed, what was decided and from what
 CREATE TABLE rollout (
-    flag TEXT PRIMARY KEY, phase TEXT NOT NULL, cap TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL,
-    cause TEXT NOT NULL
+    flag TEXT PRIMARY KEY, phase TEXT NOT NULL, since INTEGER NOT NULL, fresh TEXT NOT NULL, earned TEXT NOT NULL,
+    cap TEXT NOT NULL, until INTEGER NOT NULL, cause TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE observation (
     at INTEGER NOT NULL, flag TEXT NOT NULL, kind TEXT NOT NULL, ok INTEGER NOT NULL, data BLOB NOT NULL
@@ -43,6 +43,11 @@ CREATE TABLE enrollment (
 CREATE TABLE exposure (
     experiment TEXT, branch TEXT NOT NULL, session TEXT, at INTEGER NOT NULL, PRIMARY KEY (experiment, session)
 ) WITHOUT ROWID;
+CREATE TABLE shown (experiment TEXT, model TEXT, PRIMARY KEY (experiment, model)) WITHOUT ROWID;
+CREATE TABLE outcome (
+    experiment TEXT, kind TEXT, at INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (experiment, kind)
+) WITHOUT ROWID;
+-- usage.py: what this person uses, by the day
 CREATE TABLE usage (
     model TEXT, kind TEXT, day INTEGER, count INTEGER NOT NULL, PRIMARY KEY (model, kind, day)
 ) WITHOUT ROWID
