@@ -119,31 +119,37 @@ def collection_of(file: str) -> str:
     return FOLDERS.get(folder, "") if name.endswith(".toml") else ""
 
 
-def read_workspace(folder: Path, instead: Mapping[str, str] | None = None) -> Workspace:
-    """Read a folder. `instead`: texts that count in place of files' contents, to see what they would do.
+def read_workspace(
+    folder: Path, instead: Mapping[str, str | None] | None = None, known: Workspace | None = None
+) -> Workspace:
+    """Read a folder. `instead`: texts that count in place of files' contents (None: no such file), to see what they
+    would do. `known`: an earlier reading, whose records are taken over where the text is the same.
 
     Does not raise for what a person wrote: that is in `problems`. Whether records fit one another is
     `consistency.review`'s business.
     """
     held = Workspace(folder)
+    before = {entry.file: entry for one in (known.entries.values() if known else ()) for entry in one.values()}
     texts = dict(instead or {})
     for file in (CONFIG, STATS, *_listed(held)):
         if file not in texts and (file != STATS or (folder / STATS).exists()):
-            text = _read(held, file)
-            if text is not None:
-                texts[file] = text
-    for file in sorted(texts):
-        data = _parsed(held, file, texts[file])
-        if data is None:
+            texts[file] = _read(held, file)
+    for file, text in sorted(texts.items()):
+        same = before.get(file)
+        if same and same.text == text and file != STATS:
+            _keep(held, collection_of(file), same)
+            continue
+        data = None if text is None else _parsed(held, file, text)
+        if text is None or data is None:
             continue
         if file == CONFIG:
-            held.config = _config(held, texts[file], data)
+            held.config = _config(held, text, data)
         elif file == STATS:
             for id, numbers in data.items():
                 entry = numbers if isinstance(numbers, dict) else {"value": numbers}
-                _take(held, file, texts[file], "stats", {"id": id, **entry}, f"{id}.")
+                _take(held, file, text, "stats", {"id": id, **entry}, f"{id}.")
         else:
-            _take(held, file, texts[file], collection_of(file), data)
+            _take(held, file, text, collection_of(file), data)
     return held
 
 
@@ -213,10 +219,13 @@ def _take(held: Workspace, file: str, text: str, collection: str, data: dict[str
         where = "" if where == "record" else prefix + where
         held.problems.append(Problem(file, line_of(text, where), where, reason or str(error)))
         return
-    entry = Entry(file, text, value)
-    first = held.entries[collection].setdefault(value.id, entry)
+    _keep(held, collection, Entry(file, text, value))
+
+
+def _keep(held: Workspace, collection: str, entry: Entry) -> None:
+    first = held.entries[collection].setdefault(entry.value.id, entry)
     if first is not entry:
-        held.problems.append(entry.problem("id", f"{first.file} has the same id, {value.id}"))
+        held.problems.append(entry.problem("id", f"{first.file} has the same id, {entry.value.id}"))
 
 
 def _plain(value: Any, where: str) -> Any:
