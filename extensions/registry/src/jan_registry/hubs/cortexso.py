@@ -41,7 +41,7 @@ class CortexsoHub(HuggingFaceHub):
         if why := unusable(model):
             notes.append(f"{model.id[:100]}: {why}")
             return None
-        return record_of(model, [], self.id)
+        return record_of(model, [], self.id, partial=True)
 
     async def _one(self, id: str) -> SourcePage:
         repo = id if "/" in id else f"{_ORGANISATION}/{id}"

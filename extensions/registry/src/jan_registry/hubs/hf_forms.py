@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from jan_core.types import ModelRecord, ModelVariant
 
-from . import text
 from .grouping import RepoFile
 from .ids import model_id
+from .records import model_record
+from .text import line
 from .transfer import origin_of
 
 __all__ = [
@@ -124,35 +125,31 @@ def resolved(files: list[RepoFile], endpoint: str, repo: str, commit: str) -> li
     ]
 
 
-def record_of(model: Model, variants: list[ModelVariant], source: str) -> ModelRecord:
-    """A repository and what it holds as a record."""
-    tags = [tag for tag in model.tags or [] if 0 < len(tag) <= 64]
+def record_of(model: Model, variants: list[ModelVariant], source: str, *, partial: bool = False) -> ModelRecord:
+    """A repository and what it holds as a record. `partial`: not all is known of its files."""
+    tags = model.tags or []
     labels = {name: value for name, _, value in (tag.partition(":") for tag in reversed(tags))}
-    shown = [*([model.pipeline_tag] if model.pipeline_tag else []), *tags]
     gguf = model.gguf or Gguf()
-    extra = {
-        "repo": model.id,
-        "revision": model.sha,
-        "arch": gguf.architecture,
-        "gated": model.gated if isinstance(model.gated, str) else "manual" if model.gated else "",
-        "private": model.private,
-        "downloads": model.downloads,
-        "likes": model.likes,
-        "updated": model.last_modified,
-    }
-    return ModelRecord(
-        id=model_id(model.id),
-        name=text.line(model.id.rpartition("/")[2]),
-        publisher=text.line(model.author or model.id.rpartition("/")[0]),
-        license=text.line(labels.get("license", "")),
-        parameters=_whole(gguf.total),
-        context_length=_whole(gguf.context_length),
-        tags=text.tags(tag for tag in shown if not _QUIET_TAGS.fullmatch(tag)),
-        files=variants[0].files if variants else [],
-        variants=variants,
-        source=source,
-        verification="unverified",
-        extra={key: value for key, value in extra.items() if value},
+    return model_record(
+        source,
+        model_id(model.id),
+        model.id.rpartition("/")[2],
+        variants,
+        publisher=model.author or model.id.rpartition("/")[0],
+        license=labels.get("license", ""),
+        parameters=gguf.total or 0,
+        context_length=gguf.context_length or 0,
+        words=[tag for tag in [model.pipeline_tag or "", *tags] if not _QUIET_TAGS.fullmatch(tag)],
+        repo=model.id,
+        revision=model.sha,
+        pinned=bool(variants),
+        partial=partial,
+        arch=line(gguf.architecture or ""),
+        gated=model.gated if model.gated in ("auto", "manual") else "manual" if model.gated else "",
+        private=model.private,
+        downloads=model.downloads,
+        likes=model.likes,
+        updated=line(model.last_modified or ""),
     )
 
 

@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -37,6 +37,7 @@ Kind = Literal["detail", "search", "base", "immutable", "none"]
 hash or commit names, or what must not be kept."""
 
 _HOUR, _DAY = 3600, 86400
+_LARGE = 256 << 10
 _NOT_THERE = (404, 410)
 _KEPT = frozenset({"link", "content-type", "docker-content-digest", "x-repo-commit", "x-error-code"})
 T = TypeVar("T")
@@ -112,38 +113,36 @@ class Http:
             hub, url, decode, kind, token, accept, limit, frozenset(answers),
             cache_key(url, accept, token.value if token else ""),
         )  # fmt: skip
-        entry = None if kind == "none" else await self._known(ask)
+        entry, value = (None, None) if kind == "none" else await self._known(ask)
         now = self.now()
         if entry is not None and entry.fetched_at <= now + 1 and now < entry.fresh_until:
-            return self._answer(ask, entry, "fresh")
+            return self._answer(entry, value, "fresh")
         if entry is not None and entry.fetched_at <= now < entry.fetched_at + _shown_while_asking(kind, entry.status):
             self._fly(ask, entry)
-            return self._answer(ask, entry, "stale")
+            return self._answer(entry, value, "stale")
         flight = self._fly(ask, entry)
         await flight.landed.wait()
         if flight.error is None and flight.entry is not None:
-            return self._answer(ask, flight.entry, "network")
+            return self._answer(flight.entry, await _value(ask, flight.entry), "network")
         error = flight.error or ShuttingDown("the registry is shutting down")
         if entry is not None and now < entry.stale_until and _helps_to_wait(error):
-            return self._answer(ask, entry, "stale")
+            return self._answer(entry, value, "stale")
         raise _again(error)
 
-    def _answer(self, ask: _Ask[T], entry: Entry, how: Literal["network", "fresh", "stale"]) -> Answer[T]:
-        value = ask.read(entry.body) if entry.status == 200 else None
+    def _answer(self, entry: Entry, value: T | None, how: Literal["network", "fresh", "stale"]) -> Answer[T]:
         age = max(0.0, self.now() - entry.fetched_at)
         return Answer(value, entry.status, entry.headers, entry.body, entry.fetched_at, age, how)
 
-    async def _known(self, ask: _Ask[T]) -> Entry | None:
+    async def _known(self, ask: _Ask[Any]) -> tuple[Entry | None, Any]:
+        """What is kept, and what it means. What an earlier version understood may be nothing to this one."""
         try:
             entry = await anyio.to_thread.run_sync(self._cache.get, ask.key, self.now())
-            if entry is not None and entry.status == 200:
-                ask.read(entry.body)  # what an earlier version understood may be nothing to this one
+            return (entry, await _value(ask, entry)) if entry is not None else (None, None)
         except StorageError as error:
             self._ctx.log.warning("the cache of hubs cannot be read: %s", error.message)
-            return None
         except HubInvalid:
-            return None
-        return entry
+            pass
+        return None, None
 
     def _fly(self, ask: _Ask[T], entry: Entry | None) -> _Flight:
         """The transfer under way for this question, begun now if there is none."""
@@ -185,7 +184,6 @@ class Http:
         if response.status == 304 and entry is not None:
             kept = _entry(ask.kind, 200, entry.headers | _kept(response), entry.body, response, now, entry)
         elif response.status == 200:
-            ask.read(response.body)
             kept = _entry(ask.kind, 200, _kept(response), response.body, response, now)
         elif response.status in _NOT_THERE:
             kept = _entry(ask.kind, 404, _kept(response), b"", response, now)
@@ -195,6 +193,7 @@ class Http:
             if response.status in (401, 403) and entry is not None:
                 await self._forget(ask.key)
             raise _error(host, response, wait)
+        await _value(ask, kept)  # what is no answer is not kept
         if ask.kind != "none":
             await self._store(ask.key, ask.hub, kept)
         return kept
@@ -247,6 +246,15 @@ class _Ask(Generic[T]):
         except (ValueError, RecursionError) as error:  # msgspec's errors and those of UTF-8 are ValueErrors
             host = host_of(self.url)
             raise HubInvalid(f"{host} does not answer as its kind does: {str(error)[:200]}", host=host) from None
+
+
+async def _value(ask: _Ask[Any], entry: Entry) -> Any:
+    """What an answer means; a large one is read in a thread, so that nobody waits for it. Raises HubInvalid."""
+    if entry.status != 200:
+        return None
+    if len(entry.body) < _LARGE:
+        return ask.read(entry.body)
+    return await anyio.to_thread.run_sync(ask.read, entry.body)
 
 
 class _Flight:

@@ -100,7 +100,7 @@ class HuggingFaceHub(HubClient):
         if not grouped.variants:
             notes.append(f"{model.id[:100]}: it has no GGUF file that can be used by itself")
             return None
-        return record_of(model, grouped.variants, self.id)
+        return record_of(model, grouped.variants, self.id, partial=True)
 
     async def _one(self, id: str) -> SourcePage:
         answer = await self.repository(id)

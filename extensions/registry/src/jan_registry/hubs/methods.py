@@ -1,0 +1,86 @@
+"""The methods `registry.sources` and `registry.browse`: other hubs, asked only when somebody names one.
+
+What they answer is theirs: it is not part of the registry's own list, and counts for as much as the hub does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from jan_core import Context, Empty, InvalidParams, method
+from jan_core.types import ModelSource, SourcePage, SourceQuery
+
+from ..settings import SourceSetting
+from .base import known_sources, open_hub
+from .errors import HubInvalid, HubRefused, HubUnreachable
+
+if TYPE_CHECKING:
+    from ..sqlite import Database
+    from .http import Http
+    from .transfer import Admit
+
+__all__ = ["HubMethods", "SourceList"]
+
+BROWSE = "registry.browse"
+_MAX_TEXT, _MAX_CURSOR = 1000, 4096
+
+
+class SourceList(Struct):
+    """The hubs that can be browsed. `verified`: what they answer is signed by a key that this machine trusts."""
+
+    sources: list[ModelSource]
+
+
+class HubMethods:
+    """Handlers. `start` comes before any call."""
+
+    _ctx: Context
+    _http: Http
+
+    def start(self, ctx: Context, database: Database, admit: Admit) -> None:
+        """`database`: that of `local.py`. `admit` may veto each use of the network. Nothing is opened yet."""
+        from .http import Http
+
+        self._ctx = ctx
+        self._http = Http(ctx, database, admit=admit, timeout=lambda: float(ctx.settings.timeout_seconds))
+
+    def named(self) -> list[ModelSource]:
+        """What `jan_model_sources` answers."""
+        return [
+            ModelSource(setting.id, setting.title or setting.id, BROWSE, verified="root_hash" in setting.options)
+            for setting in self._settings().values()
+        ]
+
+    @method("registry.sources")
+    async def sources(self, params: Empty) -> SourceList:
+        """List the hubs that can be browsed: those known by name, those the settings name, and other extensions'."""
+        found: dict[str, ModelSource] = {}
+        for outcome in (await self._ctx.hooks.model_sources()).outcomes:
+            for source in outcome.value or []:
+                found.setdefault(source.id, source)
+        return SourceList(list(found.values()))
+
+    @method(BROWSE, errors=[HubUnreachable, HubRefused, HubInvalid])
+    async def browse(self, params: SourceQuery) -> SourcePage:
+        """Ask a hub for its models: all, those with the words of `text`, or the one with this `id`.
+
+        What it said lately is answered from what is kept; what it said longer ago too, while it is asked anew.
+        """
+        for name, limit in (("text", _MAX_TEXT), ("id", _MAX_TEXT), ("cursor", _MAX_CURSOR)):
+            if len(getattr(params, name)) > limit:
+                raise InvalidParams(f"{name} is longer than {limit} characters", path=f"$.{name}")
+        setting = self._settings().get(params.source)
+        if setting is not None:
+            return await open_hub(setting, self._http).page(params)
+        others = (await self.sources(Empty())).sources
+        for source in others:
+            if source.id == params.source and source.method != BROWSE:
+                return await self._ctx.call(source.method, params, result=SourcePage)
+        known = ", ".join(source.id for source in others)
+        raise InvalidParams(f"no source {params.source[:100]!r} is known, only {known}", path="$.source")
+
+    def _settings(self) -> dict[str, SourceSetting]:
+        """The sources by id. The settings' come first: they may put a mirror in the place of a hub known by name."""
+        return {setting.id: setting for setting in (*known_sources(), *reversed(self._ctx.settings.sources))}
