@@ -8,6 +8,7 @@ from jan_core import InvalidParams
 from jan_core.types import ModelRecord, SourcePage, SourceQuery
 
 from ..search import scan
+from .text import line
 
 __all__ = ["few", "page_of"]
 
@@ -37,6 +38,7 @@ def _place(cursor: str) -> int:
 
 
 def few(notes: list[str]) -> list[str]:
-    """Notes as a page has them: the first ones, and how many more there are."""
+    """Notes as a page has them: fit to be shown, the first ones, and how many more there are."""
     more = len(notes) - _MAX_NOTES
-    return notes if more <= 0 else [*notes[:_MAX_NOTES], f"and {more} more"]
+    shown = [line(note, 400) for note in notes[:_MAX_NOTES]]
+    return shown if more <= 0 else [*shown, f"and {more} more"]
