@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from .content import Content, pack
 from .deltas import History, Point, advance, delta, delta_path, largest
 from .errors import PublishInvalid, TreeDamaged
 from .plan import CollectionChange, RoleChange
-from .roles import DELEGATED, due, lifetime, target_name, utc
+from .roles import DELEGATED, OFFLINE, due, lifetime, target_name, utc
 from .signing import Lack, Pending, complete
 from .state import State, Target, history_path, metadata_path, snapshot_path
 
@@ -77,7 +78,9 @@ class Draft:
         history, deltas = _deltas(name, history, after, largest(len(packed)))
         self.files |= {delta_path(name, since, seq): content for since, content in deltas.items()}
         self.files[history_path(name, seq)] = pack(msgspec.json.encode(history))
-        new = Target(after.sha256, len(after.snapshot), seq, len(after.records), sorted(deltas), len(packed))
+        new = Target(
+            after.sha256, len(after.snapshot), seq, len(after.records), sorted(deltas), len(packed), int(self.now)
+        )
         self._referred(name, new)
         old = before.records if before else {}
         self.collections.append(
@@ -143,6 +146,12 @@ class Draft:
         payload.version = self.state.version_of(role) + 1
         payload.expires = utc(self.now + lifetime(role))
         candidate = self._waiting(role, payload)
+        if candidate is None and needed:
+            reason = f"version {payload.version} of {role} waits for signatures and says something else"
+            raise PublishInvalid(f"Another {reason}. Have it signed, or delete it.", reason=reason)
+        if candidate is None:
+            self._keep(role)
+            return
         lack = self._lack(role, candidate)
         if lack is not None and not needed:
             self.warnings.append(f"{role} expires {utc(self.state.expires(role)):%F}, and its keys are not here.")
@@ -163,15 +172,17 @@ class Draft:
         expires = self.state.expires(role)
         return "expired" if expires <= self.now else "expires soon" if due(role, expires, self.now) else ""
 
-    def _waiting(self, role: str, payload: Any) -> Metadata[Any]:
-        """The same thing with the signatures it got elsewhere, or without any."""
+    def _waiting(self, role: str, payload: Any) -> Metadata[Any] | None:
+        """The same thing with the signatures it got elsewhere, or without any. None: root or targets that wait say
+        something else, which nobody but an operator may throw away."""
         from tuf.api.metadata import Metadata
 
         waiting = self._pending.get(role, payload.version)
         if waiting is None or waiting.signed.expires <= utc(self.now):
             return Metadata(payload)
-        same = waiting.signed.to_dict() | {"expires": ""} == payload.to_dict() | {"expires": ""}
-        return waiting if same else Metadata(payload)
+        if waiting.signed.to_dict() | {"expires": ""} == payload.to_dict() | {"expires": ""}:
+            return waiting
+        return None if role in OFFLINE else Metadata(payload)
 
     def _lack(self, role: str, candidate: Metadata[Any]) -> Lack | None:
         return None if self._keys is None else complete(candidate, role, self._delegators(role, candidate), self._keys)
@@ -227,6 +238,6 @@ def _deltas(name: str, history: History, after: Content, limit: int) -> tuple[Hi
 def _targets_of(name: str, target: Target) -> Targets:
     from tuf.api.metadata import TargetFile, Targets
 
-    custom = {"seq": target.seq, "count": target.count, "delta_from": target.delta_from, "gz": target.gz}
+    custom = {name: value for name, value in asdict(target).items() if name not in ("sha256", "length")}
     file = TargetFile(target.length, {"sha256": target.sha256}, target_name(name), {"custom": custom})
     return Targets(targets={target_name(name): file})

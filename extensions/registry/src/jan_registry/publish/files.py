@@ -19,7 +19,7 @@ from jan_core import StorageError
 
 from .errors import PublishBusy
 
-__all__ = ["Staging", "exclusive", "prune", "recover", "write"]
+__all__ = ["Staging", "exclusive", "interrupted", "prune", "recover", "write"]
 
 _STAGED, _ORDER, _LOCK, _UNREFERENCED = ".staged", "order.json", ".publish.lock", ".unreferenced.json"
 SERVED = ("metadata", "targets", "deltas")
@@ -84,6 +84,11 @@ def recover(tree: Path) -> bool:
     return decided
 
 
+def interrupted(tree: Path) -> bool:
+    """Whether there is something for `recover` to do (or somebody publishes at this moment)."""
+    return (tree / _STAGED).is_dir()
+
+
 def write(path: Path, content: bytes) -> None:
     """Replace one file; who reads it sees the old or the new one."""
     temporary = path.with_name(f".{path.name}.new")
@@ -122,6 +127,7 @@ def _roll_forward(tree: Path, fault: Callable[[], None]) -> None:
     folders = {(tree / path).parent for path in order}
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
+    folders |= {tree, *(folder.parent for folder in folders)}
     for number, path in enumerate(order):
         source = staged / str(number)
         if number == len(order) - 1:

@@ -5,7 +5,7 @@ The names and expiries are the contract with clients; keys and thresholds are th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from .errors import PublishInvalid
 
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey
-    from tuf.api.metadata import Root, Targets
+    from tuf.api.metadata import Key, Role, Root, Targets
 
 __all__ = [
     "DELEGATED",
@@ -27,6 +27,7 @@ __all__ = [
     "first_targets",
     "lifetime",
     "set_delegation",
+    "set_signers",
     "target_name",
     "utc",
 ]
@@ -74,10 +75,7 @@ def first_root(roles: Mapping[str, RoleKeys], expires: float) -> Root:
 
     root = Root(version=1, expires=utc(expires), consistent_snapshot=True)
     for name in (*OFFLINE, *ONLINE):
-        given = _checked(name, roles)
-        for key in given.keys:
-            root.add_key(key, name)
-        root.roles[name].threshold = given.threshold
+        set_signers(root, name, _given(name, roles))
     return root
 
 
@@ -87,14 +85,24 @@ def first_targets(roles: Mapping[str, RoleKeys], expires: float) -> Targets:
 
     targets = Targets(version=1, expires=utc(expires), delegations=Delegations({}, {}))
     for name in DELEGATED:
-        set_delegation(targets, name, _checked(name, roles))
+        set_delegation(targets, name, _given(name, roles))
     return targets
 
 
+def set_signers(root: Root, role: str, given: RoleKeys) -> None:
+    """Say in the root who signs for a top-level role. Raises PublishInvalid."""
+    _check(role, given)
+    root.roles[role].keyids = [key.keyid for key in given.keys]
+    root.roles[role].threshold = given.threshold
+    root.keys.update({key.keyid: key for key in given.keys})
+    _drop_unused(root.keys, root.roles.values())
+
+
 def set_delegation(targets: Targets, role: str, given: RoleKeys) -> None:
-    """Say who signs for a collection; keys that nobody uses any more are dropped."""
+    """Say in the targets who signs for a collection. Raises PublishInvalid."""
     from tuf.api.metadata import DelegatedRole
 
+    _check(role, given)
     delegations = targets.delegations
     assert delegations is not None
     assert delegations.roles is not None
@@ -102,17 +110,25 @@ def set_delegation(targets: Targets, role: str, given: RoleKeys) -> None:
     # Terminating: what is not in this role's metadata is not looked for in another's.
     delegations.roles[role] = DelegatedRole(role, keyids, given.threshold, True, paths=[target_name(role)])
     delegations.keys.update({key.keyid: key for key in given.keys})
-    used = {keyid for other in delegations.roles.values() for keyid in other.keyids}
-    for keyid in set(delegations.keys) - used:
-        del delegations.keys[keyid]
+    _drop_unused(delegations.keys, delegations.roles.values())
 
 
-def _checked(role: str, roles: Mapping[str, RoleKeys]) -> RoleKeys:
-    given = roles.get(role)
-    if given is None or not given.keys:
+def _drop_unused(keys: dict[str, Key], roles: Iterable[Role]) -> None:
+    used = {keyid for role in roles for keyid in role.keyids}
+    for keyid in set(keys) - used:
+        del keys[keyid]
+
+
+def _given(role: str, roles: Mapping[str, RoleKeys]) -> RoleKeys:
+    if role not in roles:
         raise PublishInvalid(f"The role {role} has no key.", reason="no key")
+    return roles[role]
+
+
+def _check(role: str, given: RoleKeys) -> None:
     distinct = len({key.keyid for key in given.keys})
+    if distinct < len(given.keys):
+        raise PublishInvalid(f"The role {role} has the same key twice.", reason="same key twice")
     if not 1 <= given.threshold <= distinct:
-        reason = f"{given.threshold} of {distinct} keys have to sign for {role}"
-        raise PublishInvalid(f"The role {role} cannot be signed: {reason}.", reason=reason)
-    return given
+        reason = f"{given.threshold} of {distinct} keys would have to sign for {role}"
+        raise PublishInvalid(f"The role {role} could not be signed: {reason}.", reason=reason)

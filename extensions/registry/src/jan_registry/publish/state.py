@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from .content import Content, unpack
 from .deltas import History
 from .errors import TreeDamaged, TreeUnknown
-from .roles import DELEGATED, OFFLINE, ONLINE, target_name
+from .roles import DELEGATED, RoleKeys, target_name
 
 if TYPE_CHECKING:
+    from securesystemslib.signer import SSlibKey
     from tuf.api.metadata import Metadata, Root, Targets
 
 __all__ = ["State", "Target", "history_path", "metadata_path", "parse", "read", "snapshot_path"]
@@ -25,7 +25,8 @@ LARGEST = 2**31
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What the signed metadata say of a collection. `seq` counts its versions; `gz`: bytes of the packed snapshot."""
+    """What the signed metadata say of a collection. `seq` counts its versions; `gz`: bytes of the packed snapshot;
+    `at`: when this content was published (seconds since the epoch)."""
 
     sha256: str
     length: int
@@ -33,6 +34,7 @@ class Target(msgspec.Struct, frozen=True):
     count: int
     delta_from: list[int]
     gz: int
+    at: int
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,13 @@ class State:
         """Whose metadata say who signs for `role`."""
         return self.metadata["targets" if role in DELEGATED else "root"].signed  # type: ignore[no-any-return]
 
-    def keys(self) -> Iterator[tuple[str, Mapping[str, Any], int]]:
-        """Role, its public keys by id, its threshold."""
-        for role in (*OFFLINE, *DELEGATED, *ONLINE):
-            if role in self.metadata or (role in ONLINE and "root" in self.metadata):
-                delegator = self.delegator(role)
-                found = delegator.get_delegated_role(role)
-                yield role, {keyid: delegator.get_key(keyid) for keyid in found.keyids}, found.threshold
+    def signers(self, role: str) -> RoleKeys | None:
+        """Who may sign for a role, and how many of them have to; None when nothing says it yet."""
+        if ("targets" if role in DELEGATED else "root") not in self.metadata:
+            return None
+        delegator = self.delegator(role)
+        found = delegator.get_delegated_role(role)
+        return RoleKeys([cast("SSlibKey", delegator.get_key(keyid)) for keyid in found.keyids], found.threshold)
 
 
 def read(tree: Path) -> State:

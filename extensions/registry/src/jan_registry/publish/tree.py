@@ -117,8 +117,8 @@ def _draft(
         if name not in DELEGATED:
             raise PublishInvalid(f"There is no collection {name}.", reason="unknown collection")
     waiting = Pending(pending)
-    created = (tree / metadata_path("root", 1)).exists() or not waiting.get("root", 1)
-    state = read(tree) if created else State(tree)
+    first = waiting.get("root", 1) and not (tree / metadata_path("root", 1)).exists()
+    state = State(tree) if first else read(tree)
     if expect is not None and state.version != expect:
         how = "Somebody else has published" if state.version > expect else "This is an older copy"
         message = f"{how}: the hub is at version {state.version}, not {expect}."
