@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import urlsplit
 
 import msgspec
@@ -43,18 +43,20 @@ _BREAKS = re.compile(r"[\t\n\u2028\u2029]")
 _EXACT = 2**53
 
 
-@overload
-def check(name: Literal["models"], record: bytes) -> Record: ...
-@overload
-def check(name: Literal["featured"], record: bytes) -> Slot: ...
-@overload
-def check(name: Literal["flags"], record: bytes) -> FlagRecord: ...
-@overload
-def check(name: Literal["revocations"], record: bytes) -> Revocation: ...
-@overload
-def check(name: Literal["stats"], record: bytes) -> Stats: ...
-@overload
-def check(name: str, record: bytes) -> Record | Slot | FlagRecord | Revocation | Stats: ...
+if TYPE_CHECKING:  # `overload` keeps what it decorates for ever, and with it every generation of this module
+
+    @overload
+    def check(name: Literal["models"], record: bytes) -> Record: ...
+    @overload
+    def check(name: Literal["featured"], record: bytes) -> Slot: ...
+    @overload
+    def check(name: Literal["flags"], record: bytes) -> FlagRecord: ...
+    @overload
+    def check(name: Literal["revocations"], record: bytes) -> Revocation: ...
+    @overload
+    def check(name: Literal["stats"], record: bytes) -> Stats: ...
+    @overload
+    def check(name: str, record: bytes) -> Record | Slot | FlagRecord | Revocation | Stats: ...
 
 
 def check(name: str, record: bytes) -> Record | Slot | FlagRecord | Revocation | Stats:
