@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any, Literal
 from urllib.parse import quote
 
+from msgspec import to_builtins
 from msgspec.structs import asdict
 
 from jan_core.types import DownloadFile, DownloadSource, ModelRecord, ModelVariant, PieceList
 
-from .collections import File, FileSource, Record
+from .collections import File, FileSource, Record, Variant
 
 __all__ = ["HUGGING_FACE", "MODELSCOPE", "download_sources", "to_model"]
 
@@ -28,20 +29,11 @@ def to_model(
     """The record as others see it. `hub_url`: below its `targets/` lie the piece lists; `source`: the hub's id.
 
     A file's `url` is the first of its sources that this program understands, "" when there is none. `hf_endpoint`:
-    a mirror of Hugging Face in place of the hub itself.
+    a mirror of Hugging Face in place of the hub itself. Raises ValueError for a variant with a file that is not there.
     """
     targets = hub_url.rstrip("/") + "/targets/"
     files = [_file(file, targets, hf_endpoint) for file in record.files]
-    variants = [
-        ModelVariant(
-            one.id,
-            one.format,
-            one.quant,
-            max(one.ram_bytes, one.vram_bytes) or _bytes([files[index] for index in one.files]),
-            [files[index] for index in one.files],
-        )
-        for one in record.variants
-    ]
+    variants = [_variant(one, files) for one in record.variants]
     return ModelRecord(
         id=record.id,
         name=record.name,
@@ -63,6 +55,15 @@ def download_sources(file: File, *, hf_endpoint: str = "") -> list[DownloadSourc
     """Every place to get a file from that this program understands, in the record's order."""
     urls = (_url(source, hf_endpoint) for source in file.sources)
     return [DownloadSource(url, priority) for priority, url in enumerate(dict.fromkeys(filter(None, urls)))]
+
+
+def _variant(one: Variant, files: list[DownloadFile]) -> ModelVariant:
+    if not all(0 <= place < len(files) for place in one.files):
+        raise ValueError(f"the variant {one.id} has a file that the record lacks")
+    own = [files[place] for place in one.files]
+    # Of what nobody says more, the weights alone take their bytes.
+    memory = max(one.ram_bytes, one.vram_bytes) or (sum(f.size for f in own) if all(f.size for f in own) else 0)
+    return ModelVariant(one.id, one.format, one.quant, memory, own)
 
 
 def _file(file: File, targets: str, hf_endpoint: str) -> DownloadFile:
@@ -102,15 +103,12 @@ def _blob(ref: str) -> str:
     return f"{'http' if local else 'https'}://{registry}/v2/{quote(repository)}/blobs/{digest}"
 
 
-def _bytes(files: list[DownloadFile]) -> int:
-    """What the weights alone take in memory; 0 unless all sizes are known."""
-    return sum(file.size for file in files) if all(file.size for file in files) else 0
-
-
 def _extra(record: Record) -> dict[str, Any]:
     extra: dict[str, Any] = {
         key: value for key in ("arch", "caps", "gated", "modalities") if (value := getattr(record, key))
     }
+    if record.target:
+        extra["target"] = to_builtins(record.target)
     if record.requires:
         extra["requires"] = asdict(record.requires)
     if record.deprecated:

@@ -87,6 +87,21 @@ class Http:
         self._limits_read: set[str] = set()
         self._flights: dict[str, _Flight] = {}
 
+    @property
+    def context(self) -> Context:
+        """The extension's own, for a hub that is asked in its own way."""
+        return self._ctx
+
+    @property
+    def timeout(self) -> float:
+        return self._timeout()
+
+    async def admit(self, url: str) -> None:
+        """Raises HubRefused when somebody vetoes the use of the network for `url`."""
+        if why := await self._admit(url):
+            host = host_of(url)
+            raise HubRefused(f"{host} is not asked: {why}", reason="offline", host=host)
+
     async def get(
         self,
         url: str,
@@ -164,8 +179,7 @@ class Http:
     async def _ask(self, ask: _Ask[T], entry: Entry | None) -> Entry:
         """Use the network. Raises what `get` raises."""
         host, scope = host_of(ask.url), _scope(ask)
-        if why := await self._admit(ask.url):
-            raise HubRefused(f"{host} is not asked: {why}", reason="offline", host=host)
+        await self.admit(ask.url)
         await self._heed(scope, host)
         headers = {"Accept": ask.accept, "Accept-Encoding": "gzip"}
         if entry is not None and entry.status == 200:

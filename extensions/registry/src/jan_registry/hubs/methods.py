@@ -49,7 +49,7 @@ class HubMethods:
     def named(self) -> list[ModelSource]:
         """What `jan_model_sources` answers."""
         return [
-            ModelSource(setting.id, setting.title or setting.id, BROWSE, verified="root_hash" in setting.options)
+            ModelSource(setting.id, setting.title or setting.id, BROWSE, verified=_signed(setting))
             for setting in self._settings().values()
         ]
 
@@ -84,3 +84,7 @@ class HubMethods:
     def _settings(self) -> dict[str, SourceSetting]:
         """The sources by id. The settings' come first: they may put a mirror in the place of a hub known by name."""
         return {setting.id: setting for setting in (*known_sources(), *reversed(self._ctx.settings.sources))}
+
+
+def _signed(setting: SourceSetting) -> bool:
+    return setting.kind == "hub" or "root_hash" in setting.options

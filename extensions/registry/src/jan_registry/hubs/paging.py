@@ -10,7 +10,7 @@ from jan_core.types import ModelRecord, SourcePage, SourceQuery
 from ..search import scan
 from .text import line
 
-__all__ = ["few", "page_of"]
+__all__ = ["few", "page_of", "place"]
 
 _MAX_NOTES = 50
 
@@ -24,12 +24,13 @@ def page_of(models: Sequence[ModelRecord], query: SourceQuery, limit: int) -> So
         wanted = query.id.casefold()
         return SourcePage([model for model in models if model.id.casefold() == wanted][:1])
     found = scan(models, query.text) if query.text.strip() else models
-    start = _place(query.cursor)
+    start = place(query.cursor)
     end = start + limit
     return SourcePage(list(found[start:end]), cursor=str(end) if end < len(found) else "")
 
 
-def _place(cursor: str) -> int:
+def place(cursor: str) -> int:
+    """The place in a list that a cursor is. Raises InvalidParams for what is none."""
     if not cursor:
         return 0
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
