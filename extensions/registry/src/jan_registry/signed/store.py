@@ -18,7 +18,9 @@ CREATE TABLE collection (
     verified_at INTEGER NOT NULL, checked_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, origin TEXT NOT NULL,
     role TEXT NOT NULL, keyids TEXT NOT NULL, versions TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE record (coll TEXT, id TEXT, data BLOB NOT NULL, PRIMARY KEY (coll, id)) WITHOUT ROWID;
+CREATE TABLE record (
+    coll TEXT, id TEXT, data BLOB NOT NULL CHECK (typeof(data) = 'blob'), PRIMARY KEY (coll, id)
+) WITHOUT ROWID;
 CREATE TABLE trusted_version (role TEXT PRIMARY KEY, version INTEGER NOT NULL, signers TEXT NOT NULL) WITHOUT ROWID;
 -- search.py: one row a model, in the order in which what is found is shown
 CREATE TABLE entry (rowid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, spaced TEXT NOT NULL);
