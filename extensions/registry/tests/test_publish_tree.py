@@ -298,18 +298,16 @@ def cut(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damage_bytes, damage_signature, cut, Path.unlink])
-@pytest.mark.parametrize(
-    "name", ["1.root.json", "1.targets.json", "1.models.json", "1.snapshot.json", "timestamp.json"]
-)
+@pytest.mark.parametrize("name", ["1.root", "1.targets", "1.models", "1.snapshot", "timestamp"])
 def test_damaged_metadata_are_refused_with_the_file_and_nothing_is_signed_over_them(
     hub: Hub, name: str, damage: Any
 ) -> None:
     hub.models("a").publish(now=NOW)
-    damage(hub.tree / "metadata" / name)
+    damage(hub.tree / "metadata" / f"{name}.json")
     before = contents(hub.tree)
     with pytest.raises(TreeDamaged) as damaged:
         hub.models("b").publish(now=NOW)
-    assert damaged.value.data["file"] == f"metadata/{name}"
+    assert damaged.value.data["file"] == f"metadata/{name}.json"
     assert contents(hub.tree) == before
 
 

@@ -71,16 +71,15 @@ class Draft:
             self._sign(name, None, "")
             return
         seq = target.seq + 1 if target else 1
-        history = History([Point(seq, after.sha256, int(self.now))], {}, {})
+        at = self._begun(name, after) or int(self.now)
+        history = History([Point(seq, after.sha256, at)], {}, {})
         if target and before:
-            known = self.state.history(name) or History([Point(target.seq, target.sha256, int(self.now))], {}, {})
-            history = advance(known, before, after, seq=seq, now=self.now)
+            known = self.state.history(name) or History([Point(target.seq, target.sha256, target.at)], {}, {})
+            history = advance(known, before, after, seq=seq, now=at)
         history, deltas = _deltas(name, history, after, largest(len(packed)))
         self.files |= {delta_path(name, since, seq): content for since, content in deltas.items()}
         self.files[history_path(name, seq)] = pack(msgspec.json.encode(history))
-        new = Target(
-            after.sha256, len(after.snapshot), seq, len(after.records), sorted(deltas), len(packed), int(self.now)
-        )
+        new = Target(after.sha256, len(after.snapshot), seq, len(after.records), sorted(deltas), len(packed), at)
         self._referred(name, new)
         old = before.records if before else {}
         self.collections.append(
@@ -214,6 +213,14 @@ class Draft:
     def _referred(self, name: str, target: Target) -> None:
         self.referenced |= {snapshot_path(name, target.sha256), history_path(name, target.seq)}
         self.referenced |= {delta_path(name, since, target.seq) for since in target.delta_from}
+
+    def _begun(self, name: str, content: Content) -> int | None:
+        """When the publication of this content was begun, if it waits for signatures since: they are good for that."""
+        waiting = self._pending.get(name, self.state.version_of(name) + 1)
+        if waiting is None:
+            return None
+        target = State(self.state.tree, metadata={name: waiting}).target(name)
+        return target.at if target and target.sha256 == content.sha256 else None
 
     def _content_before(self, name: str, target: Target | None) -> Content | None:
         try:

@@ -18,7 +18,7 @@ __all__ = [
 
 
 class TreeUnknown(JanError):
-    """There is no hub in this folder (no `metadata/1.root.json`). `tree` is the folder."""
+    """There is no hub in this folder (no signed metadata). `tree` is the folder."""
 
     code, type = -32091, "tree_unknown"
 

@@ -117,15 +117,16 @@ class State:
 def read(tree: Path) -> State:
     """Raises TreeUnknown when there is no hub, TreeDamaged when something in it is not as it was signed."""
     state = State(tree)
-    if not (tree / metadata_path("root", 1)).is_file():
+    if not any(tree.glob("metadata/*.json")):
         raise TreeUnknown(f"There is no hub in {tree}.", tree=str(tree))
-    version = 1
+    _load_root(state, 1)
+    version = 2
     while (tree / metadata_path("root", version)).is_file():
         _load_root(state, version)
         version += 1
     state.metadata["root"] = state.roots[version - 1]
-    if not (tree / TIMESTAMP).is_file():
-        # Created, and never published.
+    if not (tree / TIMESTAMP).is_file() and not any(tree.glob("metadata/*.snapshot.json")):
+        # Created, and never published. (Were it only lost, versions would begin anew, and clients refuse them.)
         if (tree / metadata_path("targets", 1)).is_file():
             _load(state, "targets", 1)
         return state
