@@ -1,4 +1,4 @@
-"""A web server with a list, and a host with the extension in it."""
+"""A web server that answers as a test likes, and a host with the extension in it. Real hubs: `hubmaker.py`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import pytest
 from jan_registry.plugin import RegistryExtension
 
 from jan_core.testing import InlineSource
+
+from .hubmaker import Hub
 
 Reply = Callable[["Request"], None]
 
@@ -35,7 +37,7 @@ class Request(BaseHTTPRequestHandler):
 
     def answer(self, status: int, body: bytes = b"", **headers: object) -> None:
         self.send_response(status)
-        for name, value in ({"Content_Length": len(body)} | headers).items():
+        for name, value in ({"Content_Length": len(body), "Connection": "close"} | headers).items():
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
         self.wfile.write(body)
@@ -56,17 +58,17 @@ class Web:
         self._server.web = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/models.json"
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
 
-    def serve(self, *models: dict[str, Any], etag: str = '"v1"', body: bytes | None = None) -> None:
-        """Answer with a list, and with 304 to who has it."""
-        content = json.dumps({"version": 1, "models": models}).encode() if body is None else body
+    def serve(self, folder: Path) -> None:
+        """Answer with the files of a folder."""
 
         def reply(request: Request) -> None:
-            if request.headers.get("If-None-Match") == etag:
-                request.answer(304, ETag=etag)
+            path = folder / request.path.lstrip("/")
+            if path.is_file():
+                request.answer(200, path.read_bytes())
             else:
-                request.answer(200, content, ETag=etag, Content_Type="application/json")
+                request.answer(404)
 
         self.reply = reply
 
@@ -85,8 +87,10 @@ def web() -> Iterator[Web]:
     server.stop()
 
 
-def model(id: str, **fields: Any) -> dict[str, Any]:
-    return {"id": id, "name": id.title(), "featured": True} | fields
+@pytest.fixture
+def hub(tmp_path: Path) -> Hub:
+    """A hub with nothing in it yet."""
+    return Hub(tmp_path)
 
 
 class House:
@@ -126,13 +130,21 @@ def no_network() -> httpx.AsyncClient:
 
 
 @pytest.fixture
-def open_house(open_host: Any, tmp_path: Path) -> OpenHouse:
-    """`open_house(*other extensions, url=…, http=…)`: no background refresh unless `refresh_seconds` is given."""
+def open_house(open_host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenHouse:
+    """`open_house(*other extensions, hub=…, http=…, **settings)`: no background refresh unless `refresh_seconds` is given;
+    `hub` names a hub of the tests, by its folder unless `url` says otherwise. `packaged`: another shipped snapshot."""
 
     @asynccontextmanager
-    async def opener(*others: object, http: Any = None, **settings: Any) -> AsyncIterator[House]:
+    async def opener(
+        *others: object, hub: Hub | None = None, http: Any = None, packaged: Path | None = None, **settings: Any
+    ) -> AsyncIterator[House]:
         data_dir = tmp_path / "data"
         data_dir.mkdir(exist_ok=True)
+        monkeypatch.setattr("jan_registry.catalogue.PACKAGED", packaged or tmp_path / "nothing-shipped")
+        if hub is not None:
+            root = tmp_path / f"{hub.tree.name}.root.json"
+            root.write_bytes(hub.root)
+            settings = {"url": hub.url, "root": str(root)} | settings
         (data_dir / "settings.json").write_text(json.dumps({"registry": {"refresh_seconds": 0} | settings}))
         sources = [InlineSource("registry", RegistryExtension, ["registry."])]
         sources += [InlineSource(f"other{i}", other) for i, other in enumerate(others)]

@@ -29,14 +29,14 @@ _LOOK_AGAIN = 2.0
 class Catalogue:
     """Finds the lists. Each is read once and then served from memory until the state behind it changes."""
 
-    def __init__(self, ctx: Context, packaged: Path = PACKAGED) -> None:
+    def __init__(self, ctx: Context) -> None:
         self.note = ""
-        self._ctx, self._packaged = ctx, packaged
+        self._ctx, self._packaged = ctx, PACKAGED
         self._hub: Hub | None = None
         self._named: tuple[str, str] | None = None
         self._listing: SignedListing | None = None
         self._bundled: SignedListing | None = None
-        self._confirmed = False
+        self._confirmed = self._bundle_failed = False
         self._looked_at = 0.0
         self._loading = anyio.Lock()
 
@@ -87,14 +87,50 @@ class Catalogue:
                 models.setdefault(model.id, replace(model, source=source, verification="builtin"))
         return BuiltinListing(list(models.values()))
 
+    @property
+    def named_hub(self) -> Hub | None:
+        """The hub as it was last looked for."""
+        return self._hub
+
+    @property
+    def held(self) -> SignedListing | None:
+        """The hub's list as it was last read; None when there is none, or nobody has read it yet."""
+        return self._listing
+
+    @property
+    def shipped(self) -> SignedListing | None:
+        """The shipped snapshot, where somebody has read it."""
+        return self._bundled
+
     def confirmed(self, hub: Hub) -> None:
         """The hub was asked just now, and its store holds what it said."""
         if hub is self._hub:
             self._confirmed, self._looked_at = True, 0.0
 
-    def distrusted(self) -> None:
-        """Something behind the lists was found damaged and dropped: read anew."""
-        self._listing, self._looked_at = None, 0.0
+    def verify(self) -> list[str]:
+        """Hold what is stored and what was shipped against their signatures; name what was dropped. Blocks, and reads
+        everything. Raises StorageError, RegistryRefused."""
+        from .search import index
+        from .signed.bundle import verify_bundle
+        from .signed.check import verify_store
+        from .signed.errors import Refused
+        from .signed.fetching import Unreachable
+
+        dropped = []
+        hub = self.hub
+        if hub is not None:
+            dropped = [f"the stored collection {name}" for name in verify_store(hub.store, on_models=index)]
+            if dropped:
+                self.note = f"{', '.join(dropped)} was damaged, and is fetched anew"
+                self._listing, self._looked_at = None, 0.0
+        if (root := self._shipped_root()) is not None:
+            try:
+                verify_bundle(self._packaged, root)
+            except (Refused, Unreachable) as error:
+                self.note = f"the list shipped with the program is not the one that was signed: {error}"
+                dropped.append("the list shipped with the program")
+                self._bundled, self._bundle_failed = None, True
+        return dropped
 
     def close(self) -> None:
         if self._hub is not None:
@@ -129,7 +165,7 @@ class Catalogue:
         from .signed.bundle import read_bundle
         from .signed.errors import Refused
 
-        if not self._packaged.is_dir():
+        if self._bundle_failed or not self._packaged.is_dir():
             return None
         try:
             bundle = read_bundle(self._packaged, now=time.time())
@@ -140,10 +176,11 @@ class Catalogue:
 
     def _shipped_root(self) -> bytes | None:
         from .signed.bundle import shipped_root
+        from .signed.errors import Refused
 
         try:
             return shipped_root(self._packaged)
-        except (OSError, ValueError):
+        except Refused:
             return None
 
     def _noted(self, note: str) -> None:

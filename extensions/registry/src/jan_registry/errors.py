@@ -11,7 +11,6 @@ __all__ = [
     "NoRegistry",
     "RegistryRefused",
     "RegistryUnreachable",
-    "SourceUnknown",
 ]
 
 
@@ -49,10 +48,4 @@ class ModelNotFetchable(JanError):
 class ModelRevoked(JanError):
     """The model, or one of its files, was revoked by the hub: `reason` says why."""
 
-    code, type = -32075, "model_revoked"
-
-
-class SourceUnknown(JanError):
-    """There is no other hub of this id."""
-
-    code, type = -32076, "source_unknown"
+    code, type = -32078, "model_revoked"

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from jan_core.types import DownloadSource, ModelRecord
 
-from .collections import COLLECTIONS, FlagRecord, Record, Slot
+from .collections import COLLECTIONS, Experiment, FlagRecord, Record, Slot
 from .search import find, scan
 from .shapes import Origin, Provenance, rfc3339
 from .signed.store import CollectionState, HubStore
@@ -24,9 +24,10 @@ from .signed.verification import Verification
 from .targeting import Facts, matches
 
 if TYPE_CHECKING:
+    from .flags.rules import FlagList
     from .revocations import Revocations
 
-__all__ = ["BuiltinListing", "Kept", "Listing", "SignedListing", "states_of"]
+__all__ = ["BuiltinListing", "Kept", "Listing", "Nothing", "SignedListing", "states_of"]
 
 _CACHED = 4096
 
@@ -42,7 +43,8 @@ class Kept(Protocol):
 class Listing(Protocol):
     """What both arms of the roll-out can do. Everything may read a disk, but never the network."""
 
-    arm: Literal["dynamic", "builtin"]
+    @property
+    def arm(self) -> Literal["dynamic", "builtin"]: ...
 
     def featured(self, facts: Facts, slot: str = "") -> list[ModelRecord]:
         """What is recommended to whom `facts` describes, best first; `slot` is shown instead where there is one."""
@@ -56,6 +58,19 @@ class Listing(Protocol):
     def sources(self, sha256: str) -> list[DownloadSource]:
         """Places where the file of this hash can be had."""
         ...
+
+
+class Nothing:
+    """A hub that was never had: what the phase `dynamic` serves where nothing was shipped either."""
+
+    def state(self, name: str) -> CollectionState | None:
+        return None
+
+    def get(self, name: str, id: str) -> bytes | None:
+        return None
+
+    def records(self, name: str) -> list[bytes]:
+        return []
 
 
 class BuiltinListing(Struct, frozen=True):
@@ -93,18 +108,27 @@ class SignedListing:
     arm: Literal["dynamic"] = "dynamic"
 
     def __init__(self, kept: Kept, states: Mapping[str, CollectionState], origin: Origin, hub: str) -> None:
+        from .flags.rules import read_flags
         from .revocations import Revocations
 
         self.states = states
         self.origin, self.hub = origin, hub
         self.revocations: Revocations = Revocations(kept.records("revocations"))
-        self.flags: list[FlagRecord] = _decoded(kept.records("flags"), FlagRecord)
+        flags = states.get("flags")
+        self.flags: FlagList = read_flags(
+            kept.records("flags"), expires_at=flags.expires_at if flags and origin != "bundle" else 0.0
+        )
         slots: list[Slot] = _decoded(kept.records("featured"), Slot)
         self.slots = sorted(slots, key=lambda slot: (-slot.priority, slot.id))
+        self.experiments: list[Experiment] = [
+            each for each in _decoded(kept.records("flags"), FlagRecord) if isinstance(each, Experiment)
+        ]
         self._kept = kept
         self._featured = {id for slot in slots for id in slot.models}
         self._models: OrderedDict[str, ModelRecord | None] = OrderedDict()
         self._lock = threading.Lock()
+        for id in sorted(self._featured)[:_CACHED]:
+            self.get(id)  # whoever asks for what is featured waits for no disk
 
     def featured(self, facts: Facts, slot: str = "") -> list[ModelRecord]:
         chosen = next((s for s in self.slots if s.id == slot), None) if slot else None

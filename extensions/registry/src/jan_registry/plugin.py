@@ -1,31 +1,30 @@
-"""The extension: its methods and hooks. No network, no database, until they are needed."""
+"""The extension: its hooks, and what its parts are told of each other. No network, no database, until they are needed.
+
+The methods are in `list_methods.py` (the list itself), `hubs/methods.py`, `rollout/`, `experiments/` and `publish/`.
+"""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import anyio.to_thread
 
-from jan_core import Context, Empty, Event, JanError, hookimpl, method, methods_of
-from jan_core.types import ModelRecord
-
-from .catalogue import Catalogue
-from .errors import ModelNotFetchable, ModelUnknown, NoRegistry, RegistryRefused, RegistryUnreachable
-from .listing import Listing
-from .refresh import Refresher
-from .settings import RegistrySettings
-from .shapes import (
-    FeaturedQuery,
-    ModelAnswer,
-    ModelId,
-    ModelList,
-    RefreshReport,
-    RegistryChanged,
-    RegistryStatus,
-    SearchQuery,
-    rfc3339,
+from jan_core import Context, Event, hookimpl, methods_of
+from jan_core.types import (
+    Admission,
+    DownloadFile,
+    DownloadJob,
+    DownloadSource,
+    ModelContext,
+    ModelLoad,
+    ModelRecord,
+    ModelSource,
 )
+
+from .hubs.methods import HubMethods
+from .list_methods import ListMethods
+from .services import Services
+from .settings import RegistrySettings
 
 __all__ = ["RegistryExtension"]
 
@@ -33,22 +32,21 @@ __all__ = ["RegistryExtension"]
 class RegistryExtension:
     """`registry.*`: which models there are."""
 
-    _ctx: Context
-    _catalogue: Catalogue
-    _refresher: Refresher
+    _services: Services
+
+    def __init__(self) -> None:
+        self._list, self._hubs = ListMethods(), HubMethods()
 
     @hookimpl
     async def jan_activate(self, ctx: Context) -> None:
-        self._ctx = ctx
-        self._catalogue = Catalogue(ctx)
-        self._refresher = Refresher(
-            ctx, self._catalogue, lambda outcome: None, lambda: float(self._catalogue.settings.refresh_seconds)
-        )
-        ctx.tasks.start_soon(self._refresher.serve, name="registry")
+        self._services = Services(ctx)
+        self._hubs.start(ctx, self._services.local, self._services.admit)
+        self._list.start(self._services, self._hubs)
+        self._services.start()
 
     @hookimpl
     async def jan_deactivate(self, ctx: Context) -> None:
-        await anyio.to_thread.run_sync(self._catalogue.close)
+        await self._services.close()
 
     @hookimpl
     def jan_settings(self) -> type[RegistrySettings]:
@@ -56,7 +54,7 @@ class RegistryExtension:
 
     @hookimpl
     def jan_methods(self) -> list[Any]:
-        return methods_of(self)
+        return methods_of(self._list, self._hubs)
 
     @hookimpl(tryfirst=True)  # of two models with one id the first counts, and that is ours
     async def jan_builtin_models(self) -> list[ModelRecord]:
@@ -66,66 +64,36 @@ class RegistryExtension:
         return builtin_models()
 
     @hookimpl
+    def jan_model_sources(self) -> list[ModelSource]:
+        return self._hubs.named()
+
+    @hookimpl
+    async def jan_filter_models(self, models: list[ModelRecord], context: ModelContext) -> list[ModelRecord]:
+        return await self._services.allowed(models, context)
+
+    @hookimpl
+    async def jan_download_sources(self, file: DownloadFile) -> list[DownloadSource]:
+        listing = await self._services.catalogue.dynamic()
+        if listing is None or not file.sha256:
+            return []
+        return await anyio.to_thread.run_sync(listing.sources, file.sha256.lower())
+
+    @hookimpl
+    async def jan_admit_download(self, job: DownloadJob) -> Admission | None:
+        from .revocations import admit_download
+
+        listing = await self._services.catalogue.dynamic()
+        return admit_download(job, listing.revocations, listing.get) if listing is not None else None
+
+    @hookimpl
+    async def jan_admit_load(self, load: ModelLoad) -> Admission | None:
+        from .revocations import admit_load
+
+        listing = await self._services.catalogue.dynamic()
+        return admit_load(load, listing.revocations, listing.get) if listing is not None else None
+
+    @hookimpl
     async def jan_event(self, event: Event) -> None:
-        if (
-            event.name == "settings.changed"
-            and isinstance(event.data, dict)
-            and event.data.get("extension") == self._ctx.id
-        ):
-            self._refresher.nudge()
-
-    @method("registry.featured")
-    async def featured(self, params: FeaturedQuery) -> ModelList:
-        """Recommended models, filtered and ranked by the extensions for the given context, best first."""
-        listing = await self._served()
-        hooks, now = self._ctx.hooks, time.time()
-        models = await hooks.filter_models(listing.featured({}), params.context)
-        models = await hooks.rank_models(models, params.context)
-        return ModelList(
-            models[: params.limit], len(models), listing.provenance(now), listing.verification(now, "featured")
-        )
-
-    @method("registry.search")
-    async def search(self, params: SearchQuery) -> ModelList:
-        """Models by words in their id, name, publisher or tags."""
-        listing, now = await self._served(), time.time()
-        found, total = await anyio.to_thread.run_sync(listing.search, params.text, params.limit, params.offset)
-        return ModelList(found, total, listing.provenance(now), listing.verification(now))
-
-    @method("registry.get", errors=[ModelUnknown])
-    async def get(self, params: ModelId) -> ModelAnswer:
-        """One model."""
-        listing, now = await self._served(), time.time()
-        model = await anyio.to_thread.run_sync(listing.get, params.id)
-        if model is None:
-            raise ModelUnknown(f"no model {params.id!r} is known", id=params.id)
-        return ModelAnswer(model, listing.provenance(now), listing.verification(now))
-
-    @method("registry.refresh", errors=[NoRegistry, RegistryUnreachable, RegistryRefused])
-    async def refresh(self, params: Empty) -> RefreshReport:
-        """Ask the hub for its list now."""
-        return await self._refresher.refresh()
-
-    @method("registry.status", events={"registry.changed": RegistryChanged})
-    async def status(self, params: Empty) -> RegistryStatus:
-        """Where the list comes from, who vouches for it, how old it is, and what went wrong."""
-        listing, now = await self._served(), time.time()
-        return RegistryStatus(
-            phase="fallback",
-            url=self._catalogue.settings.url,
-            models=listing.count(),
-            provenance=listing.provenance(now),
-            verification=listing.verification(now),
-            refreshing=self._refresher.busy,
-            next_refresh_at=rfc3339(self._refresher.next_at()),
-            failures=self._refresher.failures,
-            error=self._refresher.error.message if isinstance(self._refresher.error, JanError) else "",
-            notes=[self._catalogue.note] if self._catalogue.note else [],
-        )
-
-    async def _served(self) -> Listing:
-        self._refresher.read()
-        return await self._catalogue.dynamic() or await self._catalogue.builtin()
-
-
-_ = ModelNotFetchable
+        data = event.data if isinstance(event.data, dict) else {}
+        if event.name == "settings.changed" and data.get("extension") == self._services.ctx.id:
+            self._services.changed()

@@ -4,16 +4,14 @@ of whoever reads."""
 from __future__ import annotations
 
 import random
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
 from jan_core import Context, JanError, StorageError
-from jan_core.types import DownloadFile, DownloadJob
 
 from .catalogue import Catalogue
 from .errors import NoRegistry, RegistryRefused, RegistryUnreachable
@@ -32,7 +30,8 @@ _WATCHED = 900.0
 _COOL = 5.0
 """Seconds after a refresh in which reading starts no other."""
 
-Observer = Callable[["SyncReport | JanError"], None]
+Observer = Callable[["SyncReport | JanError"], Awaitable[None]]
+Admit = Callable[[str], Awaitable[str]]
 
 
 class _Flight:
@@ -46,13 +45,16 @@ class _Flight:
 
 
 class Refresher:
-    """Refreshes a catalogue. `observe` is told how each refresh went; `interval` names the seconds between two in the
-    background where flags say something else than the settings."""
+    """Refreshes a catalogue. `admit` says why an address may not be asked now, or ""; `observe` is told how each
+    refresh went; `interval` names the seconds between two in the background, 0: none."""
 
-    def __init__(self, ctx: Context, catalogue: Catalogue, observe: Observer, interval: Callable[[], float]) -> None:
+    def __init__(
+        self, ctx: Context, catalogue: Catalogue, admit: Admit, observe: Observer, interval: Callable[[], float]
+    ) -> None:
         self.failures = 0
         self.error: JanError | None = None
-        self._ctx, self._catalogue, self._observe, self._interval = ctx, catalogue, observe, interval
+        self._ctx, self._catalogue = ctx, catalogue
+        self._admit, self._observe, self._interval = admit, observe, interval
         self._flight: _Flight | None = None
         self._wake = anyio.Event()
         self._asked_at = self._retry_at = self._read_at = 0.0
@@ -132,11 +134,11 @@ class Refresher:
             self.failures, self.error, self._retry_at = 0, None, 0.0
             self._asked_at, self._spread = time.time(), random.uniform(0.8, 1.2)
         except JanError as error:
-            self._failed(flight, error)
+            await self._failed(flight, error)
         except Exception as error:
             # A defect waits like any failure: whoever asks again at once would never stop asking.
             self._ctx.log.error("defect while refreshing the list", exc_info=error)
-            self._failed(flight, RegistryUnreachable(f"the refresh failed: {type(error).__name__}: {error}"))
+            await self._failed(flight, RegistryUnreachable(f"the refresh failed: {type(error).__name__}: {error}"))
         except BaseException:
             flight.error = RegistryUnreachable("the refresh was stopped")
             raise
@@ -146,12 +148,12 @@ class Refresher:
             flight.done.set()
             self.nudge()
 
-    def _failed(self, flight: _Flight, error: JanError) -> None:
+    async def _failed(self, flight: _Flight, error: JanError) -> None:
         flight.error = self.error = error
         pause = _BACKOFF[min(self.failures, len(_BACKOFF) - 1)] * random.uniform(0.8, 1.2)
         self._retry_at = time.time() + max(pause, float(error.data.get("retry_after", 0.0)))
         self.failures += 1
-        self._observe(error)
+        await self._observe(error)
 
     async def _ask(self, hub: Hub) -> RefreshReport:
         from .search import index
@@ -159,25 +161,33 @@ class Refresher:
         from .signed.fetching import TooLarge, Unreachable, fetcher
         from .signed.sync import sync
 
-        await self._admit(hub.url)
-        fetch = fetcher(hub.url, lambda: self._ctx.http, timeout=self._catalogue.settings.timeout_seconds)
+        if not hub.url.startswith("file:") and (why := await self._admit(hub.url)):
+            raise RegistryUnreachable(f"the list is not fetched: {why}")
         try:
+            fetch = fetcher(hub.url, lambda: self._ctx.http, timeout=self._catalogue.settings.timeout_seconds)
             found = await anyio.to_thread.run_sync(
                 lambda: sync(hub.store, fetch, hub.root, now=time.time, on_models=index), abandon_on_cancel=False
             )
         except Unreachable as error:
+            self._changed_partly(hub, error.report)
             raise RegistryUnreachable(str(error), retry_after=error.retry_after, status=error.status) from None
         except TooLarge as error:
             raise RegistryRefused(str(error), kind="too_large") from None
         except Refused as error:
+            self._changed_partly(hub, error.report)
             raise RegistryRefused(str(error), kind=error.kind) from None
         await anyio.to_thread.run_sync(self._tidy, hub)
         return await self._report(hub, found)
 
+    def _changed_partly(self, hub: Hub, report: SyncReport | None) -> None:
+        """A collection that cannot be had does not keep the others back."""
+        if report is not None and report.outcome == "updated":
+            self._catalogue.confirmed(hub)
+
     async def _report(self, hub: Hub, found: SyncReport) -> RefreshReport:
         self._catalogue.confirmed(hub)
-        self._observe(found)
         listing = await self._catalogue.dynamic()
+        await self._observe(found)
         models = next((c for c in found.collections if c.name == "models"), None)
         counts = {
             "added": models.created if models else 0,
@@ -204,17 +214,6 @@ class Refresher:
                 "registry.changed", {**counts, "models": report.models, "seq": report.provenance.seq}, key="list"
             )
         return report
-
-    async def _admit(self, url: str) -> None:
-        """Ask those who may veto what is fetched. Raises RegistryUnreachable with the first refusal's reason."""
-        if url.startswith("file:"):
-            return
-        folder = self._ctx.data_dir
-        ballot = DownloadJob("registry", DownloadFile("list", url), str(folder), shutil.disk_usage(folder).free)
-        for outcome in (await self._ctx.hooks.admit_download(ballot)).outcomes:
-            if outcome.value is not None and not outcome.value.allowed:
-                reason = outcome.value.reason or "no reason given"
-                raise RegistryUnreachable(f"the list is not fetched: refused by {outcome.extension}: {reason}")
 
     def _tidy(self, hub: Hub) -> None:
         try:

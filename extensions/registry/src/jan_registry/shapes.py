@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from jan_core.types import DownloadFile, ModelContext, ModelRecord, ModelSource, Phase
+from jan_core.types import DownloadFile, ModelContext, ModelRecord, Phase
 
 from .signed.verification import Verification
 
@@ -24,7 +24,6 @@ __all__ = [
     "RegistryStatus",
     "Resolution",
     "SearchQuery",
-    "SourceList",
     "rfc3339",
 ]
 
@@ -119,12 +118,6 @@ class Resolution(Struct):
     checkable: bool
     provenance: Provenance
     verification: Verification
-
-
-class SourceList(Struct):
-    """Hubs that can be named in `source`. None of them is asked unless somebody names it."""
-
-    sources: list[ModelSource]
 
 
 class RefreshReport(Struct):

@@ -1,0 +1,83 @@
+"""What is recommended to whom: the list's choice, filtered and ranked, and what is seen of that.
+
+The lists are `listing.py`'s, which of them is served `serving.py`'s; what is observed goes to `rollout/` and
+`experiments/`, off the request path.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from jan_core import Context
+from jan_core.types import ModelContext, ModelRecord
+
+from .catalogue import Catalogue
+from .listing import BuiltinListing, Listing, Nothing, SignedListing
+from .rollout.rollout import Rollout
+from .rollout.shadow import Answer
+from .serving import Served, Serving
+from .sqlite import Database
+
+__all__ = ["Featuring", "Shown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What was recommended, from which list, and by which experiment ("" for none)."""
+
+    models: list[ModelRecord]
+    served: Served
+    experiment: str = ""
+    branch: str = ""
+
+
+class Featuring:
+    """Answers `registry.featured`, from the arm that is served and, for the shadow, from the other one."""
+
+    def __init__(self, ctx: Context, catalogue: Catalogue, serving: Serving, local: Database) -> None:
+        self._ctx, self._catalogue, self._serving = ctx, catalogue, serving
+        self.rollout: Rollout[ModelContext] = Rollout(
+            local,
+            serving.keeper,
+            self._builtin,
+            self._dynamic,
+            serving.context(ModelContext()),
+            ctx.tasks.start_soon,
+            ctx.log,
+        )
+
+    async def featured(self, given: ModelContext) -> Shown:
+        """What is recommended to whom `given` describes, best first."""
+        context = self._serving.context(given)
+        served = await self._serving.served()
+        began = time.perf_counter()
+        try:
+            models = await self._recommended(served.listing, context)
+        except Exception as error:
+            micros = int((time.perf_counter() - began) * 1e6)
+            self.rollout.served(served.effective, served.listing.arm, micros, context, None, type(error).__name__)
+            raise
+        micros = int((time.perf_counter() - began) * 1e6)
+        answer = self._answer(served.listing, models)
+        self.rollout.served(served.effective, served.listing.arm, micros, context, answer)
+        return Shown(models, served)
+
+    async def _recommended(self, listing: Listing, context: ModelContext, slot: str = "") -> list[ModelRecord]:
+        models = listing.featured(self._serving.facts(context), slot)
+        models = await self._ctx.hooks.filter_models(models, context)
+        return await self._ctx.hooks.rank_models(models, context)
+
+    async def _builtin(self, context: ModelContext) -> Answer:
+        listing = await self._catalogue.builtin()
+        return self._answer(listing, await self._recommended(listing, context))
+
+    async def _dynamic(self, context: ModelContext) -> Answer:
+        listing = await self._catalogue.dynamic() or SignedListing(Nothing(), {}, "cache", "")
+        return self._answer(listing, await self._recommended(listing, context))
+
+    def _answer(self, listing: Listing, models: list[ModelRecord]) -> Answer:
+        provenance = listing.provenance(time.time())
+        age = -1 if provenance.age is None else int(provenance.age)
+        known = listing.models if isinstance(listing, BuiltinListing) else ()
+        return Answer(models, listing.get, known, provenance.seq, age)
