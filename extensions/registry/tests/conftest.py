@@ -131,8 +131,8 @@ def no_network() -> httpx.AsyncClient:
 
 @pytest.fixture
 def open_house(open_host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenHouse:
-    """`open_house(*other extensions, hub=…, http=…, **settings)`: no background refresh unless `refresh_seconds` is given;
-    `hub` names a hub of the tests, by its folder unless `url` says otherwise. `packaged`: another shipped snapshot."""
+    """`open_house(*other extensions, hub=…, http=…, **settings)`: no background refresh unless `refresh_seconds` is
+    given; `hub` names a hub of the tests, by its folder unless `url` says otherwise. `packaged`: what was shipped."""
 
     @asynccontextmanager
     async def opener(

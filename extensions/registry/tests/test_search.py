@@ -87,7 +87,9 @@ words = st.text(st.sampled_from('aAbc1 23.-_"%*+ü模'), max_size=8)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     names=st.lists(st.sampled_from(NAMES) | words, min_size=1, max_size=12),
-    query=st.lists(st.sampled_from(["qwen", "3b", "模", "模型", "c+", "++", '"te', "j", "%_", "ini"]) | words, max_size=3),
+    query=st.lists(
+        st.sampled_from(["qwen", "3b", "模", "模型", "c+", "++", '"te', "j", "%_", "ini"]) | words, max_size=3
+    ),
 )
 def test_the_index_finds_what_a_scan_finds(names: list[str], query: list[str]) -> None:
     db = database()
