@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from jan_core.types import DownloadSource, ModelRecord
+from jan_core.types import DownloadFile, DownloadSource, ModelRecord
 
 from .collections import COLLECTIONS, Experiment, FlagRecord, Record, Slot
 from .search import find, scan
@@ -59,6 +59,10 @@ class Listing(Protocol):
         """Places where the file of this hash can be had."""
         ...
 
+    def models_with(self, sha256: str) -> list[str]:
+        """The ids of the models that have the file of this hash."""
+        ...
+
 
 class Nothing:
     """A hub that was never had: what the phase `dynamic` serves where nothing was shipped either."""
@@ -100,6 +104,9 @@ class BuiltinListing(Struct, frozen=True):
 
     def sources(self, sha256: str) -> list[DownloadSource]:
         return []
+
+    def models_with(self, sha256: str) -> list[str]:
+        return _with_file(self.models, sha256)
 
 
 class SignedListing:
@@ -190,16 +197,20 @@ class SignedListing:
 
         if not isinstance(self._kept, HubStore):
             return []
-        with self._kept.db.read() as db:
-            rows = db.execute("SELECT id FROM file WHERE sha256 = ?", [sha256]).fetchall()
         found: list[DownloadSource] = []
-        for (id,) in rows:
+        for id in self.models_with(sha256):
             data = self._kept.get("models", id)
             record = msgspec.json.decode(data, type=Record) if data is not None else None
             for file in record.files if record else []:
                 if file.sha256 == sha256:
                     found += [s for s in download_sources(file) if s.url not in {f.url for f in found}]
         return found
+
+    def models_with(self, sha256: str) -> list[str]:
+        if not isinstance(self._kept, HubStore):  # what was shipped has no index; what it recommends is at hand
+            return _with_file([model for id in sorted(self._featured) if (model := self.get(id))], sha256)
+        with self._kept.db.read() as db:
+            return [id for (id,) in db.execute("SELECT id FROM file WHERE sha256 = ?", [sha256])]
 
     def _converted(self, data: bytes) -> ModelRecord | None:
         """A record as everybody else knows models; None for one that this program cannot read: a hub may be newer."""
@@ -217,6 +228,13 @@ class SignedListing:
 def states_of(kept: Kept) -> dict[str, CollectionState]:
     """How each collection stands."""
     return {name: state for name in COLLECTIONS if (state := kept.state(name)) is not None}
+
+
+def _with_file(models: Sequence[ModelRecord], sha256: str) -> list[str]:
+    def files(model: ModelRecord) -> list[DownloadFile]:
+        return [*model.files, *(file for variant in model.variants for file in variant.files)]
+
+    return [model.id for model in models if any(file.sha256 == sha256 for file in files(model))]
 
 
 def _decoded(records: Sequence[bytes], form: Any) -> list[Any]:
