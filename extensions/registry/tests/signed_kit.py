@@ -33,7 +33,7 @@ class Overlay:
         self.requests = self.received = 0
         self.backoff = 0.0
 
-    def __call__(self, path: str, limit: int) -> bytes:
+    def __call__(self, path: str, limit: int, *, rare: bool = False) -> bytes:
         self.paths.append(path)
         self.requests += 1
         if path in self.files:

@@ -389,6 +389,23 @@ def test_a_rotated_root_is_kept_and_walked_again_when_it_is_lost(hub: Hub, clien
         client.sync(way)
 
 
+def test_a_server_that_denies_every_rare_file_keeps_nobody_from_a_rotation(hub: Hub, client: Client) -> None:
+    """One that answers 404 to HEAD, whatever there is."""
+
+    class Denying(Overlay):
+        def __call__(self, path: str, limit: int, *, rare: bool = False) -> bytes:
+            if rare:
+                raise NotThere(path, status=404)
+            return super().__call__(path, limit)
+
+    client.sync(Denying(hub.tree))
+    rotate_online(hub.tree, hub.signers, {role: [key(f"new {role}")] for role in ("snapshot", "timestamp")})
+    hub.models(*IDS[1:]).publish()
+    client.sync(Denying(hub.tree))
+    assert is_published(client, hub)
+    assert client.state().versions["root"] == 2
+
+
 def test_a_missing_file_of_a_published_state_changes_nothing(hub: Hub, client: Client) -> None:
     client.sync(hub.tree)
     before = client.served()

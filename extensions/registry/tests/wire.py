@@ -28,6 +28,7 @@ class Wire:
         self.reply: Reply = lambda connection, path: connection.sendall(answer("404 Not Found"))
         self.gone = threading.Event()
         self.requests: list[str] = []
+        self.methods: list[str] = []
         self.sent = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -70,9 +71,10 @@ class Wire:
                         return
                     buffer += received
                 head, _, buffer = buffer.partition(b"\r\n\r\n")
-                path = head.split(b" ")[1].decode()
-                self.requests.append(path)
-                self.reply(connection, path)
+                method, path = head.split(b" ")[:2]
+                self.methods.append(method.decode())
+                self.requests.append(path.decode())
+                self.reply(connection, path.decode())
         self._open.discard(connection)
 
 

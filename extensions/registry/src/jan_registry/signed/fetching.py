@@ -45,10 +45,11 @@ class Fetch(Protocol):
     received: int
     backoff: float
 
-    def __call__(self, path: str, limit: int) -> bytes:
+    def __call__(self, path: str, limit: int, *, rare: bool = False) -> bytes:
         """The content of `path` (relative to the hub, `/` between its parts), at most `limit` bytes.
 
-        Of a path that ends in `.gz` the compressed bytes. Raises NotThere, Unreachable, TooLarge.
+        Of a path that ends in `.gz` the compressed bytes. `rare`: most likely there is no such file, so that asking
+        whether there is one should cost little. Raises NotThere, Unreachable, TooLarge.
         """
         ...
 

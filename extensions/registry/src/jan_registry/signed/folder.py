@@ -29,7 +29,7 @@ class FolderFetch:
         self.requests = self.received = 0
         self.backoff = 0.0
 
-    def __call__(self, path: str, limit: int) -> bytes:
+    def __call__(self, path: str, limit: int, *, rare: bool = False) -> bytes:
         self.requests += 1
         try:
             content = self._read(path, limit)

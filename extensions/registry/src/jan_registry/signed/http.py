@@ -44,43 +44,43 @@ class HttpFetch:
         self.requests = self.received = 0
         self.backoff = 0.0
 
-    def __call__(self, path: str, limit: int) -> bytes:
+    def __call__(self, path: str, limit: int, *, rare: bool = False) -> bytes:
         try:
-            return anyio.from_thread.run(self._get, path, limit)
+            return anyio.from_thread.run(self._get, path, limit, rare)
         except (concurrent.futures.CancelledError, anyio.RunFinishedError):
             raise Unreachable("the request was stopped") from None
 
-    async def _get(self, path: str, limit: int) -> bytes:
+    async def _get(self, path: str, limit: int, rare: bool) -> bytes:
         import httpx
 
-        url = self._base + path
-        host = _host(url)
+        host = _host(self._base)
         try:
-            client = self._client()
             with anyio.fail_after(self._timeout) as scope:
-                for _ in range(_MAX_REDIRECTS + 1):
-                    self.requests += 1
-                    async with client.stream(
-                        "GET",
-                        url,
-                        headers={"Accept-Encoding": "gzip"},
-                        follow_redirects=False,
-                        timeout=self._timeout,
-                    ) as response:
-                        if response.status_code not in (301, 302, 303, 307, 308):
-                            return await self._read(response, host, path, limit, scope)
-                        url = _redirect(url, response.headers.get("Location", ""))
+                if rare:  # a server's page about what is not there can be larger than all the rest
+                    await self._ask("HEAD", path, limit, scope)
+                return await self._ask("GET", path, limit, scope)
         except TimeoutError:
             raise Unreachable(f"{host} did not send {path} in time") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, OverflowError, RuntimeError) as error:
             # RuntimeError: a stream's errors are such, and that of a host that is offline or shuts down.
             raise Unreachable(f"{host}: {str(error) or type(error).__name__}") from error
-        raise Unreachable(f"{host} redirects more than {_MAX_REDIRECTS} times")
 
-    async def _read(
-        self, response: httpx.Response, host: str, path: str, limit: int, scope: anyio.CancelScope
-    ) -> bytes:
-        status, headers = response.status_code, response.headers
+    async def _ask(self, method: str, path: str, limit: int, scope: anyio.CancelScope) -> bytes:
+        client, url = self._client(), self._base + path
+        for _ in range(_MAX_REDIRECTS + 1):
+            self.requests += 1
+            async with client.stream(
+                method, url, headers={"Accept-Encoding": "gzip"}, follow_redirects=False, timeout=self._timeout
+            ) as response:
+                if response.status_code not in (301, 302, 303, 307, 308):
+                    return await self._read(response, path, limit, scope)
+                url = _redirect(url, response.headers.get("Location", ""))
+        raise Unreachable(f"{_host(self._base)} redirects more than {_MAX_REDIRECTS} times")
+
+    async def _read(self, response: httpx.Response, path: str, limit: int, scope: anyio.CancelScope) -> bytes:
+        status, headers, host = response.status_code, response.headers, response.url.host
+        if response.request.method == "HEAD" and status not in (404, 410, 429, 503):
+            return b""  # it is there, or the server does not know the question
         wait = max(_seconds(headers.get("Backoff", "")), _seconds(headers.get("Retry-After", "")))
         if status != 200:
             await self._drain(response)

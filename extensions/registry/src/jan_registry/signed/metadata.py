@@ -74,11 +74,14 @@ def refresh(folder: Path, fetch: Fetch, root: bytes, seen: Mapping[str, Seen], a
     count. Raises Refused, Unreachable, OSError.
     """
     try:
-        return _refresh(folder, fetch, root, seen, at)
+        return _refresh(folder, fetch, root, seen, at, probing=True)
+    except Refused:
+        # Before somebody is accused: some servers know only one way to be asked whether there is a newer root.
+        return _refresh(folder, fetch, root, seen, at, probing=False)
     except OSError:
         # Something is in the way: a file where a folder must be, a mode, a broken disk. All of it can be had again.
         _clear(folder)
-        hub = _refresh(folder, fetch, root, seen, at)
+        hub = _refresh(folder, fetch, root, seen, at, probing=True)
         hub.healed = True
         return hub
 
@@ -93,8 +96,8 @@ def _clear(folder: Path) -> None:
 class _Bridge(FetcherInterface):
     """Gives TUF what `fetch` gets, in memory. `path`: what was asked for last."""
 
-    def __init__(self, fetch: Fetch) -> None:
-        self._get = fetch
+    def __init__(self, fetch: Fetch, probing: bool) -> None:
+        self._get, self._probing = fetch, probing
         self.path = "1.root.json"
 
     def _fetch(self, url: str) -> Iterator[bytes]:
@@ -103,7 +106,7 @@ class _Bridge(FetcherInterface):
     def download_bytes(self, url: str, max_length: int) -> bytes:
         self.path = url
         try:
-            return self._get(url, max_length)
+            return self._get(url, max_length, rare=self._probing and url.endswith(".root.json"))
         except NotThere as error:
             raise DownloadHTTPError(str(error), 404) from error
 
@@ -120,9 +123,11 @@ def _ours(bridge: _Bridge) -> Iterator[None]:
         raise Refused("too_large", str(error)) from error
 
 
-def _refresh(folder: Path, fetch: Fetch, root: bytes, seen: Mapping[str, Seen], at: float | None) -> Hub:
+def _refresh(
+    folder: Path, fetch: Fetch, root: bytes, seen: Mapping[str, Seen], at: float | None, *, probing: bool
+) -> Hub:
     folder.mkdir(parents=True, exist_ok=True)
-    bridge = _Bridge(fetch)
+    bridge = _Bridge(fetch, probing)
     with _ours(bridge):
         updater = Updater(str(folder), "metadata/", fetcher=bridge, bootstrap=root)
         # The one place that looks into it: there is no other way to give it a time, or to learn what it trusts.
