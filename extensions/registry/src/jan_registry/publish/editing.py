@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from jan_core import InvalidParams
 
-from ..collections import Constraint, Experiment, Record, Revocation
+from ..collections import Constraint, Experiment, Record, Revocation, Stats
 from .changes import Changes, to_toml
+from .workspace import STATS
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
     from tomlkit.items import Array
 
-__all__ = ["end_experiment", "feature", "put_model", "revoke", "set_flag", "start_experiment"]
+__all__ = ["end_experiment", "feature", "put_model", "put_stats", "revoke", "set_flag", "start_experiment"]
 
 KEPT = ("name", "description", "tags", "target", "requires", "deprecated", "publisher_sig", "caps", "modalities")
 """Of a model that is there already, what a person may have written: another import does not replace it."""
@@ -171,6 +172,17 @@ def put_model(changes: Changes, record: Record, *, keep: Sequence[str] = KEPT) -
         plain = {name: value for name, value in plain.items() if name not in keep or name not in document}
     changes.put(file, _document(document, plain))
     return file
+
+
+def put_stats(changes: Changes, stats: Sequence[Stats]) -> None:
+    """Write down models' numbers, beside those that are there."""
+    document = changes.document(STATS)
+    for one in stats:
+        plain = to_toml(one)
+        plain.pop("id")
+        if one.id not in document or document[one.id].unwrap() != plain:
+            document[one.id] = plain
+    changes.put(STATS, document)
 
 
 def _document(document: TOMLDocument, plain: dict[str, Any]) -> TOMLDocument:

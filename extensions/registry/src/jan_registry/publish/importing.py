@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
+import anyio.to_thread
 import msgspec
 
 from jan_core import InvalidParams, StorageError
-from jan_core.types import DownloadFile, ModelRecord, ModelVariant, SourcePage, SourceQuery
+from jan_core.types import DownloadFile, ModelRecord, ModelVariant, SourceQuery
 
 from ..collections import File, FileSource, Record, Stats, Variant, canonical
 from ..collections.check import check
@@ -23,8 +24,9 @@ from ..settings import SourceSetting
 
 if TYPE_CHECKING:
     from ..hubs.base import HubClient
+    from ..hubs.http import Answer, Http
 
-__all__ = ["collect", "read_catalogue", "to_record", "to_stats"]
+__all__ = ["catalogue_copy", "collect", "source_of", "to_record", "to_stats"]
 
 _HUGGING_FACE, _MODELSCOPE = "huggingface.co", "modelscope.cn"
 _RESOLVE = re.compile(r"(?P<repo>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<path>.+)")
@@ -84,68 +86,84 @@ async def collect(
     ids: list[str],
     text: str,
     limit: int,
+    pin: bool = True,
     each: Callable[[int, int], None] = lambda done, total: None,
 ) -> AsyncIterator[tuple[str, ModelRecord | None, list[str]]]:
     """Models of a hub: those with these ids, else all with the words of `text`, at most `limit`; with its notes.
 
-    What a hub only lists is asked for once more by itself, so that its files are pinned as far as the hub can; a model
-    that it does not have comes as None.
+    `pin`: what a hub only lists is asked for once more by itself, so that its files are pinned as far as the hub can.
+    A model that it does not have comes as None.
     """
-    if ids:
-        for place, id in enumerate(ids[:limit]):
-            page = await hub.page(SourceQuery(id=id, limit=_PAGE))
-            yield id, page.models[0] if page.models else None, page.notes
-            each(place + 1, len(ids))
-        return
+    for place, id in enumerate(ids[:limit]):
+        page = await hub.page(SourceQuery(id=id, limit=_PAGE))
+        yield id, page.models[0] if page.models else None, page.notes
+        each(place + 1, len(ids))
     seen, cursor = 0, ""
-    while seen < limit:
+    while seen < limit and not ids:
         page = await hub.page(SourceQuery(text=text, cursor=cursor, limit=min(_PAGE, limit - seen)))
         for model in page.models[: limit - seen]:
-            yield model.id, *await _whole(hub, model, page)
+            yield model.id, *(await _whole(hub, model) if pin else (model, []))
             seen += 1
             each(seen, limit)
+        if page.notes:
+            yield "", None, page.notes
         cursor = page.cursor
         if not cursor or not page.models:
             break
 
 
-async def _whole(hub: HubClient, model: ModelRecord, page: SourcePage) -> tuple[ModelRecord, list[str]]:
+async def _whole(hub: HubClient, model: ModelRecord) -> tuple[ModelRecord, list[str]]:
     if "get" not in hub.capabilities or model.extra.get("pinned"):
         return model, []
     again = await hub.page(SourceQuery(id=model.id, limit=1))
     return (again.models[0], again.notes) if again.models else (model, [])
 
 
-def read_catalogue(path: Path) -> list[tuple[str, ModelRecord | None, list[str]]]:
-    """The models of a local copy of Jan's catalogue. Nobody is asked: its files stay without hashes and bytes.
+def catalogue_copy(path: Path) -> HubClient:
+    """Jan's catalogue as it lies in a file. Nobody is asked, so that its files stay without bytes and hashes.
 
-    Raises InvalidParams when it is none, StorageError.
+    Asking it raises InvalidParams when it is none, StorageError.
     """
     from ..hubs.jan_catalogue import JanCatalogueHub
 
-    hub = JanCatalogueHub(SourceSetting("jan-catalogue", "jan-catalogue"), http=None)  # type: ignore[arg-type]
-    try:
-        if path.stat().st_size > _MAX_CATALOGUE:
-            raise InvalidParams(f"{path} is larger than {_MAX_CATALOGUE} bytes", path="$.file")
-        found = hub.read(path.read_bytes())
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidParams(f"{path} is no catalogue of Jan's: {str(error)[:200]}", path="$.file") from error
-    models: list[tuple[str, ModelRecord | None, list[str]]] = []
-    for entry in found.good:
-        notes: list[str] = []
-        model = hub.record(entry, notes)
-        models.append((model.id if model else entry.model_name, model, notes))
-    return models
+    setting = SourceSetting("jan-catalogue", "jan-catalogue", options={"huggingface": "none"})
+    return JanCatalogueHub(setting, cast("Http", _Copy(path)))
+
+
+class _Copy:
+    """Stands where a hub asks the network, and answers with a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._answer: Answer[Any] | None = None
+
+    async def get(self, url: str, *, decode: Callable[[bytes], Any], **options: Any) -> Answer[Any]:
+        if self._answer is None:
+            self._answer = await anyio.to_thread.run_sync(self._read, decode)
+        return self._answer
+
+    def _read(self, decode: Callable[[bytes], Any]) -> Answer[Any]:
+        from ..hubs.http import Answer
+
+        path = self._path
+        try:
+            stat = path.stat()
+            if stat.st_size > _MAX_CATALOGUE:
+                raise ValueError(f"it is larger than {_MAX_CATALOGUE} bytes")
+            body = path.read_bytes()
+            return Answer(decode(body), 200, {}, body, stat.st_mtime, 0.0, "network")
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidParams(f"{path} is no catalogue of Jan's: {str(error)[:200]}", path="$.file") from error
 
 
 def _file(file: DownloadFile, endpoint: str) -> File:
-    sources = [_source(file.url, endpoint)] if file.url else []
+    sources = [source_of(file.url, endpoint)] if file.url else []
     return File(path=file.name, role=file.role, size=file.size, sha256=file.sha256, sources=sources)
 
 
-def _source(url: str, endpoint: str) -> FileSource:
+def source_of(url: str, endpoint: str = "") -> FileSource:
     """Where a file is, in the words of its hub where that is known, so that a mirror of it will do as well."""
     parts = urlsplit(url)
     path = parts.path.lstrip("/")

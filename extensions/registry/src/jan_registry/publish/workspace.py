@@ -31,7 +31,7 @@ from ..collections.check import check
 from .places import line_of
 from .shapes import Problem
 
-__all__ = ["FOLDERS", "Config", "Entry", "Workspace", "collection_of", "is_workspace", "read_workspace"]
+__all__ = ["FOLDERS", "STATS", "Config", "Entry", "Workspace", "collection_of", "is_workspace", "read_workspace"]
 
 CONFIG = "registry.toml"
 STATS = "stats.toml"
