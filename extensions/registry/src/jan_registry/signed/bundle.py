@@ -100,7 +100,10 @@ class Bundle:
         if state is None:
             return {}
         if name not in self._rows:
-            self._rows[name] = dict(read_snapshot(_snapshot(self._fetch, name, state.sha256)))
+            try:
+                self._rows[name] = dict(read_snapshot(_snapshot(self._fetch, name, state.sha256)))
+            except ValueError as error:
+                raise Refused("malformed", f"the collection {name} of the package: {error}") from None
         return self._rows[name]
 
 
