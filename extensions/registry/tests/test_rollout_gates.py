@@ -1,4 +1,4 @@
-"""This machine's gate: every criterion holds back, every defect demotes, missing data does the one and not the other."""
+"""This machine's gate: every criterion holds back, every defect demotes, missing data only holds back."""
 
 from __future__ import annotations
 
@@ -25,8 +25,19 @@ PAIRED = Evidence(
 )
 
 
-def verdict(phase: Phase, evidence: Evidence) -> Verdict:
-    return judge(Inputs(gate=VERSION, phase=phase, now=1_000_000, evidence=evidence, thresholds=Thresholds()))
+def verdict(phase: Phase, evidence: Evidence, *, pinned: bool = False, obstacle: str = "") -> Verdict:
+    limits = Thresholds()
+    return judge(
+        Inputs(
+            gate=VERSION,
+            phase=phase,
+            now=1_000_000,
+            pinned=pinned,
+            obstacle=obstacle,
+            evidence=evidence,
+            thresholds=limits,
+        )
+    )
 
 
 def test_enough_good_syncs_lead_to_mixed() -> None:
@@ -47,7 +58,6 @@ def test_enough_good_pairs_lead_to_dynamic() -> None:
         ({"refusals": 1}, "refused syncs"),
         ({"conflicts": 1}, "conflicts"),
         ({"conflicts": -1}, "conflicts"),
-        ({"held_until": 1_000_001}, "cool-down"),
     ],
 )
 def test_each_criterion_of_fallback_holds_back_alone(change: dict[str, int], name: str) -> None:
@@ -70,7 +80,6 @@ def test_each_criterion_of_fallback_holds_back_alone(change: dict[str, int], nam
         ({"builtin_p95": -1}, "p95 beside the built-in list"),
         ({"age": 3_601}, "age"),
         ({"age": -1}, "age"),
-        ({"held_until": 1_000_001}, "cool-down"),
     ],
 )
 def test_each_criterion_of_mixed_holds_back_alone(change: dict[str, int], name: str) -> None:
@@ -99,13 +108,25 @@ def test_what_is_no_defect_does_not_demote(change: dict[str, int]) -> None:
     assert verdict("dynamic", replace(PAIRED, **change)).action == "stay"
 
 
+def test_an_obstacle_keeps_from_promotion_and_is_the_reason_but_not_from_demotion() -> None:
+    found = verdict("mixed", PAIRED, obstacle="the operator's flags have expired")
+    assert (found.action, found.reason) == ("stay", "the operator's flags have expired")
+    assert verdict("mixed", replace(PAIRED, conflicts=1), obstacle="no").action == "demote"
+
+
+def test_a_phase_that_somebody_here_chose_stays_and_says_what_is_wrong() -> None:
+    found = verdict("mixed", replace(PAIRED, conflicts=1), pinned=True, obstacle="the setting asks for it")
+    assert (found.action, found.phase) == ("stay", "mixed")
+    assert [defect.name for defect in found.defects] == ["conflicts"]
+
+
 def test_there_is_nothing_below_fallback_and_nothing_above_dynamic() -> None:
     assert verdict("fallback", replace(SYNCED, conflicts=5, errors=9, slow=99)).action == "stay"
     assert verdict("dynamic", PAIRED).phase == "dynamic"
 
 
 numbers = st.integers(-1, 10**9)
-evidences = st.builds(Evidence, **{name: numbers for name in Evidence.__struct_fields__})
+evidences = st.builds(Evidence, **dict.fromkeys(Evidence.__struct_fields__, numbers))
 
 
 @given(st.sampled_from(["fallback", "mixed", "dynamic"]), evidences)

@@ -8,9 +8,7 @@ from .observations import Observations, Pair, percentile
 __all__ = ["gather"]
 
 
-def gather(
-    observations: Observations, thresholds: Thresholds, *, since: int, held_until: int = 0, errors: int = 0
-) -> Evidence:
+def gather(observations: Observations, thresholds: Thresholds, *, since: int, errors: int = 0) -> Evidence:
     """What was seen since the phase began at `since`. `errors`: answers that were to be served from the dynamic list
     and failed, one after the other until now. Blocks; raises StorageError."""
     syncs, sync_seconds, refusals = observations.run("sync", since)
@@ -34,7 +32,6 @@ def gather(
         slow=_slow(warm, thresholds),
         age=_median_age(pairs),
         errors=max(errors, _failed_last(pairs)),
-        held_until=held_until,
     )
 
 

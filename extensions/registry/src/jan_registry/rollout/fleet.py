@@ -26,7 +26,7 @@ class FleetThresholds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """`steps`: percentages of machines that have the candidate. A step takes at least `seconds` and `units` in each
     arm. `margin`: how many more failures per 10,000 are too many; promotion needs evidence against that at an error of
     one in `promote_odds`, a failed check evidence of being worse at all at one in `harm_odds`. `checks`: that many
-    failed checks in a step go one step back. `skew` is the chi-square (one degree of freedom, thousandths) beyond which
+    failed checks in a row go one step back. `skew` is the chi-square (one degree of freedom, thousandths) beyond which
     the arms' sizes cannot be those of the percentage: 10,828 is p < 0.001."""
 
     steps: tuple[int, ...] = (5, 25, 50, 100)
@@ -88,13 +88,12 @@ def advance(fleet: Fleet, period: Period, thresholds: FleetThresholds) -> tuple[
     last = len(thresholds.steps) - 1
     if fleet.stopped or fleet.step >= last:
         return fleet, _verdict(fleet, period, thresholds, "stay", fleet.stopped or "everybody has it")
-    now = _counted(fleet, period, thresholds)
+    missing = not period.control.units or not period.candidate.units
+    now = fleet if missing else _counted(fleet, period, thresholds)
     if _skewed(now, thresholds):
         reason = f"{now.candidate.units} of {now.candidate.units + now.control.units} units have the candidate, "
         return _stop(now, period, thresholds, reason + f"which {now.percent(thresholds)} % cannot be")
-    missing = not period.control.units or not period.candidate.units
-    harmful = now.harm >= odds(thresholds.harm_odds)
-    if missing or harmful:
+    if missing or now.harm >= odds(thresholds.harm_odds):
         why = "an arm was not reported" if missing else "the candidate fails more often"
         now = replace(now, failed=now.failed + 1)
         if now.failed < thresholds.checks:
@@ -103,6 +102,7 @@ def advance(fleet: Fleet, period: Period, thresholds: FleetThresholds) -> tuple[
             return _stop(now, period, thresholds, why)
         now = _step(now, now.step - 1, period)
         return now, _verdict(now, period, thresholds, "back", why)
+    now = replace(now, failed=0)
     lacking = _lacking(now, period, thresholds)
     if lacking:
         return now, _verdict(now, period, thresholds, "stay", lacking)

@@ -34,9 +34,7 @@ class Evidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bad ones that no good one has followed. The rest is of the last paired observations: `coverage` the lowest, per
     10,000; `conflicts` in all of them; the 95th percentile of the answers' time in microseconds; `age` the median, in
     seconds. `slow`: how many of the very last found the dynamic list slow (`Thresholds.slow_percent`). `errors`:
-    answers that it failed to give, one after the other until now, while the built-in one did. `held_until`: no
-    promotion before that time.
-    """
+    answers that it X"""
 
     syncs: int = 0
     sync_seconds: int = 0
@@ -51,7 +49,6 @@ class Evidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     slow: int = 0
     age: int = MISSING
     errors: int = 0
-    held_until: int = 0
 
 
 class Thresholds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,11 +88,14 @@ class Criterion(Struct, frozen=True, kw_only=True):
 
 
 class Inputs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that a verdict depends on. `now` in seconds since the epoch."""
+    """Everything that a verdict depends on. `now` in seconds since the epoch. `pinned`: somebody at this machine chose
+    the phase, and it stays; `obstacle`: why evidence may not promote, "" when it may."""
 
     gate: int
     phase: Phase
     now: int
+    pinned: bool
+    obstacle: str
     evidence: Evidence
     thresholds: Thresholds
 
@@ -116,28 +116,26 @@ def judge(inputs: Inputs) -> Verdict:
     after: dict[Phase, Phase] = {"fallback": "mixed", "mixed": "dynamic"}
     criteria, defects = _criteria(inputs), _defects(inputs)
     phase = inputs.phase
-    if defects and phase in before:
+    if defects and phase in before and not inputs.pinned:
         reason = f"{_names(defects)} overstepped"
         return Verdict(action="demote", phase=before[phase], reason=reason, criteria=criteria, defects=defects)
     lacking = [criterion for criterion in criteria if not criterion.met]
-    if phase not in after:
-        return Verdict(action="stay", phase=phase, reason="it is the last phase")
-    if lacking or defects:
-        reason = f"not met: {_names(lacking or defects)}"
+    reason = f"not met: {_names(lacking)}" if lacking else ""
+    reason = inputs.obstacle or reason or (f"{_names(defects)} overstepped" if defects else "")
+    if reason or phase not in after:
+        reason = reason or "it is the last phase"
         return Verdict(action="stay", phase=phase, reason=reason, criteria=criteria, defects=defects)
     return Verdict(action="promote", phase=after[phase], reason="every criterion is met", criteria=criteria)
 
 
 def _criteria(inputs: Inputs) -> list[Criterion]:
     seen, limit = inputs.evidence, inputs.thresholds
-    rest = _at_most("cool-down", max(0, seen.held_until - inputs.now), 0)
     if inputs.phase == "fallback":
         return [
             _at_least("syncs", seen.syncs, limit.syncs),
             _at_least("seconds of syncs", seen.sync_seconds, limit.sync_seconds),
             _at_most("refused syncs", seen.refusals, 0),
             _at_most("conflicts", seen.conflicts, limit.conflicts),
-            rest,
         ]
     if inputs.phase == "dynamic":
         return []
@@ -152,7 +150,6 @@ def _criteria(inputs: Inputs) -> list[Criterion]:
         _at_most("p95", seen.dynamic_p95, limit.p95),
         _at_most("p95 beside the built-in list", seen.dynamic_p95, relative),
         _at_most("age", seen.age, limit.age),
-        rest,
     ]
 
 

@@ -16,11 +16,10 @@ from msgspec import Struct, field
 from jan_core.types import Phase
 
 from ..sqlite import Database
+from .arm import Arm
 from .compare import Deviation
 
-__all__ = ["Arm", "Observation", "Observations", "Pair", "Row", "Seen", "Serve", "Sync", "percentile"]
-
-Arm = Literal["builtin", "dynamic"]
+__all__ = ["Entered", "Observation", "Observations", "Pair", "Row", "Serve", "Sync", "percentile"]
 
 KEPT_SECONDS = 90 * 86_400
 KEPT_ROWS = 20_000
@@ -88,10 +87,11 @@ class Serve(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="ki
         return 0 if self.errors else 1
 
 
-class Seen(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="phase"):
-    """Another phase is in force, whoever chose it."""
+class Entered(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="phase"):
+    """Another phase is in force, or somebody else chose it: `level` of `inforce.py`."""
 
     phase: Phase
+    level: str = ""
     reason: str = ""
 
     @property
@@ -99,7 +99,7 @@ class Seen(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kin
         return 1
 
 
-Observation = Sync | Pair | Serve | Seen
+Observation = Sync | Pair | Serve | Entered
 
 
 class Row(Struct, frozen=True):
@@ -153,6 +153,11 @@ class Observations:
         """Answers that this process failed to give from an arm, one after the other, until now."""
         return self._answers[arm].in_a_row if arm in self._answers else 0
 
+    def forget_errors(self) -> None:
+        """Another phase begins: what failed before is not held against it."""
+        for answers in self._answers.values():
+            answers.in_a_row = 0
+
     def take(self, now: float) -> list[Row]:
         """What is not yet on the disk, for `write`; those that it fails to write are lost."""
         for arm, answers in self._answers.items():
@@ -178,7 +183,7 @@ class Observations:
         if not rows and not (due and self._db.exists):
             return
         encode = msgspec.json.encode
-        kind = {Sync: "sync", Pair: "pair", Serve: "serve", Seen: "phase"}
+        kind = {Sync: "sync", Pair: "pair", Serve: "serve", Entered: "phase"}
         values = [(row.at, self._flag, kind[type(row.seen)], row.seen.ok, encode(row.seen)) for row in rows]
         with self._db.write() as db:
             db.executemany("INSERT INTO observation (at, flag, kind, ok, data) VALUES (?, ?, ?, ?, ?)", values)

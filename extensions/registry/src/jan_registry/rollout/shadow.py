@@ -14,8 +14,9 @@ from typing import Generic, TypeVar
 
 from jan_core.types import ModelRecord
 
+from .arm import Arm
 from .compare import Comparison, compare
-from .observations import Arm, Pair
+from .observations import Pair
 
 __all__ = ["Answer", "ShadowRunner", "Start"]
 
