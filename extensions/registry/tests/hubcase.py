@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 import httpx
+from anyio.abc import TaskGroup
 from jan_registry.hubs.base import HubClient, open_hub
 from jan_registry.hubs.http import Http
 from jan_registry.local import open_local
@@ -106,10 +107,11 @@ class HubServer:
         plain = "content-encoding" not in {name.lower() for name in found.headers}
         body = found.body.replace(b"{base}", self.url.encode()) if plain else found.body
         with suppress(BrokenPipeError, ConnectionResetError):
-            request.send_response(found.status)
+            request.send_response_only(found.status)
             for name, value in found.headers.items():
                 request.send_header(name, value.replace("{base}", self.url))
             request.send_header("Content-Length", str(len(body)))
+            request.send_header("Connection", "close")
             request.end_headers()
             request.wfile.write(body)
 
@@ -141,11 +143,35 @@ class Clock:
         return self.now
 
 
+class Running:
+    """Tasks of a group, which can be waited for."""
+
+    def __init__(self, group: TaskGroup) -> None:
+        self._group, self._left, self._idle = group, 0, anyio.Event()
+
+    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> None:
+        async def run() -> None:
+            try:
+                await function(*args)
+            finally:
+                self._left -= 1
+                if not self._left:
+                    self._idle.set()
+
+        self._left += 1
+        self._idle = anyio.Event()
+        self._group.start_soon(run, name=name)
+
+    async def ended(self) -> None:
+        if self._left:
+            await self._idle.wait()
+
+
 class Context:
     """As much of an extension's context as hubs use, around a real client and real tasks."""
 
-    def __init__(self, client: httpx.AsyncClient, tasks: Any) -> None:
-        self.http, self.tasks, self.log = client, tasks, logging.getLogger("hubs under test")
+    def __init__(self, client: httpx.AsyncClient, group: TaskGroup) -> None:
+        self.http, self.tasks, self.log = client, Running(group), logging.getLogger("hubs under test")
 
 
 class Desk:
@@ -156,6 +182,7 @@ class Desk:
         self.clock = Clock()
         self.veto = ""
         self.database = open_local(folder)
+        self.context = context
         self.http = Http(context, self.database, admit=self._admit, timeout=lambda: 10.0, now=self.clock)
 
     async def _admit(self, url: str) -> str:
@@ -206,7 +233,8 @@ class HubCase:
     verified: bool = False
 
     def setting(self, base: str, *, token: str = "") -> SourceSetting:
-        return SourceSetting(self.name, self.kind, base + self.url, token=token, options=self.options)  # type: ignore[arg-type]
+        options = {name: value.replace("{base}", base) for name, value in self.options.items()}
+        return SourceSetting(self.name, self.kind, base + self.url, token=token, options=options)  # type: ignore[arg-type]
 
     def question(self) -> SourceQuery:
         """Something that it can answer."""

@@ -119,7 +119,9 @@ class JanCatalogueHub(WholeListHub):
         repo = repos.pop()
         if repos or not repo:
             return model, ["its files are not pinned, and their hashes not known: they are not all of one repository"]
-        hub = HuggingFaceHub(SourceSetting(self.id, "huggingface", endpoint, self.title), self.http)
+        token = self.token()
+        own = self.setting.token if token and endpoint and token.fits(endpoint) else ""
+        hub = HuggingFaceHub(SourceSetting(self.id, "huggingface", endpoint, self.title, own), self.http)
         about = (await hub.repository(repo)).value
         if about is None or (why := unusable(about)):
             return model, [f"its files are not pinned: {'there is no such repository' if about is None else why}"]

@@ -106,7 +106,8 @@ class OciHub(HubClient):
         if answer.value is None:
             message = f"{self.title} does not tell which models it has; ask for one by its name"
             raise HubRefused(message, reason="unsupported", source=self.id)
-        names = answer.value.repositories or []
+        # In the order of the alphabet (the distribution specification), so that a list that goes in circles ends.
+        names = [name for name in answer.value.repositories or [] if name > query.cursor]
         more = names and 'rel="next"' in answer.headers.get("link", "")
         models = [model_record(self.id, model_id(name), name, repo=name, partial=True) for name in names]
         return SourcePage(models, names[-1] if more else "", [], answer.age, answer.from_cache == "stale")

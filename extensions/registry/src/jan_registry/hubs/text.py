@@ -13,9 +13,7 @@ from collections.abc import Iterable
 __all__ = ["line", "lines", "tags"]
 
 # Control characters but line feed; what turns the direction of text around; halves of a surrogate pair.
-_HIDDEN = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+_HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def line(text: str, limit: int = 200) -> str:
