@@ -114,4 +114,7 @@ class _Reader:
 
 
 def _text(value: Any) -> str:
-    return " ".join(value.split())[:200] if isinstance(value, str) else ""
+    """One line that can be shown; what a file says is not to be trusted with a terminal."""
+    if not isinstance(value, str):
+        return ""
+    return " ".join("".join(c if c.isprintable() else " " for c in value).split())[:200]
