@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from jan_core import StorageError
@@ -43,10 +43,10 @@ def exclusive(tree: Path) -> Iterator[None]:
 
 
 class Staging:
-    """Files to come, in the order in which they will appear. `fault` is called between steps (tests kill there)."""
+    """Files to come, in the order in which they will appear."""
 
-    def __init__(self, tree: Path, fault: Callable[[], None] = lambda: None) -> None:
-        self._tree, self._folder, self._fault = tree, tree / _STAGED, fault
+    def __init__(self, tree: Path) -> None:
+        self._tree, self._folder = tree, tree / _STAGED
         self._order: list[str] = []
         self.size = 0
         """Bytes of the files that are new."""
@@ -60,14 +60,12 @@ class Staging:
         _write_synced(self._folder / str(len(self._order)), content)
         self._order.append(path)
         self.size += len(content)
-        self._fault()
 
     def commit(self) -> None:
         if not self._order:
             return
         write(self._folder / _ORDER, json.dumps(self._order).encode())
-        self._fault()
-        _roll_forward(self._tree, self._fault)
+        _roll_forward(self._tree)
 
 
 def recover(tree: Path) -> bool:
@@ -78,7 +76,7 @@ def recover(tree: Path) -> bool:
         return False
     decided = (staged / _ORDER).is_file()
     if decided:
-        _roll_forward(tree, lambda: None)
+        _roll_forward(tree)
     else:
         shutil.rmtree(staged)
     return decided
@@ -121,7 +119,7 @@ def prune(tree: Path, referenced: Collection[str], *, now: float, grace: float) 
     return dead
 
 
-def _roll_forward(tree: Path, fault: Callable[[], None]) -> None:
+def _roll_forward(tree: Path) -> None:
     staged = tree / _STAGED
     order: list[str] = json.loads((staged / _ORDER).read_bytes())
     folders = {(tree / path).parent for path in order}
@@ -135,7 +133,6 @@ def _roll_forward(tree: Path, fault: Callable[[], None]) -> None:
                 _sync_folder(folder)  # what the last file makes visible must be there after a power cut, too
         if source.exists():  # else an earlier attempt has moved it already
             source.replace(tree / path)
-        fault()
     _sync_folder((tree / order[-1]).parent)
     (staged / _ORDER).unlink()
     shutil.rmtree(staged)

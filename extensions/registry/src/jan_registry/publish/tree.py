@@ -10,7 +10,7 @@ since the epoch), and gives the same bytes for the same input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,7 @@ def create(tree: Path, roles: Mapping[str, RoleKeys], keys: Keys, *, now: float,
         draft = Draft(State(tree), keys, Pending(pending), now)
         draft.root(first_root(roles, now))
         draft.targets(first_targets(roles, now))
-        _write(draft, pending, lambda: None)
+        _write(draft, pending)
 
 
 def publish(
@@ -65,14 +65,12 @@ def publish(
     expect: int | None = None,
     root: Root | None = None,
     targets: Targets | None = None,
-    fault: Callable[[], None] = lambda: None,
 ) -> Published:
     """Publish the collections given (records in canonical bytes); the others stay as they are.
 
     `pending`: the folder of metadata that wait for signatures; `pieces`: a folder with piece lists (`SHA.bin`) that the
     models' records name; `expect`: the version (of the timestamp) that the caller knows, so that nobody publishes over
-    what somebody else published; `root`, `targets`: new versions of these (see `rotation.py`); `fault` is called
-    between the steps of writing.
+    what somebody else published; `root`, `targets`: new versions of these (see `rotation.py`).
 
     Raises TreeUnknown, TreeDamaged, MissingSignatures, PublishInvalid, PublishConflict, PublishBusy, StorageError. What
     clients see changes in one step at the end, or not at all.
@@ -80,7 +78,7 @@ def publish(
     with exclusive(tree):
         recover(tree)
         draft = _draft(tree, keys, collections, now, pending, pieces, expect, root, targets)
-        size = _write(draft, pending, fault)
+        size = _write(draft, pending)
         pruned = prune(tree, draft.referenced, now=now, grace=GRACE)
     return Published(**msgspec.structs.asdict(_plan(draft, size)), pruned=pruned)
 
@@ -151,7 +149,7 @@ def _piece_lists(draft: Draft, pieces: Path | None) -> None:
             draft.warnings.append(f"The piece list {path} is not there; downloads cannot be repaired piece by piece.")
 
 
-def _write(draft: Draft, pending: Path | None, fault: Callable[[], None]) -> int:
+def _write(draft: Draft, pending: Path | None) -> int:
     """Put everything in place; answers how many bytes are new. Raises MissingSignatures."""
     waiting = Pending(pending)
     if draft.missing:
@@ -169,7 +167,7 @@ def _write(draft: Draft, pending: Path | None, fault: Callable[[], None]) -> int
         for number, role in enumerate(("snapshot", "root", "timestamp"), 1)
         if role in draft.metadata
     }
-    staging = Staging(draft.state.tree, fault)
+    staging = Staging(draft.state.tree)
     for path in sorted(draft.files, key=lambda path: (path.startswith("metadata/"), last.get(path, 0))):
         staging.put(path, draft.files[path])
     staging.commit()
