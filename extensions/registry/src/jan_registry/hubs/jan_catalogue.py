@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from typing import ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Struct, field
@@ -148,7 +148,7 @@ class JanCatalogueHub(WholeListHub):
 def _repo_file(file: _File) -> RepoFile:
     url = link(file.path)
     place = repo_path(url)
-    return RepoFile(place.path if place else urlsplit(url).path.rpartition("/")[2], url=url)
+    return RepoFile(place.path if place else unquote(urlsplit(url).path).rpartition("/")[2], url=url)
 
 
 def _known_variant(variant: ModelVariant, paths: dict[str, str], known: dict[str, RepoFile]) -> ModelVariant | None:
