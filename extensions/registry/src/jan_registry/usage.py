@@ -24,7 +24,8 @@ class Usage:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._scores: tuple[int, dict[str, float]] | None = None  # of which day
+        self._added = 0
+        self._scores: tuple[int, int, dict[str, float]] | None = None  # of which day, after how many were added
 
     def add(self, model: str, kind: str, now: float) -> None:
         """One more of a kind, which is one of `KINDS`."""
@@ -35,20 +36,20 @@ class Usage:
                 [model, kind, today],
             )
             db.execute("DELETE FROM usage WHERE day < ?", [today - _FORGOTTEN])
-        self._scores = None
+        self._added += 1
 
     def scores(self, now: float) -> dict[str, float]:
         """How much each model is used, by `score`."""
-        today, cached = int(now // DAY), self._scores
-        if cached is not None and cached[0] == today:
-            return cached[1]
+        today, added, cached = int(now // DAY), self._added, self._scores
+        if cached is not None and cached[:2] == (today, added):
+            return cached[2]
         found: dict[str, float] = {}
         if self._db.exists:
             with self._db.read() as db:
                 rows = db.execute("SELECT model, kind, day, count FROM usage ORDER BY model, kind, day").fetchall()
             for model, kind, day, count in rows:
                 found[model] = found.get(model, 0.0) + score(kind, count, today - day)
-        self._scores = today, found
+        self._scores = today, added, found
         return found
 
 
