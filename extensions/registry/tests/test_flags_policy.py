@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -138,9 +140,10 @@ def test_every_default_and_safe_value_is_one_that_the_flag_may_have() -> None:
 
 @given(st.sampled_from([*KNOWN, "registry.other"]), st.text(max_size=30) | st.integers() | st.booleans() | st.floats())
 def test_a_flag_has_a_value_of_its_own_kind_or_refuses_it(name: str, value: object) -> None:
-    for read, said in ((fit, value), (fit_text, str(value))):
+    readings: list[tuple[Callable[[str, Any], object], object]] = [(fit, value), (fit_text, str(value))]
+    for read, said in readings:
         try:
-            fitted = read(name, said)  # type: ignore[operator]
+            fitted = read(name, said)
         except ValueError:
             continue
         assert type(fitted) is type(KNOWN[name].default)

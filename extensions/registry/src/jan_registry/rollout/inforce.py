@@ -37,8 +37,8 @@ _WHY: dict[Level, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What this machine remembers. `earned`: where its own evidence has brought it; `fresh`: the phase while the
-    operator's flags were last fresh; `cap`: no higher than that for now, because of `cause`."""
+    """What this machine remembers. `earned`: where its own evidence has brought it; `fresh`: the phase, but for
+    demotions, while the operator's flags were last fresh; `cap`: no higher than that for now, because of `cause`."""
 
     earned: Phase = "fallback"
     fresh: Phase = "fallback"
@@ -48,11 +48,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """`pinned`: somebody at this machine decided, so that neither operator nor evidence counts."""
+    """`pinned`: somebody at this machine decided, so that neither operator nor evidence counts. `undemoted`: what they
+    would make it if nothing had gone wrong here."""
 
     phase: Phase
     level: Level
     reason: str
+    undemoted: Phase
     pinned: bool = False
 
 
@@ -65,29 +67,27 @@ def in_force(floor: FlagAnswer, ceiling: FlagAnswer, extension: tuple[Phase, str
         return found
     if found.level in _AT_THIS_MACHINE and _AT_THIS_MACHINE.index(found.level) <= _AT_THIS_MACHINE.index(ceiling.level):
         return found
-    return InForce(most, ceiling.level, f"`{ceiling.name}` allows no more, while {found.reason}", pinned=True)
+    return InForce(most, ceiling.level, f"`{ceiling.name}` allows no more, while {found.reason}", most, pinned=True)
 
 
 def _asked(floor: FlagAnswer, ceiling: FlagAnswer, extension: tuple[Phase, str] | None, seen: Seen) -> InForce:
     asked = cast(Phase, floor.value)
     if floor.level in _AT_THIS_MACHINE:
-        return InForce(asked, floor.level, floor.note or _WHY[floor.level], pinned=True)
+        return InForce(asked, floor.level, floor.note or _WHY[floor.level], asked, pinned=True)
     if extension is not None:
-        return InForce(extension[0], "extension", extension[1], pinned=True)
+        return InForce(extension[0], "extension", extension[1], extension[0], pinned=True)
     allowed = lower(asked, seen.fresh) if floor.stale else asked
     reason = f"{_WHY[floor.level]} ({floor.reason})" if floor.level != "default" else _WHY["default"]
     if allowed != asked:
         reason = f"the operator asks for {asked}, but the flags have expired, and such do not promote"
-    found = InForce(allowed, floor.level, reason)
+    found = InForce(allowed, floor.level, reason, allowed)
     own = lower(seen.earned, cast(Phase, ceiling.value))
     if ceiling.stale:
         own = lower(own, seen.fresh)
     if lower(own, allowed) != own:
-        found = InForce(
-            own, "evidence", f"what was seen here earned it, under the operator's ceiling of {ceiling.value}"
-        )
+        found = InForce(own, "evidence", f"evidence seen here earned it, under a ceiling of {ceiling.value}", own)
     if seen.cap is not None and lower(found.phase, seen.cap) != found.phase:
-        return InForce(seen.cap, "demotion", seen.cause)
+        return InForce(seen.cap, "demotion", seen.cause, found.phase)
     return found
 
 

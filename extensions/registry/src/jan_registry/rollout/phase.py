@@ -233,8 +233,8 @@ class PhaseKeeper:
         new = row
         if found.phase != row.phase:
             new = replace(new, phase=found.phase, since=int(now))
-        if fresh and not found.pinned:
-            new = replace(new, fresh=found.phase)
+        if not found.pinned:  # flags that have expired may lower what they may be again, and not raise it
+            new = replace(new, fresh=found.undemoted if fresh else lower(row.fresh, found.undemoted))
         if new != row and not self._unread:  # what is there and could not be read must not be lost
             self._store(new)
         return new
