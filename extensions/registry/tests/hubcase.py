@@ -23,6 +23,7 @@ from jan_registry.hubs.http import Http
 from jan_registry.local import open_local
 from jan_registry.settings import SourceSetting
 
+from jan_core import JanError
 from jan_core.types import DownloadFile, ModelRecord, SourcePage, SourceQuery
 
 SHAPES = Path(__file__).parent / "hub_shapes"
@@ -202,6 +203,17 @@ async def desk(folder: Path) -> AsyncIterator[Desk]:
         finally:
             tasks.cancel_scope.cancel()
             one.database.close()
+
+
+async def answer(folder: Path, setting: SourceSetting, query: SourceQuery) -> SourcePage:
+    """What a hub answers to one question. Raises what it raises, and not as part of a group."""
+    failed: JanError | None = None
+    async with desk(folder) as one:
+        try:
+            return await one.hub(setting).page(query)
+        except JanError as error:
+            failed = error
+    raise failed
 
 
 Listed = tuple[str, int, str, str]

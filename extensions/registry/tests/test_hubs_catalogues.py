@@ -14,7 +14,7 @@ from jan_registry.settings import SourceSetting
 
 from jan_core.types import ModelRecord, SourcePage, SourceQuery
 
-from .hubcase import SHAPES, HubCase, Shape, desk, hub_server, json_shape
+from .hubcase import SHAPES, HubCase, Shape, answer, desk, hub_server, json_shape
 from .hubcase_catalogues import COMMIT, JAN_1, JAN_2, JAN_ALONE, LM_STUDIO, OPENAI
 
 ROCKET = SourceQuery(id="acme/rocket-8b-gguf")
@@ -24,8 +24,7 @@ async def _ask(
     case: HubCase, query: SourceQuery, tmp_path: Path, changed: Mapping[str, Shape] | None = None
 ) -> SourcePage:
     with hub_server({**case.routes, **(changed or {})}) as server:
-        async with desk(tmp_path) as one:
-            return await one.hub(case.setting(server.url)).page(query)
+        return await answer(tmp_path, case.setting(server.url), query)
 
 
 def _files(model: ModelRecord) -> list[Any]:
@@ -104,8 +103,7 @@ async def test_files_of_another_place_are_not_asked_for_at_hugging_face(tmp_path
     for file in catalogue[0]["quants"]:
         file["path"] = file["path"].replace("huggingface.co", "elsewhere.example")
     with hub_server({**JAN_2.routes, "/catalogue.json": json_shape(catalogue)}) as server:
-        async with desk(tmp_path) as one:
-            page = await one.hub(JAN_2.setting(server.url)).page(ROCKET)
+        page = await answer(tmp_path, JAN_2.setting(server.url), ROCKET)
         assert [asked.path for asked in server.asked] == ["/catalogue.json"]
     assert page.notes[0].startswith("its files are not pinned")
 
