@@ -54,6 +54,16 @@ def test_the_embedded_model_is_in_the_wheel_and_small(tmp_path: Path) -> None:
     assert sum(sizes.values()) <= 8_000_000
 
 
+def test_the_shipped_list_is_in_the_wheel(tmp_path: Path) -> None:
+    registry = ROOT / "extensions" / "registry"
+    packaged = registry / "src" / "jan_registry" / "packaged"
+    with build(registry, tmp_path) as wheel:
+        for path in packaged.rglob("*.*"):
+            name = f"jan_registry/{path.relative_to(packaged.parent).as_posix()}"
+            assert wheel.read(name) == path.read_bytes()
+        assert "jan_registry/packaged/metadata/timestamp.json" in wheel.namelist()
+
+
 def test_the_core_depends_on_four_packages() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     names = {d.partition(">")[0] for d in project["project"]["dependencies"]}
