@@ -42,7 +42,7 @@ def test_a_package_holds_what_is_current_and_every_root_and_nothing_else(hub: Hu
     paths = package(hub.tree, tmp_path / "package")
     assert files(tmp_path / "package") == sorted(paths)
     metadata = {path.removeprefix("metadata/").removesuffix(".json") for path in paths if path.startswith("metadata/")}
-    current = {"2.targets", "2.models", "1.featured", "1.flags", "1.revocations", "1.stats", "4.snapshot", "timestamp"}
+    current = {"2.targets", "2.models", "1.featured", "1.flags", "1.revocations", "1.stats", "3.snapshot", "timestamp"}
     assert metadata == {"1.root", "2.root"} | current
     assert len(paths) - len(metadata) == len(["models", "featured", "flags", "revocations", "stats"])
     for path in paths:
