@@ -28,7 +28,7 @@ _MAX_TEXT, _MAX_CURSOR = 1000, 4096
 
 
 class SourceList(Struct):
-    """The hubs that can be browsed. `verified`: what they answer is signed by a key that this machine trusts."""
+    """The hubs that can be browsed. One is `verified` when what it answers is signed by whom the settings trust."""
 
     sources: list[ModelSource]
 
@@ -56,7 +56,7 @@ class HubMethods:
     @method("registry.sources")
     async def sources(self, params: Empty) -> SourceList:
         """List the hubs that can be browsed: those known by name, those the settings name, and other extensions'."""
-        found: dict[str, ModelSource] = {}
+        found = {source.id: source for source in self.named()}
         for outcome in (await self._ctx.hooks.model_sources()).outcomes:
             for source in outcome.value or []:
                 found.setdefault(source.id, source)
