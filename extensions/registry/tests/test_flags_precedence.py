@@ -136,14 +136,25 @@ machine = Machine(Path(sys.argv[1]))
 heavy = {"openfeature", "packaging.version", "platformdirs", "sqlite3", "tuf", "httpx"}
 assert machine.keeper.effective(1000.0).phase == "fallback"
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
-machine.signed = flag_list(phase="mixed")
-assert machine.keeper.effective(1000.0).phase == "mixed"
+machine.signed = flag_list(phase="fallback", percent=5)
+assert machine.keeper.effective(1000.0).level == "signed"
 assert "openfeature" in sys.modules
+assert "sqlite3" not in sys.modules, "nothing was drawn and nothing is to be remembered"
 """
     command = [sys.executable, "-c", code, str(tmp_path)]
     here = Path(__file__).parent
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=here)
     assert done.returncode == 0, done.stderr
+
+
+def test_other_facts_are_looked_at_when_it_is_said_that_they_are_others(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    rule = Rule(value="mixed", target=[Constraint("app_version", "semver_gte", ["2.0"])])
+    machine.signed = FlagList({PHASE: Flag(id=PHASE, value="fallback", rules=[rule])})
+    assert machine.keeper.effective(NOW).phase == "fallback"
+    machine.facts = {"app_version": "2.1"}
+    machine.flags.look_again()
+    assert machine.keeper.effective(NOW).phase == "mixed"
 
 
 @pytest.mark.parametrize("name", ["registry.other", ""])

@@ -27,7 +27,11 @@ LINUX = [Constraint("os", "in", ["linux"])]
 
 
 def client(*flags: Flag, unit: str | None = UNIT, stale: bool = False, **facts: str | int) -> FlagClient:
-    return FlagClient(FlagProvider(FlagList({flag.id: flag for flag in flags}), facts, unit, stale=stale))
+    return FlagClient(FlagProvider(FlagList({flag.id: flag for flag in flags}), facts, lambda: unit, stale=stale))
+
+
+def value_for(flag: Flag, unit: str) -> object:
+    return evaluate(flag, {}, lambda: unit).value
 
 
 def test_a_flag_without_rules_is_static() -> None:
@@ -61,13 +65,21 @@ def test_a_share_decides_for_those_within_it_and_rules_share_one_bucket() -> Non
 def test_another_salt_draws_everybody_anew() -> None:
     one, other = (Flag(id="f", value=False, salt=salt, rules=[Rule(value=True, percent=50)]) for salt in ("", "again"))
     units = [f"{i:032x}" for i in range(200)]
-    assert [evaluate(one, {}, u).value for u in units] != [evaluate(other, {}, u).value for u in units]
+    assert [value_for(one, unit) for unit in units] != [value_for(other, unit) for unit in units]
 
 
 def test_a_machine_whose_bucket_is_unknown_is_in_no_share_but_all() -> None:
     flag = Flag(id="f", value=0, rules=[Rule(value=1, percent=99), Rule(value=2)])
     details = client(flag, unit=None).get_integer_details("f", -1)
     assert (details.value, details.reason) == (2, Reason.STATIC)
+
+
+def test_nothing_is_drawn_where_everybody_or_nobody_is_meant() -> None:
+    def never() -> str:
+        raise AssertionError("it was drawn")
+
+    flag = Flag(id="f", value=0, rules=[Rule(value=1, percent=5, target=LINUX), Rule(value=2)])
+    assert FlagClient(FlagProvider(FlagList({"f": flag}), {}, never)).get_integer_value("f", 0) == 2
 
 
 def test_flags_that_have_expired_keep_their_value_and_say_so() -> None:
@@ -173,7 +185,7 @@ from jan_registry.collections import Flag
 from jan_registry.flags.provider import FlagClient, FlagProvider
 from jan_registry.flags.rules import FlagList
 
-client = FlagClient(FlagProvider(FlagList({"f": Flag(id="f", value=1)}), {}, "unit"))
+client = FlagClient(FlagProvider(FlagList({"f": Flag(id="f", value=1)}), {}, lambda: "unit"))
 assert client.get_integer_value("f", 0) == 1
 client.close()
 gone = [weakref.ref(thing) for thing in (client, FlagClient, FlagProvider, FlagList, Flag)]
@@ -219,8 +231,8 @@ def test_a_list_is_read_from_what_is_published() -> None:
 
 @given(st.integers(0, 100), st.integers(0, 100), st.text(alphabet="0123456789abcdef", min_size=32, max_size=32))
 def test_who_has_a_value_keeps_it_while_its_share_grows(one: int, other: int, unit: str) -> None:
-    def value(percent: int) -> object:
-        return evaluate(Flag(id="f", value=False, rules=[Rule(value=True, percent=percent)]), {}, unit).value
-
-    if value(min(one, other)):
-        assert value(max(one, other))
+    small, large = (
+        Flag(id="f", value=False, rules=[Rule(value=True, percent=percent)]) for percent in sorted((one, other))
+    )
+    if value_for(small, unit):
+        assert value_for(large, unit)

@@ -11,6 +11,7 @@ stands, and what that must not do is the business of who asks.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -57,14 +58,15 @@ class FlagState(NamedTuple):
     signed: FlagList | None
     packaged: FlagList | None
     stale: bool
+    machine: int
 
 
 class FlagBoard:
     """All flags of this machine.
 
     `settings`, `signed`, `packaged`: called each time; they return the same object as long as nothing has changed.
-    `facts` and `unit` are asked when something has. `unit` may raise StorageError: then no share but all of them has
-    this machine. OpenFeature is imported when there is a flag of the operator's to evaluate.
+    `facts` is asked when something has, `unit` when something must be drawn. `unit` may raise StorageError: then no
+    share but all of them has this machine. OpenFeature is imported when there is a flag of the operator's to evaluate.
     """
 
     def __init__(
@@ -83,12 +85,18 @@ class FlagBoard:
         self._environment = from_environment(environment)
         self._clients: list[tuple[FlagLevel, FlagClient]] = []
         self._built: FlagState | None = None
+        self._drawn: str | None = None
+        self._machine = 0
         self._evaluating = threading.Lock()
 
     def state(self, now: float) -> FlagState:
         signed = self._signed()
         stale = signed is not None and signed.stale(now)
-        return FlagState(self._policy.read(now), self._settings(), signed, self._packaged(), stale)
+        return FlagState(self._policy.read(now), self._settings(), signed, self._packaged(), stale, self._machine)
+
+    def look_again(self) -> None:
+        """The facts about this machine have changed."""
+        self._machine += 1
 
     def answer(self, name: str, now: float) -> FlagAnswer:
         """May be called in any thread. Raises KeyError for a flag that is not in `KNOWN`."""
@@ -132,7 +140,7 @@ class FlagBoard:
     def _drop(self) -> None:
         for _, client in self._clients:
             client.close()
-        self._clients, self._built = [], None
+        self._clients, self._built, self._drawn = [], None, None
 
     def _evaluators(self, state: FlagState) -> list[tuple[FlagLevel, FlagClient]]:
         if self._built == state:
@@ -145,9 +153,9 @@ class FlagBoard:
         if any(flags is not None and flags.flags for _, flags, _ in lists):
             from .provider import FlagClient, FlagProvider
 
-            facts, unit = self._facts(), self._drawn_from()
+            facts = self._facts()
             self._clients = [
-                (level, FlagClient(FlagProvider(flags, facts, unit, stale=stale)))
+                (level, FlagClient(FlagProvider(flags, facts, self._drawn_from, stale=stale)))
                 for level, flags, stale in lists
                 if flags is not None
             ]
@@ -155,10 +163,10 @@ class FlagBoard:
         return self._clients
 
     def _drawn_from(self) -> str | None:
-        try:
-            return self._unit()
-        except StorageError:
-            return None
+        if self._drawn is None:
+            with contextlib.suppress(StorageError):
+                self._drawn = self._unit()
+        return self._drawn
 
 
 def _details(client: FlagClient, name: str, default: Value) -> Any:

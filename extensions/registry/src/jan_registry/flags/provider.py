@@ -9,7 +9,7 @@ the context. Importing this module imports OpenFeature.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from openfeature.client import OpenFeatureClient
@@ -36,7 +36,7 @@ class FlagProvider(AbstractProvider):
     and text: asking for another type is TYPE_MISMATCH, and answers the default.
     """
 
-    def __init__(self, flags: FlagList, facts: Facts, unit: str | None, *, stale: bool = False) -> None:
+    def __init__(self, flags: FlagList, facts: Facts, unit: Callable[[], str | None], *, stale: bool = False) -> None:
         super().__init__()
         self._flags: FlagList | None = flags
         self._facts, self._unit, self._stale = facts, unit, stale
@@ -51,7 +51,7 @@ class FlagProvider(AbstractProvider):
         return Metadata(name="jan-registry")
 
     def shutdown(self) -> None:
-        self._flags, self._facts, self._unit = None, {}, None
+        self._flags, self._facts, self._unit = None, {}, _nobody
 
     def resolve_boolean_details(
         self, flag_key: str, default_value: bool, evaluation_context: EvaluationContext | None = None
@@ -118,6 +118,10 @@ class FlagClient(OpenFeatureClient):
 
     def close(self) -> None:
         self._provider.shutdown()
+
+
+def _nobody() -> None:
+    return None
 
 
 def _refused(default: T, code: ErrorCode, message: str) -> FlagResolutionDetails[T]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -50,15 +50,16 @@ def read_flags(records: Iterable[bytes], *, expires_at: float = 0.0) -> FlagList
     return FlagList(flags, expires_at)
 
 
-def evaluate(flag: Flag, facts: Facts, unit: str | None) -> Evaluation:
+def evaluate(flag: Flag, facts: Facts, unit: Callable[[], str | None]) -> Evaluation:
     """The first rule whose target matches and whose share has this machine, else the flag's value. All rules draw from
-    one bucket. `unit` None: the bucket cannot be told, and only shares of a hundred percent have this machine."""
-    drawn = None if unit is None else bucket(FLAGS, flag.salt or flag.id, unit)
+    one bucket. `unit` is asked when there is something to draw; None: the bucket cannot be told, and only shares of a
+    hundred percent have this machine."""
     for place, rule in enumerate(flag.rules):
-        everybody = rule.percent >= 100
-        if not (everybody or (drawn is not None and within(drawn, rule.percent))) or not matches(rule.target, facts):
+        if not matches(rule.target, facts):
             continue
-        if not everybody:
+        if rule.percent >= 100:
+            return Evaluation(rule.value, "TARGETING_MATCH" if rule.target else "STATIC", place)
+        drawn_from = unit()
+        if drawn_from is not None and within(bucket(FLAGS, flag.salt or flag.id, drawn_from), rule.percent):
             return Evaluation(rule.value, "SPLIT", place)
-        return Evaluation(rule.value, "TARGETING_MATCH" if rule.target else "STATIC", place)
     return Evaluation(flag.value, "DEFAULT" if flag.rules else "STATIC")
