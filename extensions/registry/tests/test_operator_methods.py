@@ -178,7 +178,7 @@ async def test_an_edit_that_would_be_wrong_changes_nothing(office: Office) -> No
     assert (office.folder / "featured/default.toml").read_text() == before
     with pytest.raises(RpcError, match="the field must be one of locale"):
         await office("feature", slot="default", models=[], where=["city=Paris"])
-    with pytest.raises(RpcError, match="must be fallback, mixed or dynamic"):
+    with pytest.raises(RpcError, match="must be one of fallback, mixed, dynamic"):
         await office("flag", id="registry.phase", value="sideways")
     with pytest.raises(RpcError, match="say first what it is for everybody"):
         await office("flag", id="registry.refresh_s", value=60, percent=5)

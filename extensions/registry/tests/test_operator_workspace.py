@@ -110,7 +110,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         "featured/more.toml:2: models[1]: there is no model gone",
         "featured/more.toml:7: target[0].field: must be one of locale, region, os, arch, app_version, memory_total, "
         "memory_free, device_memory_free",
-        "flags/registry_phase.toml:2: value: must be fallback, mixed or dynamic",
+        "flags/registry_phase.toml:2: value: must be one of fallback, mixed, dynamic",
         "models/broken.toml:1: is not TOML: Invalid value",
         "models/extra.yaml: is not read: records are written in TOML",
         "models/latin.toml: is not UTF-8",

@@ -20,6 +20,7 @@ __all__ = ["OPERATOR_COMMANDS", "folder_option", "show_status"]
 VARIABLE = "JAN_REGISTRY_PASSPHRASE"
 SHOWN = 5
 """So many ids of a long list."""
+WARNINGS = 10
 ROLES = (
     Column("role", "ROLE"),
     Column("version", "VERSION"),
@@ -371,9 +372,9 @@ def show_status(app: App, folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(held)
         return
-    for kind, places in (("problem", held["problems"]), ("warning", held["warnings"])):
-        for place in places:
-            note(f"{kind}: {_place(place)}")
+    for problem in held["problems"]:
+        note(f"problem: {_place(problem)}")
+    _warn([_place(warning) for warning in held["warnings"]])
     records = ", ".join(f"{count} {name}" for name, count in held["records"].items())
     click.echo(f"{held['name']}: {records}")
     click.echo(f"published: version {held['version']}" if held["version"] else "published: nothing yet")
@@ -416,10 +417,16 @@ def _show_preview(preview: dict[str, Any], dry_run: bool) -> None:
             click.echo(f"{title}:")
         for line in lines:
             click.echo(f"  {line}")
-    for warning in preview["warnings"]:
-        note(f"warning: {warning}")
+    _warn(preview["warnings"])
     for lack in preview["missing"]:
         note(f"missing: {lack['needs']} signature(s) for {lack['role']}, whose keys are not here")
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings[:WARNINGS]:
+        note(f"warning: {warning}")
+    if len(warnings) > WARNINGS:
+        note(f"and {len(warnings) - WARNINGS} warnings more; all of them: --json")
 
 
 def _changes(change: dict[str, Any]) -> str:

@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..collections import Constraint, Experiment, Flag, Record, Revocation, Rule, Slot
+from ..flags.known import KNOWN, fit
 from ..targeting import FIELDS, OPERATORS
 from .shapes import Problem
 from .workspace import Entry, Workspace
 
 __all__ = ["review"]
 
-_PHASES = ("fallback", "mixed", "dynamic")
 _NOT_AFTER = {"running": (), "paused": (), "ended": ("running", "paused")}
 """State -> states that do not follow it."""
 
@@ -31,6 +31,8 @@ def review(held: Workspace, published: Mapping[str, Experiment] | None = None) -
     for _, entry in _all(held, "flags"):
         if isinstance(entry.value, Flag):
             held.problems += _flag(entry, entry.value)
+            if entry.value.id not in KNOWN:
+                held.warnings.append(entry.problem("id", "this program reads no flag of that name"))
         else:
             held.problems += _experiment(held, entry, entry.value)
     for _, entry in _all(held, "revocations"):
@@ -92,13 +94,15 @@ def _slot_doubts(held: Workspace, entry: Entry, slot: Slot) -> Iterator[Problem]
 def _flag(entry: Entry, flag: Flag) -> Iterator[Problem]:
     for number, rule in enumerate(flag.rules):
         yield from _target(entry, f"rules[{number}].target", rule.target)
-    kinds = {type(value) for _, value in _values(flag)}
-    if len(kinds) > 1:
-        yield entry.problem("rules", "a flag's values must all be of one kind")
-    if flag.id == "registry.phase":
-        for where, value in _values(flag):
-            if value not in _PHASES:
-                yield entry.problem(where, f"must be {', '.join(_PHASES[:-1])} or {_PHASES[-1]}")
+    if flag.id not in KNOWN:
+        if len({type(value) for _, value in _values(flag)}) > 1:
+            yield entry.problem("rules", "a flag's values must all be of one kind")
+        return
+    for where, value in _values(flag):
+        try:
+            fit(flag.id, value)
+        except ValueError as error:
+            yield entry.problem(where, str(error).removeprefix(f"{flag.id}: "))
 
 
 def _values(flag: Flag) -> Iterator[tuple[str, bool | int | str]]:

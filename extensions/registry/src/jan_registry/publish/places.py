@@ -7,8 +7,9 @@ table around the field, or none.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-__all__ = ["line_of"]
+__all__ = ["find", "line_of", "lines_of"]
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=")
@@ -18,7 +19,11 @@ _STEP = re.compile(r"[^.\[\]]+|\[\d+\]")
 def line_of(text: str, field: str) -> int:
     """The line, counted from 1, of a field such as `files[0].sources[1].url`, else of the table it is in; 0 for the
     file as a whole."""
-    lines = _lines(text)
+    return find(lines_of(text), field)
+
+
+def find(lines: Mapping[str, int], field: str) -> int:
+    """As `line_of`, in what `lines_of` says of the text."""
     steps = _STEP.findall(field)
     for end in range(len(steps), 0, -1):
         found = lines.get("".join(steps[:end]))
@@ -27,7 +32,7 @@ def line_of(text: str, field: str) -> int:
     return 0
 
 
-def _lines(text: str) -> dict[str, int]:
+def lines_of(text: str) -> dict[str, int]:
     """Field (its steps joined without dots) -> line."""
     found: dict[str, int] = {}
     counts: dict[str, int] = {}

@@ -20,6 +20,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from msgspec import Struct
 
 from ..collections import COLLECTIONS, Experiment, Flag, canonical
 from ..collections.check import check
-from .places import line_of
+from .places import find, line_of, lines_of
 from .shapes import Problem
 
 __all__ = ["FOLDERS", "STATS", "Config", "Entry", "Workspace", "collection_of", "is_workspace", "read_workspace"]
@@ -73,7 +74,11 @@ class Entry:
         return canonical(msgspec.to_builtins(self.value))
 
     def problem(self, field: str, reason: str) -> Problem:
-        return Problem(self.file, line_of(self.text, field), field, reason)
+        return Problem(self.file, find(self._lines, field), field, reason)
+
+    @cached_property
+    def _lines(self) -> dict[str, int]:
+        return lines_of(self.text)
 
 
 @dataclass
