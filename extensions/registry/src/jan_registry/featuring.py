@@ -13,6 +13,7 @@ from jan_core import Context
 from jan_core.types import ModelContext, ModelRecord
 
 from .catalogue import Catalogue
+from .experiments.service import Experiments
 from .listing import BuiltinListing, Listing, Nothing, SignedListing
 from .rollout.rollout import Rollout
 from .rollout.shadow import Answer
@@ -35,8 +36,10 @@ class Shown:
 class Featuring:
     """Answers `registry.featured`, from the arm that is served and, for the shadow, from the other one."""
 
-    def __init__(self, ctx: Context, catalogue: Catalogue, serving: Serving, local: Database) -> None:
-        self._ctx, self._catalogue, self._serving = ctx, catalogue, serving
+    def __init__(
+        self, ctx: Context, catalogue: Catalogue, serving: Serving, experiments: Experiments, local: Database
+    ) -> None:
+        self._ctx, self._catalogue, self._serving, self._experiments = ctx, catalogue, serving, experiments
         self.rollout: Rollout[ModelContext] = Rollout(
             local,
             serving.keeper,
@@ -51,9 +54,10 @@ class Featuring:
         """What is recommended to whom `given` describes, best first."""
         context = self._serving.context(given)
         served = await self._serving.served()
+        chosen = await self._experiments.choose()
         began = time.perf_counter()
         try:
-            models = await self._recommended(served.listing, context)
+            models = await self._recommended(served.listing, context, chosen.slot if chosen else "")
         except Exception as error:
             micros = int((time.perf_counter() - began) * 1e6)
             self.rollout.served(served.effective, served.listing.arm, micros, context, None, type(error).__name__)
@@ -61,7 +65,8 @@ class Featuring:
         micros = int((time.perf_counter() - began) * 1e6)
         answer = self._answer(served.listing, models)
         self.rollout.served(served.effective, served.listing.arm, micros, context, answer)
-        return Shown(models, served)
+        self._experiments.shown(chosen, models)
+        return Shown(models, served, chosen.experiment if chosen else "", chosen.branch if chosen else "")
 
     async def _recommended(self, listing: Listing, context: ModelContext, slot: str = "") -> list[ModelRecord]:
         models = listing.featured(self._serving.facts(context), slot)

@@ -192,25 +192,25 @@ class SignedListing:
             expires=rfc3339(state.expires_at),
         )
 
+    def models_with(self, sha256: str) -> list[str]:
+        """The ids of the models that have a file of this hash."""
+        if isinstance(self._kept, HubStore):
+            with self._kept.db.read() as db:
+                return [id for (id,) in db.execute("SELECT id FROM file WHERE sha256 = ? ORDER BY id", [sha256])]
+        models = [model for data in self._kept.records("models") if (model := self._converted(data))]
+        return [model.id for model in models if any(file.sha256 == sha256 for file in model.files)]
+
     def sources(self, sha256: str) -> list[DownloadSource]:
         from .convert import download_sources
 
-        if not isinstance(self._kept, HubStore):
-            return []
-        found: list[DownloadSource] = []
+        found: dict[str, DownloadSource] = {}
         for id in self.models_with(sha256):
             data = self._kept.get("models", id)
             record = msgspec.json.decode(data, type=Record) if data is not None else None
             for file in record.files if record else []:
-                if file.sha256 == sha256:
-                    found += [s for s in download_sources(file) if s.url not in {f.url for f in found}]
-        return found
-
-    def models_with(self, sha256: str) -> list[str]:
-        if not isinstance(self._kept, HubStore):  # what was shipped has no index; what it recommends is at hand
-            return _with_file([model for id in sorted(self._featured) if (model := self.get(id))], sha256)
-        with self._kept.db.read() as db:
-            return [id for (id,) in db.execute("SELECT id FROM file WHERE sha256 = ?", [sha256])]
+                for source in download_sources(file) if file.sha256 == sha256 else ():
+                    found.setdefault(source.url, source)
+        return list(found.values())
 
     def _converted(self, data: bytes) -> ModelRecord | None:
         """A record as everybody else knows models; None for one that this program cannot read: a hub may be newer."""

@@ -5,6 +5,7 @@ The methods are in `list_methods.py` (the list itself), `hubs/methods.py`, `roll
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import anyio.to_thread
@@ -15,14 +16,21 @@ from jan_core.types import (
     DownloadFile,
     DownloadJob,
     DownloadSource,
+    InferenceOutcome,
+    InferenceRequest,
     ModelContext,
     ModelLoad,
     ModelRecord,
     ModelSource,
 )
 
+from .experiments.methods import ExperimentMethods
 from .hubs.methods import HubMethods
 from .list_methods import ListMethods
+from .publish.methods import OperatorMethods
+from .rollout.gates import judge
+from .rollout.methods import RolloutMethods
+from .rollout.phase_methods import PhaseMethods, PhaseServices
 from .services import Services
 from .settings import RegistrySettings
 
@@ -35,13 +43,25 @@ class RegistryExtension:
     _services: Services
 
     def __init__(self) -> None:
-        self._list, self._hubs = ListMethods(), HubMethods()
+        self._list, self._hubs, self._phases = ListMethods(), HubMethods(), PhaseMethods()
+        self._experiments, self._rollout = ExperimentMethods(), RolloutMethods()
+        self._operator = OperatorMethods(lambda: list(self._hubs.known().values()), self._hubs.open)
 
     @hookimpl
     async def jan_activate(self, ctx: Context) -> None:
         self._services = Services(ctx)
         self._hubs.start(ctx, self._services.local, self._services.admit)
         self._list.start(self._services, self._hubs)
+        services, serving, rollout = self._services, self._services.serving, self._services.featuring.rollout
+        self._phases.phase_services = PhaseServices(
+            keeper=serving.keeper,
+            flags=serving.flags,
+            listed=services.listed,
+            criteria=lambda effective: judge(rollout.inputs(time.time())).criteria,
+            clock=time.time,
+        )
+        self._rollout.rollout, self._rollout.keeper = rollout, serving.keeper
+        self._experiments.experiments = services.experiments
         self._services.start()
 
     @hookimpl
@@ -54,7 +74,7 @@ class RegistryExtension:
 
     @hookimpl
     def jan_methods(self) -> list[Any]:
-        return methods_of(self._list, self._hubs)
+        return methods_of(self._list, self._hubs, self._phases, self._rollout, self._experiments, self._operator)
 
     @hookimpl(tryfirst=True)  # of two models with one id the first counts, and that is ours
     async def jan_builtin_models(self) -> list[ModelRecord]:
@@ -67,9 +87,13 @@ class RegistryExtension:
     def jan_model_sources(self) -> list[ModelSource]:
         return self._hubs.named()
 
-    @hookimpl
+    @hookimpl(tryfirst=True)  # whoever knows better has the last word
     async def jan_filter_models(self, models: list[ModelRecord], context: ModelContext) -> list[ModelRecord]:
-        return await self._services.allowed(models, context)
+        return await self._services.allowed(models, self._services.serving.context(context))
+
+    @hookimpl(tryfirst=True)
+    async def jan_rank_models(self, models: list[ModelRecord], context: ModelContext) -> list[ModelRecord]:
+        return await self._services.ranked(models, self._services.serving.context(context))
 
     @hookimpl
     async def jan_download_sources(self, file: DownloadFile) -> list[DownloadSource]:
@@ -96,4 +120,9 @@ class RegistryExtension:
     async def jan_event(self, event: Event) -> None:
         data = event.data if isinstance(event.data, dict) else {}
         if event.name == "settings.changed" and data.get("extension") == self._services.ctx.id:
-            self._services.changed()
+            await self._services.changed()
+        await self._services.watch.event(event)
+
+    @hookimpl
+    async def jan_after_inference(self, request: InferenceRequest, outcome: InferenceOutcome) -> None:
+        await self._services.watch.after_inference(outcome)

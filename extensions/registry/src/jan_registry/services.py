@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from typing import TYPE_CHECKING, cast
 
 import anyio.to_thread
 
-from jan_core import Context, JanError, StorageError
+from jan_core import Context, JanError, RpcError, StorageError
 from jan_core.types import DownloadFile, DownloadJob, ModelContext, ModelRecord
 
 from .catalogue import Catalogue
+from .experiments.service import Experiments, Situation
+from .experiments.watching import Watch
 from .featuring import Featuring
-from .flags.known import REFRESH
+from .flags.known import EXPERIMENTS, REFRESH
+from .listing import SignedListing
 from .local import open_local
 from .refresh import Refresher
 from .serving import Serving
@@ -32,7 +36,9 @@ class Services:
         self.local = open_local(ctx.data_dir)
         self.catalogue = Catalogue(ctx)
         self.serving = Serving(ctx, self.catalogue, self.local)
-        self.featuring = Featuring(ctx, self.catalogue, self.serving, self.local)
+        self.experiments = Experiments(ctx, self.local, self._situation)
+        self.watch = Watch(ctx, self.experiments.used, self._models_with)
+        self.featuring = Featuring(ctx, self.catalogue, self.serving, self.experiments, self.local)
         self.refresher = Refresher(ctx, self.catalogue, self.admit, self._synced, self._interval)
 
     def start(self) -> None:
@@ -49,10 +55,11 @@ class Services:
         self.catalogue.close()
         self.local.close()
 
-    def changed(self) -> None:
+    async def changed(self) -> None:
         """Settings are others now."""
         self.serving.reconsider()
         self.refresher.nudge()
+        await self.experiments.reconsider()
 
     async def admit(self, url: str) -> str:
         """Why the network may not be used for `url` now; "" when it may. Asks those who may veto what is fetched."""
@@ -65,12 +72,29 @@ class Services:
 
     async def allowed(self, models: list[ModelRecord], context: ModelContext) -> list[ModelRecord]:
         """Those of the models that are meant for whom `context` describes, and that nobody has revoked."""
-        from .revocations import without_revoked
+        from .ranking import filtered
+        from .revocations import Revocations
 
         listing = await self.catalogue.dynamic()
-        if listing is None:
-            return models
-        return [kept for model in models if (kept := without_revoked(model, listing.revocations)) is not None]
+        revocations = listing.revocations if listing is not None else Revocations([])
+        wanted = any("engine" in model.extra.get("requires", {}) for model in models)
+        engines = await self._engines() if wanted else {}
+        return filtered(models, self.serving.facts(context), revocations, engines)
+
+    async def ranked(self, models: list[ModelRecord], context: ModelContext) -> list[ModelRecord]:
+        """The same models in the order for this machine and person."""
+        from .ranking import ranked
+
+        try:
+            scores = await anyio.to_thread.run_sync(self.experiments.usage.scores, time.time())
+        except StorageError as error:
+            self.ctx.log.warning("what is used most is not known: %s", error.message)
+            scores = {}
+        return ranked(models, context, scores)
+
+    def listed(self) -> bool:
+        """Whether there is a list that was verified or shipped."""
+        return (self.catalogue.held or self.catalogue.shipped) is not None
 
     def notes(self) -> list[str]:
         """What had to be repaired, and what should be known."""
@@ -94,6 +118,31 @@ class Services:
         """Seconds between refreshes in the background."""
         return cast(int, self.serving.flags.answer(REFRESH, time.time()).value)
 
+    async def _situation(self) -> Situation | None:
+        """What experiments depend on; None while the built-in list is served."""
+        served = await self.serving.served()
+        listing = served.listing
+        if not isinstance(listing, SignedListing):
+            return None
+        enabled = bool(self.serving.flags.answer(EXPERIMENTS, time.time()).value)
+        slots = {slot.id for slot in listing.slots}
+        return Situation(listing.experiments, slots, self.serving.facts(ModelContext()), enabled)
+
+    async def _models_with(self, sha256: str) -> list[str]:
+        """The ids of the models in the list that have a file."""
+        listing = await self.catalogue.dynamic()
+        return await anyio.to_thread.run_sync(listing.models_with, sha256) if listing is not None else []
+
+    async def _engines(self) -> dict[str, str]:
+        """The versions of the inference engines that are installed, else could be, by name."""
+        try:
+            listed = await self.ctx.call("engines.list")
+        except RpcError:
+            return {}
+        usable = [build for build in listed["builds"] if not build.get("refused")]
+        versions = [str(build["version"]) for build in listed["installed"] or usable]
+        return {"llamacpp": max(versions, key=_numbers)} if versions else {}
+
     async def _verify(self) -> None:
         """Look, once and in the background, whether what lies on the disk is still what was signed."""
         try:
@@ -105,3 +154,8 @@ class Services:
             return
         for what in dropped:
             self.ctx.log.warning("%s is not what was signed, and was dropped", what)
+
+
+def _numbers(version: str) -> list[int]:
+    """Versions compare as numbers."""
+    return [int(digits) for digits in re.findall(r"\d+", version)]

@@ -9,6 +9,8 @@ import click
 
 from .app import App, pass_app, wrong_usage
 from .output import Column, json_option, note, print_json, print_record, print_table
+from .registry_experiments import experiments
+from .registry_operator import OPERATOR_COMMANDS, show_status
 
 __all__ = ["registry"]
 
@@ -47,8 +49,6 @@ def registry() -> None:
 def status(app: App, folder: Path | None, as_json: bool) -> None:
     """Say where the list comes from, who vouches for it, how old it is, and what went wrong."""
     if folder is not None:
-        from .registry_operator import show_status
-
         show_status(app, folder, as_json)
         return
     answer = app.call("registry.status")
@@ -149,6 +149,10 @@ def sources(app: App, as_json: bool) -> None:
     """Show the other hubs that can be asked. None is, unless you name it."""
     answer = app.call("registry.sources", activate=True)
     print_table(answer["sources"], SOURCES, as_json=as_json, empty="there are none")
+
+
+for command in (experiments, *OPERATOR_COMMANDS):
+    registry.add_command(command)
 
 
 def _show(answer: dict[str, Any], as_json: bool, *, empty: str) -> None:

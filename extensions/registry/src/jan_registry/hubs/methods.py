@@ -18,6 +18,7 @@ from .errors import HubInvalid, HubRefused, HubUnreachable
 
 if TYPE_CHECKING:
     from ..sqlite import Database
+    from .base import HubClient
     from .http import Http
     from .transfer import Admit
 
@@ -50,7 +51,7 @@ class HubMethods:
         """What `jan_model_sources` answers."""
         return [
             ModelSource(setting.id, setting.title or setting.id, BROWSE, verified=_signed(setting))
-            for setting in self._settings().values()
+            for setting in self.known().values()
         ]
 
     @method("registry.sources")
@@ -71,9 +72,9 @@ class HubMethods:
         for name, limit in (("text", _MAX_TEXT), ("id", _MAX_TEXT), ("cursor", _MAX_CURSOR)):
             if len(getattr(params, name)) > limit:
                 raise InvalidParams(f"{name} is longer than {limit} characters", path=f"$.{name}")
-        setting = self._settings().get(params.source)
+        setting = self.known().get(params.source)
         if setting is not None:
-            return await open_hub(setting, self._http).page(params)
+            return await self.open(setting).page(params)
         others = (await self.sources(Empty())).sources
         for source in others:
             if source.id == params.source and source.method != BROWSE:
@@ -81,7 +82,11 @@ class HubMethods:
         known = ", ".join(source.id for source in others)
         raise InvalidParams(f"no source {params.source[:100]!r} is known, only {known}", path="$.source")
 
-    def _settings(self) -> dict[str, SourceSetting]:
+    def open(self, setting: SourceSetting) -> HubClient:
+        """The client of a hub, for whoever reads more of it than one page."""
+        return open_hub(setting, self._http)
+
+    def known(self) -> dict[str, SourceSetting]:
         """The sources by id. The settings' come first: they may put a mirror in the place of a hub known by name."""
         return {setting.id: setting for setting in (*known_sources(), *reversed(self._ctx.settings.sources))}
 
