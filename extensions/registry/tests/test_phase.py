@@ -324,7 +324,9 @@ async def test_another_extensions_choice_stands_above_a_demotion_and_below_the_p
 
 async def test_the_methods_say_which_phase_it_is_and_what_every_flag_is(open_host: Any, machine: Machine) -> None:
     class Extension(PhaseMethods):
-        phase_services = PhaseServices(machine.keeper, machine.flags, lambda: False, lambda effective: [], lambda: NOW)
+        phase_services = PhaseServices(
+            machine.keeper, machine.flags, _at_once, lambda: False, lambda effective: [], lambda: NOW
+        )
 
         @hookimpl
         def jan_methods(self) -> list[Any]:
@@ -466,3 +468,7 @@ def test_whatever_happens_steps_are_single_and_nobody_is_overruled(
                 after = machine.keeper.effective(now)
                 assert after.phase == before.phase or before.cooling
     machine.stop()
+
+
+async def _at_once() -> None:
+    pass

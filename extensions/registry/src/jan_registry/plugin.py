@@ -56,6 +56,7 @@ class RegistryExtension:
         self._phases.phase_services = PhaseServices(
             keeper=serving.keeper,
             flags=serving.flags,
+            ready=serving.served,
             listed=services.listed,
             criteria=lambda effective: judge(rollout.inputs(time.time())).criteria,
             clock=time.time,

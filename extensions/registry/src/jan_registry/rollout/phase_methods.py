@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio.to_thread
@@ -19,11 +19,13 @@ __all__ = ["PhaseMethods", "PhaseServices"]
 
 @dataclass
 class PhaseServices:
-    """What the methods are about. `listed`: whether there is a list that was verified or shipped; `criteria`: what the
-    next step needs. Both may read the disk."""
+    """What the methods are about. `ready`: has the lists read, and other extensions asked, if nobody has done so yet;
+    `listed`: whether there is a list that was verified or shipped; `criteria`: what the next step needs, which may read
+    the disk."""
 
     keeper: PhaseKeeper
     flags: FlagBoard
+    ready: Callable[[], Awaitable[object]]
     listed: Callable[[], bool]
     criteria: Callable[[Effective], list[Criterion]]
     clock: Callable[[], float]
@@ -37,11 +39,13 @@ class PhaseMethods:
     @method("registry.phase")
     async def phase(self, params: Empty) -> PhaseAnswer:
         """Which phase of the roll-out it is, who decided that, which list is served, and what the next step needs."""
+        await self.phase_services.ready()
         return await anyio.to_thread.run_sync(self._phase)
 
     @method("registry.flags")
     async def flags(self, params: Empty) -> FlagTable:
         """Every flag this program reads: its value, and who decided it and why. Nothing is asked over the network."""
+        await self.phase_services.ready()
         return await anyio.to_thread.run_sync(self._flags)
 
     def _phase(self) -> PhaseAnswer:
