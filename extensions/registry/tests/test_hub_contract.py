@@ -9,7 +9,7 @@ import os
 import random
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import anyio
 import msgspec
@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jan_registry.hubs.base import known_sources, open_hub
 from jan_registry.hubs.errors import HubInvalid, HubRefused, HubUnreachable
+from jan_registry.settings import SourceSetting
 
 from jan_core import InvalidParams
 from jan_core.types import ModelRecord, SourcePage, SourceQuery
@@ -42,6 +43,11 @@ def of(cases: list[HubCase]) -> pytest.MarkDecorator:
 
 async def ask(one: Desk, case: HubCase, server: HubServer, query: SourceQuery | None = None, **more: Any) -> SourcePage:
     return await one.hub(case.setting(server.url, **more)).page(query or case.question())
+
+
+def test_every_kind_of_hub_takes_part() -> None:
+    """But our own: what it answers must be signed, so there are no shapes of it (`test_hubs_own.py`)."""
+    assert {case.kind for case in CASES} == set(get_args(get_type_hints(SourceSetting)["kind"])) - {"hub"}
 
 
 @of([case for case in CASES if case.ids is not None])

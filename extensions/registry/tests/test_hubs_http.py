@@ -118,6 +118,34 @@ async def test_what_is_old_is_shown_at_once_while_it_is_asked_anew(tmp_path: Pat
         assert len(server.asked) == 2
 
 
+async def test_nobody_waits_for_a_hub_that_has_just_failed(tmp_path: Path) -> None:
+    with hub_server() as server:
+        server.reply = says()
+        async with desk(tmp_path) as one:
+            await get(one, server.url)
+            one.clock.now += 2 * DAY
+            server.reply = says(b"", 500)
+            for _ in range(3):
+                assert (await get(one, server.url)).from_cache == "stale"
+            assert len(server.asked) == 2
+            one.clock.now += 31
+            server.reply = says(b'{"n": 2}')
+            assert (await get(one, server.url)).value == {"n": 2}
+
+
+async def test_a_host_without_a_client_is_said_to_have_none(tmp_path: Path) -> None:
+    class NoClient:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("this host has no HTTP client")
+
+    async with desk(tmp_path) as one:
+        context = NoClient()
+        context.__dict__ |= {"tasks": one.context.tasks, "log": one.context.log}
+        http = Http(context, one.database, now=one.clock)
+        with pytest.raises(HubUnreachable, match="has no HTTP client"):
+            await http.get("https://a.example/", hub="h", decode=bytes)
+
+
 async def test_what_became_private_is_forgotten(tmp_path: Path) -> None:
     with hub_server() as server:
         server.reply = says()

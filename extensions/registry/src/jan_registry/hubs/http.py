@@ -37,7 +37,12 @@ Kind = Literal["detail", "search", "base", "immutable", "none"]
 hash or commit names, or what must not be kept."""
 
 _HOUR, _DAY = 3600, 86400
+_FAILED = 30
+"""Seconds after a failure, for which what is known is shown without asking again: nobody waits for a time-out twice."""
+
 _LARGE = 256 << 10
+"""Bytes of a body that is read in a thread of its own."""
+
 _NOT_THERE = (404, 410)
 _KEPT = frozenset({"link", "content-type", "docker-content-digest", "x-repo-commit", "x-error-code"})
 T = TypeVar("T")
@@ -132,15 +137,19 @@ class Http:
         now = self.now()
         if entry is not None and entry.fetched_at <= now + 1 and now < entry.fresh_until:
             return self._answer(entry, value, "fresh")
-        if entry is not None and entry.fetched_at <= now < entry.fetched_at + _shown_while_asking(kind, entry.status):
-            self._fly(ask, entry)
-            return self._answer(entry, value, "stale")
+        usable = entry is not None and now < entry.stale_until
+        if entry is not None and usable:
+            if self._limits.left(ask.key, now):
+                return self._answer(entry, value, "stale")
+            if entry.fetched_at <= now < entry.fetched_at + _shown_while_asking(kind, entry.status):
+                self._fly(ask, entry)
+                return self._answer(entry, value, "stale")
         flight = self._fly(ask, entry)
         await flight.landed.wait()
         if flight.error is None and flight.entry is not None:
             return self._answer(flight.entry, await _value(ask, flight.entry), "network")
         error = flight.error or ShuttingDown("the registry is shutting down")
-        if entry is not None and now < entry.stale_until and _helps_to_wait(error):
+        if entry is not None and usable and _helps_to_wait(error):
             return self._answer(entry, value, "stale")
         raise _again(error)
 
@@ -163,8 +172,9 @@ class Http:
         """The transfer under way for this question, begun now if there is none."""
         flight = self._flights.get(ask.key)
         if flight is None:
-            flight = self._flights[ask.key] = _Flight()
+            flight = _Flight()
             self._ctx.tasks.start_soon(self._transfer, ask, entry, flight, name=f"asking {ask.hub}")
+            self._flights[ask.key] = flight
         return flight
 
     async def _transfer(self, ask: _Ask[T], entry: Entry | None, flight: _Flight) -> None:
@@ -172,6 +182,7 @@ class Http:
             flight.entry = await self._ask(ask, entry)
         except JanError as error:
             flight.error = error
+            self._limits.hold(ask.key, self.now() + _FAILED)
         finally:
             del self._flights[ask.key]
             flight.landed.set()
@@ -181,6 +192,10 @@ class Http:
         host, scope = host_of(ask.url), _scope(ask)
         await self.admit(ask.url)
         await self._heed(scope, host)
+        try:
+            client = self._ctx.http
+        except RuntimeError as error:  # a host without a client
+            raise HubUnreachable(f"{host} cannot be reached: {error}", host=host) from None
         headers = {"Accept": ask.accept, "Accept-Encoding": "gzip"}
         if entry is not None and entry.status == 200:
             if entry.etag:
@@ -188,7 +203,7 @@ class Http:
             if entry.last_modified:
                 headers["If-Modified-Since"] = entry.last_modified
         response = await transfer(
-            self._ctx.http, ask.url,
+            client, ask.url,
             headers=headers, token=ask.token, limit=ask.limit, timeout=self._timeout(), admit=self._admit,
         )  # fmt: skip
         now = self.now()
