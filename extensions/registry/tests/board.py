@@ -38,6 +38,7 @@ class Machine:
         self.packaged: FlagList | None = None
         self.facts: Facts = {"os": "linux"}
         self.unit = UNIT
+        self.looked = True
         self.start()
 
     def start(self) -> None:
@@ -50,6 +51,7 @@ class Machine:
             packaged=lambda: self.packaged,
             facts=lambda: self.facts,
             unit=lambda: self.unit,
+            looked=lambda: self.looked,
         )
         self.keeper = PhaseKeeper(self.flags, self.db, lambda: self.unit)
 

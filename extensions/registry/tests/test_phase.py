@@ -261,6 +261,22 @@ def test_after_a_demotion_expired_flags_give_back_what_they_gave_before_and_no_m
     assert machine.keeper.effective(NOW + COOL_DOWN).phase == "dynamic"
 
 
+def test_before_the_flags_are_read_the_phase_is_the_one_that_is_remembered(machine: Machine) -> None:
+    signed = machine.signed = flag_list(NOW + HOUR, phase="mixed", ceiling="dynamic")
+    began = machine.keeper.effective(NOW)
+    machine.signed, machine.looked = None, False
+    machine.restart()
+    effective = machine.keeper.effective(NOW + 2 * HOUR)
+    assert (effective.phase, effective.since) == ("mixed", began.since)
+    assert machine.keeper.obstacle(NOW + 2 * HOUR) == "the operator's flags have not been read yet"
+    machine.settings = RegistrySettings(phase="fallback")
+    assert machine.keeper.effective(NOW + 2 * HOUR).level == "setting", "who sits here need not wait for them"
+    machine.settings = RegistrySettings()
+    machine.signed, machine.looked = signed, True
+    effective = machine.keeper.effective(NOW + 2 * HOUR)
+    assert (effective.phase, effective.level) == ("mixed", "signed"), "they have expired meanwhile, but were fresh"
+
+
 def test_flags_that_expire_are_noticed_without_anything_else_having_changed(machine: Machine) -> None:
     machine.signed = flag_list(NOW + HOUR, phase="mixed")
     assert not machine.keeper.answer(NOW, listed=True).stale

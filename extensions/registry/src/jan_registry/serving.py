@@ -17,6 +17,7 @@ from jan_core import Context, RpcError
 from jan_core.types import Evidence, ModelContext
 
 from .catalogue import Catalogue
+from .hub import Hub
 from .listing import Listing, Nothing, SignedListing
 from .machine import completed
 from .rollout.phase import Effective, PhaseKeeper
@@ -46,6 +47,7 @@ class Serving:
         self._app_version: str | None = None
         self._consulted: object = None
         self._consulting = anyio.Lock()
+        self._looked: tuple[Hub | None] | None = None
         self.flags = FlagBoard(
             policy=PolicyFile(),
             environment=os.environ,
@@ -54,6 +56,7 @@ class Serving:
             packaged=lambda: catalogue.shipped.flags if catalogue.shipped else None,
             facts=lambda: self.facts(ModelContext()),
             unit=lambda: install_id(local),
+            looked=lambda: self._looked == (catalogue.named_hub,),
         )
         self.keeper = PhaseKeeper(self.flags, local, lambda: install_id(local))
         self.evidence = Evidence()
@@ -69,6 +72,7 @@ class Serving:
         """The list of the phase that is in force. Reads a disk where something has changed, and never the network."""
         listing = await self._catalogue.dynamic()
         await self._catalogue.bundled()
+        self._looked = (self._catalogue.named_hub,)
         await self._ask_around()
         effective = await self.effective()
         if effective.arm(listed=listing is not None) == "builtin":
@@ -98,5 +102,6 @@ class Serving:
                     self._app_version = str((await self._ctx.call("system.info"))["version"])
                 except RpcError:
                     self._app_version = ""
+                self.flags.look_again()
             await self.keeper.consult(self._ctx.hooks, self.evidence, time.time())
             self._consulted = state

@@ -58,6 +58,7 @@ class FlagState(NamedTuple):
     signed: FlagList | None
     packaged: FlagList | None
     stale: bool
+    looked: bool
     machine: int
 
 
@@ -67,6 +68,7 @@ class FlagBoard:
     `settings`, `signed`, `packaged`: called each time; they return the same object as long as nothing has changed.
     `facts` is asked when something has, `unit` when something must be drawn. `unit` may raise StorageError: then no
     share but all of them has this machine. OpenFeature is imported when there is a flag of the operator's to evaluate.
+    `looked`: False as long as nobody has read where `signed` and `packaged` come from.
     """
 
     def __init__(
@@ -79,9 +81,10 @@ class FlagBoard:
         packaged: Callable[[], FlagList | None],
         facts: Callable[[], Facts],
         unit: Callable[[], str],
+        looked: Callable[[], bool] = lambda: True,
     ) -> None:
         self._policy, self._settings, self._signed, self._packaged = policy, settings, signed, packaged
-        self._facts, self._unit = facts, unit
+        self._facts, self._unit, self._looked = facts, unit, looked
         self._environment = from_environment(environment)
         self._clients: list[tuple[FlagLevel, FlagClient]] = []
         self._built: FlagState | None = None
@@ -92,7 +95,8 @@ class FlagBoard:
     def state(self, now: float) -> FlagState:
         signed = self._signed()
         stale = signed is not None and signed.stale(now)
-        return FlagState(self._policy.read(now), self._settings(), signed, self._packaged(), stale, self._machine)
+        policy, settings, packaged = self._policy.read(now), self._settings(), self._packaged()
+        return FlagState(policy, settings, signed, packaged, stale, self._looked(), self._machine)
 
     def look_again(self) -> None:
         """The facts about this machine have changed."""

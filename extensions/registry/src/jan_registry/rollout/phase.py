@@ -122,7 +122,7 @@ class PhaseKeeper:
             return known
         with self._lock:
             state = self._flags.state(now)
-            effective = self._decide(now)
+            effective = self._decide(now, looked=state.looked)
             until = effective.until if effective.cooling else math.inf
             self._known = Known(state, now, min(until, now + _TRY_AGAIN) if self._unread else until, effective)
             return effective
@@ -147,6 +147,8 @@ class PhaseKeeper:
             return effective.reason
         if effective.cooling:
             return f"demoted until {rfc3339(effective.until)}: {effective.cause}"
+        if not self._flags.state(now).looked:
+            return "the operator's flags have not been read yet"
         if effective.floor.stale or effective.ceiling.stale:
             return "the operator's flags have expired"
         if effective.phase == PHASES[-1]:
@@ -198,11 +200,14 @@ class PhaseKeeper:
             notes=[note for note in (*self._flags.notes(now), effective.note) if note],
         )
 
-    def _decide(self, now: float) -> Effective:
+    def _decide(self, now: float, *, looked: bool) -> Effective:
         row = self._load(now)
         floor, ceiling = self._flags.answer(PHASE, now), self._flags.answer(CEILING, now)
         found = in_force(floor, ceiling, self._extension, Seen(row.earned, row.fresh, row.cap, row.cause))
-        row = self._remember(row, found, fresh=not (floor.stale or ceiling.stale), now=now)
+        if looked or found.pinned:
+            row = self._remember(row, found, fresh=not (floor.stale or ceiling.stale), now=now)
+        else:  # as if nobody asked for anything: that must not be taken for the operator's word, and remembered
+            found = InForce(row.phase, "default", "the operator's flags have not been read yet", row.phase)
         drawn, notes = (
             None,
             [self._unread or self._unwritten, floor.note if floor.level != "policy" else "", ceiling.note],
