@@ -119,10 +119,10 @@ class Services:
         return cast(int, self.serving.flags.answer(REFRESH, time.time()).value)
 
     async def _situation(self) -> Situation | None:
-        """What experiments depend on; None while the built-in list is served."""
+        """What experiments depend on; None while no list that could have any is served."""
         served = await self.serving.served()
         listing = served.listing
-        if not isinstance(listing, SignedListing):
+        if not isinstance(listing, SignedListing) or "flags" not in listing.states:
             return None
         enabled = bool(self.serving.flags.answer(EXPERIMENTS, time.time()).value)
         slots = {slot.id for slot in listing.slots}
