@@ -110,7 +110,7 @@ def _extra(record: Record) -> dict[str, Any]:
     if record.target:
         extra["target"] = to_builtins(record.target)
     if record.requires:
-        extra["requires"] = asdict(record.requires)
+        extra["requires"] = to_builtins(record.requires)
     if record.deprecated:
         extra["deprecated"] = asdict(record.deprecated)
     return extra
