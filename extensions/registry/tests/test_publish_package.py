@@ -120,12 +120,8 @@ def test_status_says_versions_expiries_keys_and_sizes(hub: Hub) -> None:
     [
         (0.5, {}),
         (1.5, {"timestamp": "expires soon"}),
-        (
-            4,
-            {"timestamp": "expired"}
-            | dict.fromkeys(["featured", "flags", "revocations", "stats", "snapshot"], "expires soon"),
-        ),
-        (400, dict.fromkeys(["root", "targets", "models", "featured", "flags", "revocations", "stats"], "expired")),
+        (4, {"timestamp": "expired"} | dict.fromkeys([*SHORT, "snapshot"], "expires soon")),
+        (400, dict.fromkeys(["root", "targets", "models", *SHORT, "snapshot", "timestamp"], "expired")),
     ],
 )
 def test_status_says_what_has_to_be_signed(hub: Hub, days: float, expected: dict[str, str]) -> None:
