@@ -25,7 +25,7 @@ class SourceSetting(Struct, omit_defaults=True):
     options: dict[str, str] = field(default_factory=dict)
 
 
-class RegistrySettings(Struct):
+class RegistrySettings(Struct, frozen=True):
     """`jan settings set registry.url …`; read anew each time."""
 
     url: Address = ""
