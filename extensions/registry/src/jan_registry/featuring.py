@@ -52,8 +52,8 @@ class Featuring:
 
     async def featured(self, given: ModelContext) -> Shown:
         """What is recommended to whom `given` describes, best first."""
-        context = self._serving.context(given)
         served = await self._serving.served()
+        context = self._serving.context(given)
         chosen = await self._experiments.choose()
         began = time.perf_counter()
         try:
