@@ -48,7 +48,7 @@ OLLAMA = HubCase(
         "q4_k_m": [
             ("rocket-8b.gguf", 4920734272, "1cfe92d5", "weights"),
             ("mmproj-rocket-8b.gguf", 624434368, "03a1c93b", "projector"),
-            ("rocket-8b-adapter0.gguf", 52428800, "79c9327a", "adapter"),
+            ("adapter-rocket-8b.gguf", 52428800, "79c9327a", "adapter"),
         ]
     },
     pin="/v2/library/rocket/blobs/sha256:",

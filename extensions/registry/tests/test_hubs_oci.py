@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,48 @@ async def test_weights_that_are_no_gguf_are_no_model_and_a_note_says_so(tmp_path
             page = await one.hub(REGISTRY.setting(server.url)).page(SourceQuery(id="acme/rocket"))
     assert page.models == []
     assert page.notes == ["acme/rocket:latest: its weights are no GGUF file, and engines here run no others"]
+
+
+async def test_a_file_is_what_its_layer_says_whatever_it_is_called(tmp_path: Path) -> None:
+    manifest = json.loads((SHAPES / "oci/manifest.json").read_text())
+    for layer, title in zip(manifest["layers"], ("my-lora.gguf", "clip.gguf", "x-mmproj.gguf"), strict=False):
+        layer["annotations"] = {"org.opencontainers.image.title": title}
+    with hub_server({**OLLAMA.routes, MANIFEST: json_shape(manifest)}) as server:
+        (model,) = await _ask(OLLAMA, server, tmp_path, "rocket:8b")
+    assert [(file.role, file.name) for file in model.files] == [
+        ("weights", "my-lora.gguf"),
+        ("projector", "clip.gguf"),
+        ("adapter", "x-mmproj.gguf"),
+    ]
+
+
+async def test_weights_in_layers_without_names_are_parts_in_their_order(tmp_path: Path) -> None:
+    manifest = json.loads((SHAPES / "oci/shards.json").read_text())
+    for layer in manifest["layers"]:
+        layer.pop("annotations", None)
+    with hub_server({"/v2/acme/rocket/manifests/latest": json_shape(manifest)}) as server:
+        (model,) = await _ask(REGISTRY, server, tmp_path, "acme/rocket")
+    assert [(file.name, file.sha256[:8]) for file in model.files] == [
+        ("rocket-latest-00001-of-00002.gguf", "82440b4c"),
+        ("rocket-latest-00002-of-00002.gguf", "4571be7a"),
+        ("mmproj-rocket-latest.gguf", "6853979e"),
+    ]
+
+
+async def test_dockers_description_of_a_model_is_understood(tmp_path: Path) -> None:
+    said = {
+        "config": {"format": "gguf", "quantization": "MOSTLY_Q8_0", "parameters": "361.82 M", "architecture": "llama"}
+    }
+    body = json.dumps(said).encode()
+    manifest = json.loads((SHAPES / "oci/shards.json").read_text())
+    manifest["config"]["digest"] = digest = "sha256:" + hashlib.sha256(body).hexdigest()
+    for layer in manifest["layers"]:
+        layer.pop("annotations", None)
+    routes = {"/v2/ai/m/manifests/latest": json_shape(manifest), f"/v2/ai/m/blobs/{digest}": Shape(body)}
+    with hub_server(routes) as server:
+        (model,) = await _ask(REGISTRY, server, tmp_path, "ai/m")
+    assert (model.parameters, model.extra["arch"]) == (361_820_000, "llama")
+    assert (model.variants[0].id, model.variants[0].quantization) == ("q8_0", "Q8_0")
 
 
 async def test_a_configuration_with_another_hash_than_stated_tells_nothing(tmp_path: Path) -> None:

@@ -20,12 +20,16 @@ __all__ = ["Grouped", "Left", "RepoFile", "group", "quantization_of"]
 
 
 class RepoFile(Struct, omit_defaults=True):
-    """A file of a repository. `path` with `/` between its parts; `size` in bytes, 0 when unknown; `sha256` "" too."""
+    """A file of a repository. `path` with `/` between its parts; `size` in bytes, 0 when unknown; `sha256` "" too.
+
+    `role`: `weights` or `projector` where the hub says so; else the name tells.
+    """
 
     path: str
     size: int = 0
     sha256: str = ""
     url: str = ""
+    role: str = ""
 
 
 class Left(Struct):
@@ -126,11 +130,11 @@ def _sorted_out(
             continue
         bases.add(base)
         stem = base.rpartition("/")[2]
-        if _PROJECTOR.search(stem):
+        if file.role == "projector" or (not file.role and _PROJECTOR.search(stem)):
             projectors.append(_Set(base, 0, [file]))
-        elif _ADAPTER.search(stem):
+        elif not file.role and _ADAPTER.search(stem):
             grouped.left.append(Left(file.path, "an adapter, which is used with a model"))
-        elif _VOCABULARY.match(stem):
+        elif not file.role and _VOCABULARY.match(stem):
             grouped.left.append(Left(file.path, "a vocabulary without weights"))
         elif part := _PART.search(base):
             parts.setdefault((base[: part.start()], int(part[2])), {})[int(part[1])] = file

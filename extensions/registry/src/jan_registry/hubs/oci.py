@@ -7,9 +7,7 @@ lets everybody read is read with the anonymous token it hands out; Ollama's own 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -20,12 +18,12 @@ from jan_core import InvalidParams
 from jan_core.types import DownloadFile, ModelRecord, ModelVariant, SourcePage, SourceQuery
 
 from .base import Capability, HubClient
-from .errors import HubInvalid, HubRefused, HubUnreachable
+from .errors import HubInvalid, HubRefused
 from .grouping import RepoFile, group
-from .http import Answer, Kind, Token
 from .ids import file_name, model_id, slug
 from .links import link
-from .oci_forms import ACCEPT, Config, Layer, Manifest, Reference, Tags, challenge, config_of, is_tag, roles
+from .oci_forms import Config, Layer, Manifest, Reference, files, is_tag, roles
+from .oci_reading import Reading
 from .paging import few, page_of
 from .records import model_record
 from .whole import Entries, entries
@@ -35,9 +33,7 @@ __all__ = ["OciHub"]
 _OLLAMA = "registry.ollama.ai"
 _RECOMMENDED = "https://ollama.com/api/experimental/model-recommendations"
 _SMALL = 1 << 20
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,16384}")
-T = TypeVar("T")
-_PARAMETERS = re.compile(r"(\d{1,4}(?:\.\d{1,3})?)([BM])")
+_TEXTS = ("template", "license", "params", "system", "messages")
 
 
 class _Recommendation(Struct):
@@ -53,11 +49,6 @@ class _Recommendations(Struct):
 
 class _Catalogue(Struct):
     repositories: list[str] | None = None
-
-
-class _Granted(Struct):
-    token: str = ""
-    access_token: str = ""
 
 
 class OciHub(HubClient):
@@ -118,7 +109,7 @@ class OciHub(HubClient):
             reference = Reference.of(id, namespace)
         except ValueError as error:
             raise InvalidParams(f"{id[:100]!r}: {error}", path="$.id") from None
-        reading = _Reading(self, reference.repository)
+        reading = Reading(self, reference.repository)
         tag = reference.tag or "latest"
         answer = await reading.manifest(tag)
         if answer.value is None:
@@ -139,28 +130,32 @@ class OciHub(HubClient):
     ) -> tuple[ModelRecord | None, list[str]]:
         """The one variant that a tag is, with notes."""
         layers = roles(manifest)
-        base = f"{repository.rpartition('/')[2]}-{tag}"
-        files = [self._file(repository, base, role, layer) for role, layer in layers if role in _PREFIX]
-        grouped = group(files)
+        named = files(layers, f"{repository.rpartition('/')[2]}-{tag}")
+        models = [one for one in named if one[0] != "adapter"]
+        grouped = group(
+            RepoFile(path, layer.size, layer.sha256, self._blob(repository, layer), role)
+            for role, path, layer in models
+        )
         notes = [f"{left.path}: {left.reason}" for left in grouped.left]
         if config.model_format not in ("", "gguf") or not grouped.variants:
             return None, [*notes, f"{name}:{tag}: its weights are no GGUF file, and engines here run no others"]
         adapters = [
-            DownloadFile(file_name(f"{base}-adapter{place}", ".gguf"), self._blob(repository, layer), layer.sha256,
-                         layer.size, "adapter")
-            for place, layer in enumerate(layer for role, layer in layers if role == "adapter")
-        ]  # fmt: skip
+            DownloadFile(
+                file_name(path[: -len(".gguf")], ".gguf"), self._blob(repository, layer), layer.sha256, layer.size, role
+            )
+            for role, path, layer in named
+            if role == "adapter"
+        ]
         variants = [
             self._variant(variant, adapters, tag, config, len(grouped.variants)) for variant in grouped.variants
         ]
-        found = _PARAMETERS.fullmatch(config.model_type)
         record = model_record(
             self.id,
             model_id(f"{name}:{tag}"),
             f"{name}:{tag}",
             variants,
             publisher=repository.rpartition("/")[0],
-            parameters=int(float(found[1]) * (10**9 if found[2] == "B" else 10**6)) if found else 0,
+            parameters=config.parameters,
             pinned=True,
             repo=repository,
             tag=tag,
@@ -179,89 +174,8 @@ class OciHub(HubClient):
         id = slug(quantization or tag) if count == 1 else variant.id
         return replace(variant, id=id, quantization=quantization, files=files, memory=memory)
 
-    def _file(self, repository: str, base: str, role: str, layer: Layer) -> RepoFile:
-        path = layer.title if layer.title.lower().endswith(".gguf") else f"{_PREFIX[role]}{base}.gguf"
-        return RepoFile(path, layer.size, layer.sha256, self._blob(repository, layer))
-
     def _blob(self, repository: str, layer: Layer) -> str:
         return link(f"{self.url}/v2/{quote(repository)}/blobs/{layer.digest}")
-
-
-_PREFIX = {"weights": "", "projector": "mmproj-"}
-_TEXTS = ("template", "license", "params", "system", "messages")
-
-
-class _Reading:
-    """Reads one repository: as it is, and when that is refused with the token that everybody may have."""
-
-    def __init__(self, hub: OciHub, repository: str) -> None:
-        self._hub, self._repository = hub, repository
-        self._token = hub.token()
-        self.granted = False
-
-    async def manifest(self, tag: str) -> Answer[Manifest]:
-        return await self._get(f"manifests/{tag}", msgspec.json.Decoder(Manifest).decode, accept=ACCEPT)
-
-    async def tags(self) -> list[str]:
-        """The repository's tags; none where the registry does not tell."""
-        try:
-            answer = await self._get("tags/list", msgspec.json.Decoder(Tags).decode)
-        except (HubInvalid, HubRefused):
-            return []
-        return (answer.value.tags if answer.value else None) or []
-
-    async def config(self, layer: Layer) -> Config | None:
-        """The description of a model; None when it cannot be had: it tells nothing that must be known."""
-        try:
-            return (await self._get(f"blobs/{layer.digest}", lambda body: config_of(body, layer), "immutable")).value
-        except (HubUnreachable, HubInvalid, HubRefused):
-            return None
-
-    async def _get(
-        self, path: str, decode: Callable[[bytes], T], kind: Kind = "detail", accept: str = "*/*"
-    ) -> Answer[T]:
-        answer = await self._ask(path, decode, kind, accept)
-        if answer.status == 401 and self._token is None:
-            self._token = await self._grant(answer.headers.get("www-authenticate", ""))
-            self.granted = True
-            answer = await self._ask(path, decode, kind, accept)
-        if answer.status == 401:
-            raise self._refused()
-        if answer.status == 412:
-            message = f"{self._hub.title} gives {self._repository} to newer versions of its own program only"
-            raise HubRefused(message, reason="unsupported", source=self._hub.id)
-        return answer
-
-    async def _ask(self, path: str, decode: Callable[[bytes], T], kind: Kind, accept: str) -> Answer[T]:
-        url = f"{self._hub.url}/v2/{quote(self._repository)}/{path}"
-        return await self._hub.http.get(
-            url, hub=self._hub.id, decode=decode, kind=kind, token=self._token, accept=accept, limit=_SMALL,
-            answers=(401, 412),
-        )  # fmt: skip
-
-    async def _grant(self, header: str) -> Token:
-        """The token that everybody may have. Nothing of ours is sent for it, wherever the registry sends us.
-
-        Raises HubRefused when there is none.
-        """
-        asked = challenge(header)
-        realm = link(asked.realm) if asked else ""
-        near = urlsplit(realm).hostname == urlsplit(self._hub.url).hostname
-        if asked is None or not realm or not (realm.startswith("https:") or near):
-            raise self._refused()
-        wanted = {"service": asked.service, "scope": f"repository:{self._repository}:pull"}
-        url = f"{realm}{'&' if '?' in realm else '?'}{urlencode({k: v for k, v in wanted.items() if v})}"
-        decode = msgspec.json.Decoder(_Granted).decode
-        answer = await self._hub.http.get(url, hub=self._hub.id, decode=decode, kind="none", limit=_SMALL)
-        value = (answer.value.token or answer.value.access_token) if answer.value else ""
-        if not _TOKEN.fullmatch(value):
-            raise self._refused()
-        return Token(value, self._hub.url)
-
-    def _refused(self) -> HubRefused:
-        said = "does not take this token" if self._hub.setting.token else "wants a token"
-        message = f"{self._hub.title} {said} for {self._repository}"
-        return HubRefused(message, reason="auth_required", source=self._hub.id, model=self._repository)
 
 
 def _tag_like(tags: list[str], wanted: str) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "Tags",
     "challenge",
     "config_of",
+    "files",
     "is_tag",
     "roles",
 ]
@@ -40,8 +41,11 @@ _ROLES = {
     "application/vnd.ollama.image.adapter": "adapter",
     "application/vnd.docker.ai.gguf.v3": "weights",
     "application/vnd.docker.ai.gguf.v3.lora": "adapter",
+    "application/vnd.docker.ai.gguf.v3.mmproj": "projector",
     "application/vnd.docker.ai.mmproj": "projector",
 }
+_PREFIX = {"weights": "", "projector": "mmproj-", "adapter": "adapter-"}
+_PARAMETERS = re.compile(r"(\d{1,4}(?:\.\d{1,3})?) ?([BM])")
 _TITLES = ("org.cncf.model.filepath", "org.opencontainers.image.title")
 _PARAMETER = re.compile(r'([a-z_]+)="([^"]*)"')
 
@@ -77,13 +81,32 @@ class Manifest(Struct):
 
 
 class Config(Struct):
-    """Ollama's description of a model, as its configuration blob has it."""
+    """What a configuration blob says of a model. `model_format` "" where it does not say; `requires`: of Ollama."""
 
     model_format: str = ""
     model_family: str = ""
     model_type: str = ""
     file_type: str = ""
     requires: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """How many, as coarse as it is written (`8.0B`, `361.82 M`)."""
+        found = _PARAMETERS.fullmatch(self.model_type)
+        return int(float(found[1]) * (10**9 if found[2] == "B" else 10**6)) if found else 0
+
+
+class _DockerConfig(Struct):
+    format: str = ""
+    architecture: str = ""
+    parameters: str = ""
+    quantization: str = ""
+
+
+class _Blob(Config):
+    """Ollama's form, or Docker Model Runner's, which has all of it in `config`."""
+
+    config: _DockerConfig | None = None
 
 
 class Tags(Struct):
@@ -128,11 +151,36 @@ def roles(manifest: Manifest) -> list[tuple[str, Layer]]:
     return found
 
 
+def files(layers: list[tuple[str, Layer]], base: str) -> list[tuple[str, str, Layer]]:
+    """The role, a path and the layer of each file that a model runs with: the path that the registry says, else `base`.
+
+    Weights in several layers without names are parts in that order (Docker's model specification).
+    """
+    parts = [layer for role, layer in layers if role == "weights" and not _path(layer)]
+    named = []
+    for role, layer in layers:
+        if role not in _PREFIX:
+            continue
+        part = f"-{parts.index(layer) + 1:05}-of-{len(parts):05}" if layer in parts and len(parts) > 1 else ""
+        named.append((role, _path(layer) or f"{_PREFIX[role]}{base}{part}.gguf", layer))
+    return named
+
+
+def _path(layer: Layer) -> str:
+    return layer.title if layer.title.lower().endswith(".gguf") else ""
+
+
 def config_of(body: bytes, layer: Layer) -> Config:
     """A configuration blob. Raises ValueError when it is not the one whose hash was stated."""
     if hashlib.sha256(body).hexdigest() != layer.sha256:
         raise ValueError("the configuration does not have the hash that was stated")
-    return msgspec.json.decode(body, type=Config)
+    blob = msgspec.json.decode(body, type=_Blob)
+    if blob.config is None:
+        return blob
+    said = blob.config
+    return Config(
+        said.format, said.architecture, said.parameters, said.quantization.rpartition("/")[2].removeprefix("MOSTLY_")
+    )
 
 
 def challenge(header: str) -> Challenge | None:
