@@ -136,6 +136,7 @@ def test_what_expires_soon_is_signed_anew_when_its_keys_are_there_and_said_when_
         done = hub.publish(now=NOW + day * DAY, keys=hub.keys_of("models", *hub.signers) if day == 28 else online)
         days[day] = [change.role for change in done.roles if change.reason.startswith("expire")]
         assert any(warning.startswith("models expires") for warning in done.warnings) == (15 < day < 28 or day > 43)
+        assert ("models" in done.due) == (15 < day < 28 or day > 43)
         for role in ("featured", "snapshot", "models"):
             path = max((hub.tree / "metadata").glob(f"*.{role}.json"), key=lambda path: int(path.name.split(".")[0]))
             expires = json.loads(path.read_bytes())["signed"]["expires"]

@@ -46,6 +46,7 @@ class Draft:
         self.roles: list[RoleChange] = []
         self.collections: list[CollectionChange] = []
         self.missing: dict[str, Lack] = {}
+        self.due: dict[str, Lack] = {}
         self.warnings: list[str] = []
 
     def root(self, payload: Root | None) -> None:
@@ -153,6 +154,7 @@ class Draft:
             return
         lack = self._lack(role, candidate)
         if lack is not None and not needed:
+            self.due[role] = lack
             self.warnings.append(f"{role} expires {utc(self.state.expires(role)):%F}, and its keys are not here.")
             self._keep(role)
             return

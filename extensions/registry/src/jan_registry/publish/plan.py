@@ -39,12 +39,14 @@ class RoleChange(Struct, frozen=True, kw_only=True):
 
 class Plan(Struct, frozen=True, kw_only=True):
     """`version`: of the timestamp, which grows with each publication. `missing`: role -> the signatures that are not
-    there; with any of them nothing can be published. `bytes_written`: all files that are new."""
+    there; with any of them nothing can be published. `due`: the same for what expires soon and could be signed anew by
+    the way. `bytes_written`: all files that are new."""
 
     version: int
     roles: list[RoleChange]
     collections: list[CollectionChange] = field(default_factory=list)
     missing: dict[str, Lack] = field(default_factory=dict)
+    due: dict[str, Lack] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     bytes_written: int = 0
 

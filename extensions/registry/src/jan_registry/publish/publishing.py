@@ -73,7 +73,8 @@ def publish_folder(
             role: lack for role, lack in planned.missing.items() if len(files.keys() & set(lack.keyids)) < lack.needs
         }
         return Publication(False, str(held.tree), _preview(held, planned, missing))
-    needed = {keyid for lack in planned.missing.values() for keyid in lack.keyids}
+    # What expires soon is signed anew by the way, by the keys that are here: it must not come to expire.
+    needed = {keyid for lack in (*planned.missing.values(), *planned.due.values()) for keyid in lack.keyids}
     keys = open_keys((path for keyid, path in files.items() if keyid in needed), passphrase)
     done = publish(held.tree, keys, collections, now=now, pending=held.pending, pieces=pieces, expect=expect)
     return Publication(True, str(held.tree), _preview(held, done, {}))

@@ -183,6 +183,7 @@ def _plan(draft: Draft, size: int) -> Plan:
         roles=draft.roles,
         collections=draft.collections,
         missing=draft.missing,
+        due=draft.due,
         warnings=draft.warnings,
         bytes_written=size,
     )
