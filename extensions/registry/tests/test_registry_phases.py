@@ -270,9 +270,8 @@ async def test_what_a_person_uses_rises_for_them_and_is_told_nobody(
         await house.call("refresh")
         assert (await house.ids())[1] == ["a", "b", "c", "canary-model"]
         for number in range(40):
-            house.host.bus.emit(
-                "models.changed", {"id": "canary-model", "state": "loaded" if number % 2 else "unloaded"}
-            )
+            state = "loaded" if number % 2 else "unloaded"
+            house.host.bus.emit(Event("models.changed", {"id": "canary-model", "state": state}))
         with anyio.fail_after(20):
             while (await house.ids())[1][0:3] == ["a", "b", "c"]:
                 await anyio.lowlevel.checkpoint()
