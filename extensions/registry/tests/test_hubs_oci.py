@@ -68,6 +68,22 @@ async def test_what_everybody_may_read_is_read_with_the_token_that_everybody_get
     assert "authorization" not in granted.headers
 
 
+async def test_what_was_read_with_it_is_kept_and_shown_while_the_registry_cannot_be_asked(tmp_path: Path) -> None:
+    with hub_server(OLLAMA.routes) as server:
+        _guarded(server, "anonymous-token")
+        async with desk(tmp_path) as one:
+            hub, rocket = one.hub(OLLAMA.setting(server.url)), SourceQuery(id="rocket:8b")
+            before = await hub.page(rocket)
+            asked = len(server.asked)
+            assert (await hub.page(rocket)).models == before.models
+            assert len(server.asked) == asked
+            server.stop()
+            one.clock.now += 20 * 86400
+            after = await hub.page(rocket)
+    assert after.models == before.models
+    assert (after.age, after.stale) == (20 * 86400, True)
+
+
 async def test_our_own_token_is_for_the_registry_and_never_for_where_it_sends_us(tmp_path: Path) -> None:
     with hub_server(OLLAMA.routes) as server:
         _guarded(server, "another")

@@ -131,7 +131,7 @@ class Http:
             token = None
         ask = _Ask(
             hub, url, decode, kind, token, accept, limit, frozenset(answers),
-            cache_key(url, accept, token.value if token else ""),
+            cache_key(url, accept, token.value if token and not token.public else ""),
         )  # fmt: skip
         entry, value = (None, None) if kind == "none" else await self._known(ask)
         now = self.now()

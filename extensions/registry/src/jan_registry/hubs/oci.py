@@ -2,7 +2,8 @@
 
 Files are named by their SHA-256, so they cannot change under their addresses. Registries have no list of models:
 Ollama's recommends a few (`partial` records), others may tell their repositories (`/v2/_catalog`). What a registry
-lets everybody read is read with the anonymous token it hands out; Ollama's own way to sign in (keys) is not spoken.
+lets everybody read is read with the anonymous token it hands out (`oci_reading.py`); whoever downloads a file from such
+a registry has to fetch one too. Ollama's own way to sign in (keys) is not spoken.
 """
 
 from __future__ import annotations
@@ -120,10 +121,7 @@ class OciHub(HubClient):
         config = await reading.config(answer.value.config) if answer.value.config else None
         short = reference.repository.removeprefix(f"{namespace}/") if namespace else reference.repository
         record, notes = self._record(reference.repository, short, tag, answer.value, config or Config())
-        page = SourcePage([record] if record else [], "", few(notes), answer.age, answer.from_cache == "stale")
-        if record and reading.granted:
-            page.notes.append("its files are to be asked for with a token that the registry hands out to everybody")
-        return page
+        return SourcePage([record] if record else [], "", few(notes), answer.age, answer.from_cache == "stale")
 
     def _record(
         self, repository: str, name: str, tag: str, manifest: Manifest, config: Config

@@ -38,7 +38,6 @@ class Reading:
     def __init__(self, hub: HubClient, repository: str) -> None:
         self._hub, self._repository = hub, repository
         self._token = hub.token()
-        self.granted = False
 
     async def manifest(self, tag: str) -> Answer[Manifest]:
         return await self._get(f"manifests/{tag}", msgspec.json.Decoder(Manifest).decode, accept=ACCEPT)
@@ -64,7 +63,6 @@ class Reading:
         answer = await self._ask(path, decode, kind, accept)
         if answer.status == 401 and self._token is None:
             self._token = await self._grant(answer.headers.get("www-authenticate", ""))
-            self.granted = True
             answer = await self._ask(path, decode, kind, accept)
         if answer.status == 401:
             raise self._refused()
@@ -97,7 +95,7 @@ class Reading:
         value = (answer.value.token or answer.value.access_token) if answer.value else ""
         if not _TOKEN.fullmatch(value):
             raise self._refused()
-        return Token(value, self._hub.url)
+        return Token(value, self._hub.url, public=True)
 
     def _refused(self) -> HubRefused:
         said = "does not take this token" if self._hub.setting.token else "wants a token"

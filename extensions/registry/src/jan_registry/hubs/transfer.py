@@ -30,10 +30,14 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A secret, and the address whose origin (scheme, host and port) may see it. Never printed."""
+    """A secret, and the address whose origin (scheme, host and port) may see it. Never printed.
+
+    `public`: everybody is given one, and what it opens is the same for all.
+    """
 
     value: str = field(repr=False)
     url: str
+    public: bool = False
 
     def fits(self, url: str) -> bool:
         return origin_of(url) == origin_of(self.url)
