@@ -54,7 +54,7 @@ def test_enough_good_pairs_lead_to_dynamic() -> None:
     ("change", "name"),
     [
         ({"syncs": 19}, "syncs"),
-        ({"sync_seconds": 3 * DAY - 1}, "seconds of syncs"),
+        ({"sync_seconds": 3 * DAY - 1}, "span of syncs"),
         ({"refusals": 1}, "refused syncs"),
         ({"conflicts": 1}, "conflicts"),
         ({"conflicts": -1}, "conflicts"),
@@ -70,7 +70,7 @@ def test_each_criterion_of_fallback_holds_back_alone(change: dict[str, int], nam
     ("change", "name"),
     [
         ({"pairs": 59}, "pairs"),
-        ({"pair_seconds": 7 * DAY - 1}, "seconds of pairs"),
+        ({"pair_seconds": 7 * DAY - 1}, "span of pairs"),
         ({"failing": 1}, "failures without recovery"),
         ({"refusals": 1}, "refused syncs"),
         ({"coverage": 9_899}, "coverage"),

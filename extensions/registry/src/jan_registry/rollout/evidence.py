@@ -26,7 +26,7 @@ def gather(observations: Observations, thresholds: Thresholds, *, since: int, er
         pair_seconds=pair_seconds,
         failing=failing,
         coverage=min((pair.coverage for pair in compared), default=-1),
-        conflicts=sum(pair.conflicts for pair in compared) if compared else -1,
+        conflicts=sum(pair.conflicts for pair in compared[: thresholds.window]) if compared else -1,
         dynamic_p95=percentile([pair.dynamic_us for pair in enough], 95),
         builtin_p95=percentile([pair.builtin_us for pair in enough], 95),
         slow=_slow(warm, thresholds),

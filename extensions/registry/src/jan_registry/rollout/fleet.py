@@ -10,14 +10,17 @@ anew with the step, so that a candidate that only fails at scale is found at the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from .arm import Arm
 from .evalue import Tally, inferiority_refuted, odds, worse
+from .export import DAY, Export
 
-__all__ = ["Fleet", "FleetThresholds", "FleetVerdict", "Period", "advance", "begin", "replay"]
+__all__ = ["Fleet", "FleetThresholds", "FleetVerdict", "Period", "advance", "begin", "periods", "replay"]
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -78,6 +81,22 @@ class FleetVerdict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     reason: str
 
 
+def periods(exports: Iterable[Export]) -> list[Period]:
+    """One period a day, from the first day that anybody reported to the last; a day that nobody reported is one with
+    nothing in it."""
+    arms: dict[int, dict[Arm, Tally]] = {}
+    for one in exports:
+        for day in {day.day: day for day in one.days}.values():
+            tallies = arms.setdefault(day.day, {"builtin": Tally(), "dynamic": Tally()})
+            tallies[day.arm] += Tally(1, int(day.failed))
+    return [
+        Period(at=(day + 1) * DAY, control=arms[day]["builtin"], candidate=arms[day]["dynamic"])
+        if day in arms
+        else Period(at=(day + 1) * DAY)
+        for day in (range(min(arms), max(arms) + 1) if arms else ())
+    ]
+
+
 def begin(at: int) -> Fleet:
     """The first step begins."""
     return Fleet(since=at)
@@ -110,10 +129,10 @@ def advance(fleet: Fleet, period: Period, thresholds: FleetThresholds) -> tuple[
     return now, _verdict(now, period, thresholds, "promote", "every criterion is met")
 
 
-def replay(start: int, periods: list[Period], thresholds: FleetThresholds) -> tuple[Fleet, list[FleetVerdict]]:
+def replay(start: int, reported: list[Period], thresholds: FleetThresholds) -> tuple[Fleet, list[FleetVerdict]]:
     """The whole roll-out again, from what was reported."""
     fleet, verdicts = begin(start), []
-    for period in periods:
+    for period in reported:
         fleet, verdict = advance(fleet, period, thresholds)
         verdicts.append(verdict)
     return fleet, verdicts

@@ -32,9 +32,11 @@ class Evidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `syncs` and `pairs` are good ones in a row, `…_seconds` from the first to the last of them, `refusals` and `failing`
     bad ones that no good one has followed. The rest is of the last paired observations: `coverage` the lowest, per
-    10,000; `conflicts` in all of them; the 95th percentile of the answers' time in microseconds; `age` the median, in
-    seconds. `slow`: how many of the very last found the dynamic list slow (`Thresholds.slow_percent`). `errors`:
-    answers that it X"""
+    10,000; `conflicts` in the newest `Thresholds.window` of them; the 95th percentile of the answers' time in
+    microseconds; `age` the median, in seconds. `slow`: how many of the very last found the dynamic list slow
+    (`Thresholds.slow_percent`). `errors`: answers that it failed to give, one after the other until now, while the
+    built-in one did.
+    """
 
     syncs: int = 0
     sync_seconds: int = 0
@@ -117,11 +119,11 @@ def judge(inputs: Inputs) -> Verdict:
     criteria, defects = _criteria(inputs), _defects(inputs)
     phase = inputs.phase
     if defects and phase in before and not inputs.pinned:
-        reason = f"{_names(defects)} overstepped"
+        reason = _overstepped(defects)
         return Verdict(action="demote", phase=before[phase], reason=reason, criteria=criteria, defects=defects)
     lacking = [criterion for criterion in criteria if not criterion.met]
     reason = f"not met: {_names(lacking)}" if lacking else ""
-    reason = inputs.obstacle or reason or (f"{_names(defects)} overstepped" if defects else "")
+    reason = inputs.obstacle or reason or (_overstepped(defects) if defects else "")
     if reason or phase not in after:
         reason = reason or "it is the last phase"
         return Verdict(action="stay", phase=phase, reason=reason, criteria=criteria, defects=defects)
@@ -133,7 +135,7 @@ def _criteria(inputs: Inputs) -> list[Criterion]:
     if inputs.phase == "fallback":
         return [
             _at_least("syncs", seen.syncs, limit.syncs),
-            _at_least("seconds of syncs", seen.sync_seconds, limit.sync_seconds),
+            _at_least("span of syncs", seen.sync_seconds, limit.sync_seconds),
             _at_most("refused syncs", seen.refusals, 0),
             _at_most("conflicts", seen.conflicts, limit.conflicts),
         ]
@@ -142,7 +144,7 @@ def _criteria(inputs: Inputs) -> list[Criterion]:
     relative = max(limit.floor, seen.builtin_p95 * limit.p95_percent // 100) if seen.builtin_p95 >= 0 else MISSING
     return [
         _at_least("pairs", seen.pairs, limit.pairs),
-        _at_least("seconds of pairs", seen.pair_seconds, limit.pair_seconds),
+        _at_least("span of pairs", seen.pair_seconds, limit.pair_seconds),
         _at_most("failures without recovery", seen.failing, 0),
         _at_most("refused syncs", seen.refusals, 0),
         _at_least("coverage", seen.coverage, limit.coverage),
@@ -171,6 +173,10 @@ def _at_least(name: str, value: int, threshold: int) -> Criterion:
 def _at_most(name: str, value: int, threshold: int) -> Criterion:
     met = MISSING < value <= threshold
     return Criterion(name=name, value=value, bound="at most", threshold=threshold, met=met)
+
+
+def _overstepped(defects: list[Criterion]) -> str:
+    return ", ".join(f"{defect.name}: {defect.value}, {defect.bound} {defect.threshold}" for defect in defects)
 
 
 def _names(criteria: list[Criterion]) -> str:

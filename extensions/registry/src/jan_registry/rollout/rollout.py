@@ -118,12 +118,14 @@ class Rollout(Generic[Q]):
 
     def _written(self, rows: list[Row], now: float) -> None:
         effective = self._keeper.effective(now)
-        entered = (effective.phase, effective.level)
+        level = "demotion" if effective.cooling else effective.level
+        entered = (effective.phase, level)
         if self._entered != entered:
             last = self.observations.latest("phase", limit=1)
             before = last[0].seen if last else None
             if not isinstance(before, Entered) or (before.phase, before.level) != entered:
-                seen = Entered(phase=effective.phase, level=effective.level, reason=effective.reason)
+                reason = effective.cause if effective.cooling else effective.reason
+                seen = Entered(phase=effective.phase, level=level, reason=reason)
                 rows = [*rows, Row(int(now), seen)]
             self._entered = entered
         self.observations.write(rows, now)

@@ -23,7 +23,7 @@ __all__ = ["Answer", "ShadowRunner", "Start"]
 Q = TypeVar("Q")
 
 
-Start = Callable[..., None]
+Start = Callable[..., object]
 """Starts a background task that ends with the extension (`ctx.tasks.start_soon`)."""
 
 
