@@ -10,7 +10,7 @@ from msgspec import Struct
 from .deltas import delta_path
 from .errors import TreeDamaged
 from .files import interrupted
-from .roles import DELEGATED, OFFLINE, ONLINE, due, lifetime
+from .roles import DELEGATED, OFFLINE, ONLINE, due, margin
 from .signing import Pending, Waiting, describe
 from .state import State, read
 
@@ -20,8 +20,8 @@ Standing = Literal["valid", "expires soon", "expired", "missing"]
 
 
 class RoleStatus(Struct, frozen=True, kw_only=True):
-    """`keyids` may sign, `threshold` of them have to; `signed_by` did. Times in seconds since the epoch: `sign_by` is
-    when half of its life is over and the next publication signs it anew if it finds the keys. `standing`: `missing`
+    """`keyids` may sign, `threshold` of them have to; `signed_by` did. Times in seconds since the epoch: from
+    `sign_by` on the next publication that finds the keys signs it anew. `standing`: `missing`
     when it was not signed yet."""
 
     role: str
@@ -102,7 +102,7 @@ def _role(state: State, role: str, now: float) -> RoleStatus:
         standing=standing,
         version=state.version_of(role),
         expires=expires,
-        sign_by=expires - lifetime(role) // 2 if found else 0,
+        sign_by=int(expires - margin(role)) if found else 0,
         threshold=signers.threshold,
         keyids=[key.keyid for key in signers.keys],
         signed_by=list(found.signatures) if found else [],
