@@ -98,6 +98,13 @@ async def test_what_was_verified_is_shown_while_it_cannot_be_reached(hub: Hub, t
         assert after.models == before.models
         assert (after.age, after.stale) == (90 * DAY, True)
         assert len(after.notes) == 1
+        again = await one.ask()
+        assert (again.models, again.stale) == (before.models, True)
+        assert again.notes == ["team could not be asked a moment ago"]
+        shutil.move(tmp_path / "away", hub.tree)
+        hub.publish(now=one.clock.now)
+        one.clock.now += 60
+        assert (await one.ask()).notes == []
 
 
 async def test_what_is_not_believed_changes_nothing(hub: Hub, tmp_path: Path) -> None:

@@ -101,6 +101,13 @@ class Http:
     def timeout(self) -> float:
         return self._timeout()
 
+    def failed(self, key: str) -> None:
+        """Asking for `key` failed just now; `failed_lately` says so for half a minute."""
+        self._limits.hold(key, self.now() + _FAILED)
+
+    def failed_lately(self, key: str) -> bool:
+        return self._limits.left(key, self.now()) > 0
+
     async def admit(self, url: str) -> None:
         """Raises HubRefused when somebody vetoes the use of the network for `url`."""
         if why := await self._admit(url):
@@ -182,7 +189,7 @@ class Http:
             flight.entry = await self._ask(ask, entry)
         except JanError as error:
             flight.error = error
-            self._limits.hold(ask.key, self.now() + _FAILED)
+            self.failed(ask.key)
         finally:
             del self._flights[ask.key]
             flight.landed.set()

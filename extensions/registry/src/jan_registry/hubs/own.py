@@ -80,6 +80,9 @@ class OwnHub(HubClient):
         state = await anyio.to_thread.run_sync(hub.store.state, "models")
         if state is not None and 0 <= self.http.now() - state.checked_at < _FRESH:
             return ""
+        key = str(hub.store.folder)
+        if state is not None and self.http.failed_lately(key):
+            return f"{self.title} could not be asked a moment ago"
         error: HubUnreachable | HubRefused | HubInvalid
         try:
             if not hub.url.startswith("file:"):
@@ -97,7 +100,9 @@ class OwnHub(HubClient):
             )
         except (Refused, TooLarge) as refused:
             error = HubInvalid(f"{self.title}: what it sends is not believed: {refused}", source=self.id)
-        if state is None:
+        self.http.failed(key)
+        # Looked at again: one collection that is refused does not keep the others back.
+        if await anyio.to_thread.run_sync(hub.store.state, "models") is None:
             raise error
         return error.message
 
