@@ -375,7 +375,7 @@ def show_status(app: App, folder: Path, as_json: bool) -> None:
     for problem in held["problems"]:
         note(f"problem: {_place(problem)}")
     _warn([_place(warning) for warning in held["warnings"]])
-    records = ", ".join(f"{count} {name}" for name, count in held["records"].items())
+    records = ", ".join(f"{name} {count}" for name, count in held["records"].items())
     click.echo(f"{held['name']}: {records}")
     click.echo(f"published: version {held['version']}" if held["version"] else "published: nothing yet")
     for change in held["changes"]:
@@ -431,7 +431,8 @@ def _warn(warnings: list[str]) -> None:
 
 def _changes(change: dict[str, Any]) -> str:
     kinds = (("new", change["created"]), ("changed", change["updated"]), ("gone", change["deleted"]))
-    return "; ".join(f"{len(ids)} {kind}: {_few(ids)}" for kind, ids in kinds if ids) or "signed anew"
+    said = "; ".join(f"{len(ids)} {kind}: {_few(ids)}" for kind, ids in kinds if ids)
+    return said or ("as before" if change["count"] else "empty")
 
 
 def _few(names: list[str]) -> str:
