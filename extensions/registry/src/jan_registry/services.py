@@ -48,6 +48,7 @@ class Services:
 
     async def close(self) -> None:
         await self.featuring.rollout.flush()
+        await self.experiments.flush()
         await anyio.to_thread.run_sync(self._close)
 
     def _close(self) -> None:

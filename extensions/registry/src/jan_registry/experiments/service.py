@@ -57,6 +57,7 @@ class Experiments:
         self._exposures = Exposures(db, os.urandom(8).hex())
         self._changing = anyio.Lock()
         self._known: tuple[Situation, Arm | None] | None = None
+        self._unnoted: list[tuple[Arm, list[str], float]] = []
 
     async def choose(self) -> Arm | None:
         """What is to be shown to this machine in place of what everybody sees; None: that."""
@@ -81,7 +82,20 @@ class Experiments:
             return
         ids = [model.id for model in models]
         if self._exposures.is_new(arm, ids):
-            self._ctx.tasks.start_soon(self._write, lambda: self._exposures.shown(arm, ids, self._clock()))
+            self._unnoted.append((arm, ids, self._clock()))
+            self._ctx.tasks.start_soon(self.flush)
+
+    async def flush(self) -> None:
+        """Note what was shown and is not noted yet. To be called before the database is closed: a process may end
+        with the answer it was started for."""
+        unnoted, self._unnoted = self._unnoted, []
+
+        def write() -> None:
+            for arm, ids, at in unnoted:
+                self._exposures.shown(arm, ids, at)
+
+        if unnoted:
+            await self._write(write)
 
     async def used(self, model: str, kind: Kind) -> None:
         """A model was downloaded, loaded or talked with."""
