@@ -381,8 +381,8 @@ def test_a_folder_that_cannot_be_written_keeps_nothing_from_working(tmp_path: Pa
 def test_a_database_that_cannot_be_read_for_a_while_is_not_written_over(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine.signed = flag_list(phase="fallback", ceiling="dynamic")
-    machine.keeper.promote(NOW)
+    machine.signed = flag_list(phase="mixed", ceiling="dynamic")
+    assert machine.keeper.promote(NOW).phase == "dynamic"
     machine.restart()
 
     def locked() -> Any:
@@ -391,10 +391,19 @@ def test_a_database_that_cannot_be_read_for_a_while_is_not_written_over(
     with monkeypatch.context() as patch:
         patch.setattr(machine.db, "read", locked)
         effective = machine.keeper.effective(NOW)
-        assert effective.phase == "fallback"
-        assert "cannot be read" in effective.note
+        assert effective.phase == "mixed"
+        assert "cannot be read" in effective.notes[0]
         assert machine.keeper.peek(NOW + 29) is effective, "a disk in trouble is not asked for every list"
-    assert machine.keeper.effective(NOW + 30).phase == "mixed"
+    assert machine.keeper.effective(NOW + 30).phase == "dynamic"
+
+
+def test_what_is_remembered_and_makes_no_sense_is_forgotten(machine: Machine) -> None:
+    machine.keeper.demote("conflicts", NOW)
+    with machine.db.write() as db:
+        db.execute("UPDATE rollout SET earned = 'turbo'")
+    machine.restart()
+    effective = machine.keeper.effective(NOW)
+    assert (effective.phase, effective.cap) == ("fallback", None)
 
 
 def test_a_machine_without_an_id_is_served_the_built_in_list_in_mixed(machine: Machine) -> None:
@@ -404,7 +413,7 @@ def test_a_machine_without_an_id_is_served_the_built_in_list_in_mixed(machine: M
     machine.signed = flag_list(phase="mixed", percent=100)
     effective = PhaseKeeper(machine.flags, machine.db, gone).effective(NOW)
     assert (effective.bucket, effective.arm(listed=True)) == (None, "builtin")
-    assert "disk full" in effective.note
+    assert "disk full" in effective.notes[0]
 
 
 def test_a_demotion_by_a_clock_that_was_years_ahead_ends_a_day_after_it_is_set_right(machine: Machine) -> None:

@@ -73,7 +73,7 @@ class Effective:
     cap: Phase | None
     until: int
     cause: str
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def cooling(self) -> bool:
@@ -174,9 +174,8 @@ class PhaseKeeper:
         chosen = None
         if outcome is not None and outcome.value is not None:
             chosen = outcome.value.phase, f"{outcome.extension}: {outcome.value.reason}"
-        with self._lock:
-            if chosen != self._extension:
-                self._extension, self._known = chosen, None
+        if chosen != self._extension:
+            await anyio.to_thread.run_sync(self._choose, chosen)  # whoever decides just now may be at the disk
 
     def answer(self, now: float, *, listed: bool) -> PhaseAnswer:
         """What `registry.phase` answers, but for the criteria of the next step."""
@@ -197,21 +196,23 @@ class PhaseKeeper:
             demoted_until=rfc3339(effective.until),
             cause=effective.cause,
             stale=effective.floor.stale or effective.ceiling.stale,
-            notes=[note for note in (*self._flags.notes(now), effective.note) if note],
+            notes=list(dict.fromkeys((*self._flags.notes(now), *effective.notes))),
         )
+
+    def _choose(self, chosen: tuple[Phase, str] | None) -> None:
+        with self._lock:
+            self._extension, self._known = chosen, None
 
     def _decide(self, now: float, *, looked: bool) -> Effective:
         row = self._load(now)
         floor, ceiling = self._flags.answer(PHASE, now), self._flags.answer(CEILING, now)
         found = in_force(floor, ceiling, self._extension, Seen(row.earned, row.fresh, row.cap, row.cause))
         if looked or found.pinned:
-            row = self._remember(row, found, fresh=not (floor.stale or ceiling.stale), now=now)
+            row = self._remember(row, found, now)
         else:  # as if nobody asked for anything: that must not be taken for the operator's word, and remembered
             found = InForce(row.phase, "default", "the operator's flags have not been read yet", row.phase)
-        drawn, notes = (
-            None,
-            [self._unread or self._unwritten, floor.note if floor.level != "policy" else "", ceiling.note],
-        )
+        notes = [self._unread or self._unwritten, floor.note, ceiling.note]
+        drawn = None
         if found.phase == "mixed":
             try:
                 drawn = bucket(FLAGS, _ARM_SALT, self._unit())
@@ -231,15 +232,15 @@ class PhaseKeeper:
             cap=row.cap,
             until=row.until,
             cause=row.cause,
-            note="; ".join(note for note in notes if note),
+            notes=tuple(note for note in notes if note),
         )
 
-    def _remember(self, row: Row, found: InForce, *, fresh: bool, now: float) -> Row:
+    def _remember(self, row: Row, found: InForce, now: float) -> Row:
         new = row
         if found.phase != row.phase:
             new = replace(new, phase=found.phase, since=int(now))
-        if not found.pinned:  # flags that have expired may lower what they may be again, and not raise it
-            new = replace(new, fresh=found.undemoted if fresh else lower(row.fresh, found.undemoted))
+        if not found.pinned:  # where flags have expired this is no higher than it was
+            new = replace(new, fresh=found.undemoted)
         if new != row and not self._unread:  # what is there and could not be read must not be lost
             self._store(new)
         return new
@@ -264,7 +265,7 @@ class PhaseKeeper:
         except StorageError as error:
             self._unread = f"what is remembered of the phase cannot be read: {error.message}"
             return self._row or Row()
-        if found is None:
+        if found is None or not {found[0], found[2], found[3], found[4] or PHASES[0]} <= set(PHASES):
             return Row()
         phase, since, fresh, earned, cap, until, cause = found
         return Row(phase, since, fresh, earned, cap or None, until, cause)
