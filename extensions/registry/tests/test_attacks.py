@@ -174,11 +174,13 @@ def online(
     meta: dict[str, int] | None = None,
     expires: float = BASE + 7 * DAY,
 ) -> dict[str, bytes | Exception | None]:
-    """A snapshot and a timestamp of these versions, signed by whoever holds `signers`."""
+    """A snapshot and a timestamp of these versions, signed by whoever holds `signers`. `meta`: 0 leaves a role out."""
 
     def for_snapshot(payload: Any) -> None:
         payload.version, payload.expires = snapshot, utc(expires)
-        payload.meta |= {f"{role}.json": MetaFile(version) for role, version in (meta or {}).items()}
+        payload.meta |= {f"{role}.json": MetaFile(version) for role, version in (meta or {}).items() if version}
+        for role in [role for role, version in (meta or {}).items() if not version]:
+            del payload.meta[f"{role}.json"]
 
     def for_timestamp(payload: Any) -> None:
         payload.version, payload.expires, payload.snapshot_meta = timestamp, utc(expires), MetaFile(snapshot)
@@ -194,7 +196,7 @@ def test_rollback_to_what_was_once_signed(world: World) -> None:
         version = rng.randint(2, VERSIONS)
         older = rng.randint(1, version - 1)
         client = world.machine(version)
-        how = rng.choice(["everything", "timestamp key", "online keys"])
+        how = rng.choice(["everything", "timestamp key", "online keys", "online keys, nothing"])
         forget(world, client, rng)
         way = Overlay(world.trees[older if how == "everything" else version])
         if how == "timestamp key":  # a new timestamp leads to an old snapshot
@@ -202,17 +204,20 @@ def test_rollback_to_what_was_once_signed(world: World) -> None:
                 world, world.trees[older], world.signers, snapshot=older, timestamp=version + rng.randint(1, 9)
             )
             way.files["metadata/timestamp.json"] = content["metadata/timestamp.json"]
-        elif how == "online keys":  # everything is new but for one collection
+        elif how != "everything":  # everything is new but for one collection, which is old or gone
+            models = older if how == "online keys" else 0
             way.files |= online(
                 world,
                 world.trees[version],
                 world.signers,
                 snapshot=version + 9,
                 timestamp=version + 9,
-                meta={"models": older},
+                meta={"models": models},
             )
         at = BASE + rng.randint(version * HOUR, DAY)
-        attack(world, f"rollback, {how}", client, way, at, kinds=["rollback"])
+        attack(
+            world, f"rollback, {how}", client, way, at, kinds=["rollback", "mix"] if "nothing" in how else ["rollback"]
+        )
         # With a stolen key the thief's timestamp was good, so that it takes other keys to be heard again.
         recovers(world, client, tree=world.trees[VERSIONS] if how == "everything" else world.rotated)
         world.done(client)

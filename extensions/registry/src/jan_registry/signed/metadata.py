@@ -3,6 +3,9 @@
 TUF does signatures, thresholds, versions and expiry. What this adds: files by our own fetcher, the time as it was
 given, versions that are also remembered elsewhere (trust.py), a cache folder that heals itself, and that one role that
 is late or broken holds up no other. It does not look at what the collections contain.
+
+TUF does not sync its files to the disk, and need not: what a power cut takes is fetched again, and the versions that
+must not be forgotten are in SQLite.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ __all__ = ["MAX_SNAPSHOT", "Hub", "Target", "refresh"]
 MAX_SNAPSHOT = 512 << 20
 """Bytes of one collection; a larger one is refused whoever signed it."""
 _MAX_METADATA = 5_000_000
+_END_OF_TIME = 253402300799
+"""The last second that a date can have; a clock may say anything."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -132,7 +137,7 @@ def _refresh(
         updater = Updater(str(folder), "metadata/", fetcher=bridge, bootstrap=root)
         # The one place that looks into it: there is no other way to give it a time, or to learn what it trusts.
         trusted = updater._trusted_set
-        trusted.reference_time = datetime.min.replace(tzinfo=UTC) if at is None else datetime.fromtimestamp(at, UTC)
+        trusted.reference_time = datetime.fromtimestamp(0 if at is None else min(max(at, 0), _END_OF_TIME), UTC)
         updater.refresh()
     top = _Top(folder, trusted, seen)
     top.refuse_older()
