@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from jan_registry.collections import canonical
 from jan_registry.collections.check import check
-from jan_registry.collections.record import File, FileSource, Record
+from jan_registry.collections.record import File, FileSource, Record, Variant
 from jan_registry.convert import download_sources, to_model
 
 from jan_core.types import DownloadSource, PieceList
@@ -108,7 +108,9 @@ def test_all_sources_are_told_in_the_records_order() -> None:
     ]
 
 
-@pytest.mark.parametrize("ref", ["", "registry.example", "registry.example/m:tag", "r/m@md5:00", "@sha256:00"])
+@pytest.mark.parametrize(
+    "ref", ["", "registry.example", "registry.example/m:tag", "r/m@md5:00", f"u@r/m@sha256:{_A}", f"r/m?x@sha256:{_A}"]
+)
 def test_a_reference_without_a_digest_is_no_source(ref: str) -> None:
     assert download_sources(File(path="m.gguf", sources=[FileSource(kind="oci", ref=ref)])) == []
 
@@ -117,6 +119,13 @@ def test_a_registry_on_this_machine_is_asked_without_tls() -> None:
     source = FileSource(kind="oci", ref=f"127.0.0.1:5000/a/b@sha256:{_A}")
     (only,) = download_sources(File(path="m.gguf", sources=[source]))
     assert only.url == f"http://127.0.0.1:5000/v2/a/b/blobs/sha256:{_A}"
+
+
+def test_a_variant_with_a_file_that_the_record_lacks_is_refused() -> None:
+    for place in (-1, 1):
+        record = Record(id="a", name="A", files=[File(path="m.gguf")], variants=[Variant(id="v", files=[place])])
+        with pytest.raises(ValueError, match="the variant v has a file that the record lacks"):
+            to_model(record, hub_url="https://h", source="s")
 
 
 def test_a_record_without_variants_keeps_its_files() -> None:

@@ -95,6 +95,7 @@ def test_parts_of_which_one_is_missing_are_left_out_with_the_reason() -> None:
 def test_parts_that_count_wrongly_are_left_out() -> None:
     assert _of("m-00000-of-00002.gguf", "m-00001-of-00002.gguf").variants == []
     assert _of("m-00001-of-00000.gguf").variants == []
+    assert [variant.id for variant in _of("m-00000-of-00000.gguf", "m.gguf").variants] == ["m"]
     assert _of("m-00001-of-00001.gguf").variants[0].files[0].name == "m-00001-of-00001.gguf"
 
 

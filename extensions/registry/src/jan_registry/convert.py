@@ -6,6 +6,7 @@ accepts; whether that was signed is what the caller says in `verification`.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -20,6 +21,9 @@ __all__ = ["HUGGING_FACE", "MODELSCOPE", "download_sources", "to_model"]
 
 HUGGING_FACE = "https://huggingface.co"
 MODELSCOPE = "https://modelscope.cn"
+_REFERENCE = re.compile(
+    r"([A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?)/([a-z0-9][a-z0-9._/-]*)(?::[A-Za-z0-9._-]+)?@(sha256:[0-9a-f]{64})"
+)
 Vouched = Literal["verified", "unverified", "builtin"]
 
 
@@ -95,12 +99,12 @@ def _resolve(source: FileSource) -> str:
 
 def _blob(ref: str) -> str:
     """`registry.example/space/model@sha256:…` -> the address of that blob; "" when it is no such reference."""
-    name, _, digest = ref.partition("@")
-    registry, _, repository = name.partition("/")
-    if not (registry and repository and digest.startswith("sha256:")):
+    found = _REFERENCE.fullmatch(ref)
+    if found is None:
         return ""
-    local = registry.partition(":")[0] in ("localhost", "127.0.0.1")
-    return f"{'http' if local else 'https'}://{registry}/v2/{quote(repository)}/blobs/{digest}"
+    registry, repository, digest = found.groups()
+    near = registry.partition(":")[0] in ("localhost", "127.0.0.1")
+    return f"{'http' if near else 'https'}://{registry}/v2/{repository}/blobs/{digest}"
 
 
 def _extra(record: Record) -> dict[str, Any]:

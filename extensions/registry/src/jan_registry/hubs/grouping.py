@@ -137,7 +137,8 @@ def _sorted_out(
         elif not file.role and _VOCABULARY.match(stem):
             grouped.left.append(Left(file.path, "a vocabulary without weights"))
         elif part := _PART.search(base):
-            parts.setdefault((base[: part.start()], int(part[2])), {})[int(part[1])] = file
+            # Not 0, which is that of a file by itself: "of 00000" is never whole.
+            parts.setdefault((base[: part.start()], int(part[2]) or -1), {})[int(part[1])] = file
         else:
             parts[base, 0] = {0: file}
     return parts, projectors
@@ -151,7 +152,7 @@ def _complete(parts: dict[tuple[str, int], dict[int, RepoFile]], grouped: Groupe
         if numbers == ([0] if count == 0 else list(range(1, len(numbers) + 1))) and len(numbers) == (count or 1):
             whole.append(_Set(base, count, [files[number] for number in numbers]))
         else:
-            reason = f"of {count} parts, {len(numbers)} are there"
+            reason = f"of {max(count, 0)} parts, {len(numbers)} are there"
             grouped.left += [Left(file.path, reason) for file in files.values()]
     return whole
 
