@@ -24,7 +24,6 @@ from ..targeting import Facts
 from ..usage import Usage
 from .enrolment import Arm, Enrolments, arm_of, evolve, key_of
 from .exposure import Exposures
-from .report import Unfit, aggregate_of, assess, merged, metric_of
 from .shapes import Aggregate, ExperimentReport, ExperimentsQuery, ExperimentsReport, Kind
 
 __all__ = ["Experiments", "Situation"]
@@ -124,6 +123,8 @@ class Experiments:
 
     async def report(self, query: ExperimentsQuery) -> ExperimentsReport:
         """How experiments stand. Raises InvalidParams, StorageError."""
+        from .report import Unfit
+
         situation = await self._situation()
         await self.choose()  # what has begun or ended since is part of it
         try:
@@ -156,6 +157,8 @@ class Experiments:
         return arm_of(whole, kept)
 
     def _report(self, query: ExperimentsQuery, situation: Situation | None) -> ExperimentsReport:
+        from .report import aggregate_of, assess, merged, metric_of
+
         known = {key_of(each): each for each in situation.experiments} if situation else {}
         now, kept = self._clock(), self._enrolments.all()
         if situation is not None:
