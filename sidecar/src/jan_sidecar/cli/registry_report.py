@@ -26,6 +26,13 @@ DECISIONS = (
 SHOWN = 10
 
 
+def _micros(value: int) -> str:
+    return f"{value / 1000:.2f} ms" if value >= 0 else "-"
+
+
+SERVED = (("answers", str), ("errors", str), ("p50", _micros), ("p95", _micros))
+
+
 @click.command()
 @click.option("--replay", is_flag=True, help="Make every stored decision again and compare; exit 1 when one differs.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with plots to this file.")
@@ -78,12 +85,9 @@ def _show(answer: dict[str, Any]) -> None:
     arms = {arm["arm"]: arm for arm in answer["arms"]}
     dynamic, builtin = arms["dynamic"], arms["builtin"]
     rows = [
-        {"name": name, "dynamic": show(dynamic[field]), "builtin": show(builtin[field]), "note": "served"}
-        for name, field, show in (("answers", "answers", str), ("errors", "errors", str), ("p50", "p50", _micros))
+        {"name": name, "dynamic": show(dynamic[name]), "builtin": show(builtin[name]), "note": "served"}
+        for name, show in SERVED
     ]
-    rows.append(
-        {"name": "p95", "dynamic": _micros(dynamic["p95"]), "builtin": _micros(builtin["p95"]), "note": "served"}
-    )
     for rank in ("p50", "p95"):
         both = {arm: _micros(pairs[f"{arm}_{rank}"]) for arm in ("dynamic", "builtin")}
         rows.append({"name": rank, **both, "note": "to the same questions"})
@@ -110,10 +114,6 @@ def _show(answer: dict[str, Any]) -> None:
             f"{replayed['same']} decisions come out the same again, {replayed['differs']} differ, "
             f"{replayed['unknown']} are not replayable"
         )
-
-
-def _micros(value: int) -> str:
-    return f"{value / 1000:.2f} ms" if value >= 0 else "-"
 
 
 def _share(value: int) -> str:
