@@ -118,11 +118,18 @@ async def test_a_setting_or_the_operator_ends_it_and_everybody_sees_the_same(ope
         assert await featured(house) == ("", ORDERS["control"])
 
 
-async def test_the_operator_can_switch_all_experiments_off(open_house: OpenHouse, hub: Hub) -> None:
-    publish(hub, EXPERIMENT, {"kind": "flag", "id": "experiments.enabled", "value": False})
+async def test_the_operator_can_switch_all_experiments_off_and_on_again(open_house: OpenHouse, hub: Hub) -> None:
+    publish(hub, EXPERIMENT)
     async with open_house(hub=hub, phase="dynamic") as house:
         await house.call("refresh")
+        branch, ids = await featured(house)
+        publish(hub, EXPERIMENT, {"kind": "flag", "id": "experiments.enabled", "value": False})
+        await house.call("refresh")
         assert await featured(house) == ("", ORDERS["control"])
+        assert (await house.call("experiments"))["enabled"] is False
+        publish(hub, EXPERIMENT, {"kind": "flag", "id": "experiments.enabled", "value": True})
+        await house.call("refresh")
+        assert await featured(house) == (branch, ids)
 
 
 async def test_a_list_that_has_no_flags_ends_no_experiment(open_house: OpenHouse, hub: Hub) -> None:

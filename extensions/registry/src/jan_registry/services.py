@@ -125,9 +125,11 @@ class Services:
         listing = served.listing
         if not isinstance(listing, SignedListing) or "flags" not in listing.states:
             return None
-        enabled = bool(self.serving.flags.answer(EXPERIMENTS, time.time()).value)
+        wanted = self.serving.flags.answer(EXPERIMENTS, time.time())
+        if not wanted.value and wanted.level != "setting":
+            return None  # switched off for now; only a person who does not want to take part leaves for good
         slots = {slot.id for slot in listing.slots}
-        return Situation(listing.experiments, slots, self.serving.facts(ModelContext()), enabled)
+        return Situation(listing.experiments, slots, self.serving.facts(ModelContext()), bool(wanted.value))
 
     async def _models_with(self, sha256: str) -> list[str]:
         """The ids of the models in the list that have a file."""
