@@ -61,7 +61,7 @@ class RegistryExtension:
             criteria=lambda effective: judge(rollout.inputs(time.time())).criteria,
             clock=time.time,
         )
-        self._rollout.rollout, self._rollout.keeper = rollout, serving.keeper
+        self._rollout.rollout, self._rollout.phase_services = rollout, self._phases.phase_services
         self._experiments.experiments = services.experiments
         self._services.start()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import anyio.to_thread
@@ -10,7 +9,7 @@ from msgspec import Struct
 
 from jan_core import method
 
-from .phase import PhaseKeeper
+from .phase_methods import PhaseServices
 from .report import RolloutReport
 from .rollout import Rollout
 
@@ -27,25 +26,25 @@ class ReportQuery(Struct, forbid_unknown_fields=True):
 
 
 class RolloutMethods:
-    """Handlers. `rollout` and `keeper` are set when the extension is activated, before any call can come."""
+    """Handlers. `rollout` and `phase_services` are set when the extension is activated, before any call can come."""
 
     rollout: Rollout[Any]
-    keeper: PhaseKeeper
+    phase_services: PhaseServices
 
     @method("registry.report")
     async def report(self, params: ReportQuery) -> RolloutReport:
         """Say what the roll-out on this machine has come to: phases, latency, coverage, conflicts, errors, age, what
         the next step still needs, and every decision."""
+        await self.phase_services.ready()
         await self.rollout.flush()
-        return await anyio.to_thread.run_sync(self._report, params, time.time())
+        return await anyio.to_thread.run_sync(self._report, params, self.phase_services.clock())
 
     def _report(self, params: ReportQuery, now: float) -> RolloutReport:
         from .page import page
         from .report import make
 
-        report = make(
-            self.rollout, self.keeper.effective(now), now, again=params.replay or params.html, give=params.export
-        )
+        effective = self.phase_services.keeper.effective(now)
+        report = make(self.rollout, effective, now, again=params.replay or params.html, give=params.export)
         if params.html:
             report.html = page(report, now)
         return report

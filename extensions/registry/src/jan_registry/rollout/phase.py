@@ -127,6 +127,10 @@ class PhaseKeeper:
             self._known = Known(state, now, min(until, now + _TRY_AGAIN) if self._unread else until, effective)
             return effective
 
+    def settled(self, now: float) -> bool:
+        """Whether the flags behind the phase have been read; until then it is the one that is remembered."""
+        return self._flags.state(now).looked
+
     def demote(self, cause: str, now: float, cool_down: float = COOL_DOWN) -> Effective:
         """One step down at once, for `cool_down` seconds (a day at most), after which what the operator asks for holds
         again; what was earned here must be earned anew. In `fallback` the built-in list is served for as long. Where

@@ -102,7 +102,7 @@ class Rollout(Generic[Q]):
         await self._in_thread(self._written)
 
     async def check(self) -> Verdict | None:
-        """Ask the gate, and obey it. None when the disk did not do: nothing changes then."""
+        """Ask the gate, and obey it. None when nothing was decided: the disk did not do, or no flag was read yet."""
         return await self._in_thread(self._check)
 
     async def _in_thread(self, work: Callable[[list[Row], float], Verdict | None]) -> Verdict | None:
@@ -120,7 +120,7 @@ class Rollout(Generic[Q]):
         effective = self._keeper.effective(now)
         level = "demotion" if effective.cooling else effective.level
         entered = (effective.phase, level)
-        if self._entered != entered:
+        if self._entered != entered and self._keeper.settled(now):
             last = self.observations.latest("phase", limit=1)
             before = last[0].seen if last else None
             if not isinstance(before, Entered) or (before.phase, before.level) != entered:
@@ -130,12 +130,12 @@ class Rollout(Generic[Q]):
             self._entered = entered
         self.observations.write(rows, now)
 
-    def _check(self, rows: list[Row], now: float) -> Verdict:
+    def _check(self, rows: list[Row], now: float) -> Verdict | None:
         with self._judging:  # two checks of the same evidence would go two steps back
-            return self._judged(rows, now)
+            self._written(rows, now)
+            return self._judged(now) if self._keeper.settled(now) else None
 
-    def _judged(self, rows: list[Row], now: float) -> Verdict:
-        self._written(rows, now)
+    def _judged(self, now: float) -> Verdict:
         inputs = self.inputs(now)
         verdict = judge(inputs)
         if verdict.action == "demote":
