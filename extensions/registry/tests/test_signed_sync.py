@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import shutil
 import sqlite3
 import time
@@ -25,7 +26,7 @@ from tuf.api.metadata import MetaFile
 
 from jan_core import StorageError
 
-from .hubmaker import Hub, key
+from .hubmaker import Hub, key, model
 from .signed_keys import newest, rotate_online, signed, write
 from .signed_kit import Client, Overlay
 
@@ -124,6 +125,36 @@ def test_a_delta_over_many_versions_is_one_step(hub: Hub, client: Client) -> Non
     assert how(report)["models"] == "delta"
     assert report.requests == 5  # root, timestamp, snapshot, the role, the delta
     assert is_published(client, hub)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_edited_every_client_ends_in_what_was_published(tmp_path: Path, seed: int) -> None:
+    """One asks after each publication, one now and then, one only at the end."""
+    rng = random.Random(seed)
+    hub = Hub(tmp_path)
+    often, seldom, once = (Client(tmp_path / name, hub.root) for name in ("often", "seldom", "once"))
+    texts = {f"maker/{rng.randrange(10**6)}": "" for _ in range(rng.randint(0, 80))}
+    deltas = 0
+    for _ in range(12):
+        for _ in range(rng.randint(0, 8)):
+            id = rng.choice([f"maker/{rng.randrange(10**6)}", *texts])
+            if id in texts and rng.random() < 0.4:
+                del texts[id]
+            else:
+                texts[id] = rng.randbytes(60).hex()
+        hub.models(*[model(id, description=text) for id, text in texts.items()])
+        hub.set("revocations", [{"id": id, "reason": "bad"} for id in texts if rng.random() < 0.1]).publish()
+        for client in (often, seldom) if rng.random() < 0.3 else (often,):
+            report = client.sync(hub.tree)
+            assert report.fallbacks == []
+            assert is_published(client, hub)
+            deltas += how(report)["models"] == "delta"
+    for client in (seldom, once):
+        client.sync(hub.tree)
+        assert is_published(client, hub)
+        client.close()
+    often.close()
+    assert deltas >= 8
 
 
 def test_a_client_that_is_older_than_all_deltas_takes_the_whole(hub: Hub, client: Client) -> None:
