@@ -1913,6 +1913,19 @@ pub mod core {
         Other(String),
     }
 
+    /// A hub or catalogue. `method` takes a `SourceQuery` and returns a `SourcePage`.
+    ///
+    /// A source is named by data and reached through the method table, so that any extension can add one.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ModelSource {
+        pub id: String,
+        pub title: String,
+        pub method: String,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub verified: Option<bool>,
+    }
+
     /// One way to have a model, e.g. a quantization. `files` are what must be there to run it; `memory` in bytes, 0 when
     /// unknown.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -2133,6 +2146,42 @@ pub mod core {
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct SettingsValues {
         pub settings: std::collections::BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
+    }
+
+    /// What a source knows. `cursor` asks for more; empty: that was all.
+    ///
+    /// `notes`: what was left out, and why. `age` in seconds since the source itself said so; `stale`: it could not be
+    /// asked again, or is being asked now, and this is what it said last.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct SourcePage {
+        pub models: Vec<ModelRecord>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub cursor: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub notes: Option<Vec<String>>,
+        /// Default: `0.0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub age: Option<f64>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub stale: Option<bool>,
+    }
+
+    /// What to ask a source for: everything, a search text, or one id. `cursor` continues a page. `source` is the
+    /// `ModelSource`'s id, for a method that serves several.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct SourceQuery {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub source: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub text: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub id: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub cursor: Option<String>,
+        /// Default: `100`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub limit: Option<i64>,
     }
 
     /// One function that blocked the loop. `line`: where it stood when it was found, the longest time. Times in seconds,
@@ -3442,7 +3491,549 @@ pub mod llamacpp {
 
 /// Types of the extension `registry`.
 pub mod registry {
-    /// `context`: for whom; it is seen by extensions that filter and rank, and never leaves this machine.
+    /// Add a model, or change one. What is empty stays as it is; a file given replaces the one of that variant.
+    ///
+    /// `file`: a GGUF file on this machine: its size, SHA-256, piece list and what it says of itself are written down; it
+    /// stays where it is, and `url` says where clients get it. `url` alone: with `size` and `sha256` as its publisher says.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Add {
+        pub folder: String,
+        pub id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub name: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub description: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub publisher: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub license: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub tags: Option<Vec<String>>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub params: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub ctx: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub url: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub file: Option<String>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub size: Option<i64>,
+        #[serde(rename = "sha256", default, skip_serializing_if = "Option::is_none")]
+        pub sha_256: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub variant: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub r#where: Option<Vec<String>>,
+    }
+
+    impl Add {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(folder: String, id: String) -> Self {
+            Self {
+                folder,
+                id,
+                name: None,
+                description: None,
+                publisher: None,
+                license: None,
+                tags: None,
+                params: None,
+                ctx: None,
+                url: None,
+                file: None,
+                size: None,
+                sha_256: None,
+                variant: None,
+                r#where: None,
+            }
+        }
+    }
+
+    /// Counts of one experiment, of one machine or many. There is nothing in it that tells one machine from another.
+    ///
+    /// `key` names the experiment and what must not change while it runs; the first branch is the control.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Aggregate {
+        pub experiment: String,
+        pub key: String,
+        pub branches: Vec<BranchCounts>,
+        /// Default: `"download"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub metric: Option<AggregateMetric>,
+    }
+
+    impl Aggregate {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(experiment: String, key: String, branches: Vec<BranchCounts>) -> Self {
+            Self {
+                experiment,
+                key,
+                branches,
+                metric: None,
+            }
+        }
+    }
+
+    /// One of `chat`, `download`, `load`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum AggregateMetric {
+        #[serde(rename = "chat")]
+        Chat,
+        #[serde(rename = "download")]
+        Download,
+        #[serde(rename = "load")]
+        Load,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// What was served from one list: answers, those that failed, and microseconds (-1: unknown).
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ArmFigures {
+        pub arm: ArmFiguresArm,
+        pub answers: i64,
+        pub errors: i64,
+        #[serde(rename = "p50")]
+        pub p_50: i64,
+        #[serde(rename = "p95")]
+        pub p_95: i64,
+    }
+
+    /// One of `builtin`, `dynamic`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum ArmFiguresArm {
+        #[serde(rename = "builtin")]
+        Builtin,
+        #[serde(rename = "dynamic")]
+        Dynamic,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// Machines of one branch: how many were drawn, were shown the list, have had their week since, and in it
+    /// downloaded, loaded or talked with a model that was shown to them. Of one machine, each is 0 or 1.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct BranchCounts {
+        pub branch: String,
+        /// Default: `1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub ratio: Option<u64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub enrolled: Option<u64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub exposed: Option<u64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub settled: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub converted: Option<std::collections::BTreeMap<String, u64>>,
+    }
+
+    impl BranchCounts {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(branch: String) -> Self {
+            Self {
+                branch,
+                ratio: None,
+                enrolled: None,
+                exposed: None,
+                settled: None,
+                converted: None,
+            }
+        }
+    }
+
+    /// `slot` empty: what would be shown anyway.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Branching {
+        pub id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub slot: Option<String>,
+        /// Default: `1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub ratio: Option<i64>,
+    }
+
+    impl Branching {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String) -> Self {
+            Self {
+                id,
+                slot: None,
+                ratio: None,
+            }
+        }
+    }
+
+    /// `files` (relative to the folder) that were written; none: everything was so already. `note`: for a person.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Changed {
+        pub files: Vec<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub note: Option<String>,
+    }
+
+    /// A branch beside the control, by the experiment's metric.
+    ///
+    /// `difference`: of the proportions of machines that did it, null as long as one has none; `low` and `high`: between
+    /// these it lies, with 95 % for all branches together and however often one looks. `p` is a p-value that may be looked
+    /// at as often. `verdict`: `better` or `worse` once p is below 0.05; `open`; `mismatch`: nothing can be said.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Comparison {
+        pub branch: String,
+        pub difference: Option<f64>,
+        pub low: f64,
+        pub high: f64,
+        pub p: f64,
+        pub verdict: ComparisonVerdict,
+    }
+
+    /// One of `better`, `mismatch`, `open`, `worse`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum ComparisonVerdict {
+        #[serde(rename = "better")]
+        Better,
+        #[serde(rename = "mismatch")]
+        Mismatch,
+        #[serde(rename = "open")]
+        Open,
+        #[serde(rename = "worse")]
+        Worse,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// `value` held against `threshold`; -1 is a value that nobody has seen, and is not met.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Criterion {
+        pub name: String,
+        pub value: i64,
+        pub bound: CriterionBound,
+        pub threshold: i64,
+        pub met: bool,
+    }
+
+    /// One of `at least`, `at most`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum CriterionBound {
+        #[serde(rename = "at least")]
+        AtLeast,
+        #[serde(rename = "at most")]
+        AtMost,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// One day, UTC. Times are of answers served and of those in the shadow, in microseconds; -1: none.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct DayFigures {
+        pub day: String,
+        #[serde(rename = "builtin_p50")]
+        pub builtin_p_50: i64,
+        #[serde(rename = "builtin_p95")]
+        pub builtin_p_95: i64,
+        #[serde(rename = "dynamic_p50")]
+        pub dynamic_p_50: i64,
+        #[serde(rename = "dynamic_p95")]
+        pub dynamic_p_95: i64,
+        pub coverage: i64,
+        pub conflicts: i64,
+        pub errors: i64,
+        pub answers: i64,
+        pub pairs: i64,
+        pub syncs: i64,
+        pub refused: i64,
+    }
+
+    /// A decision. `replayed`: whether it comes out the same again (`replay.py`); "" when nobody asked.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct DecisionLine {
+        pub number: i64,
+        pub at: String,
+        pub from_phase: String,
+        pub to_phase: String,
+        pub reason: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub replayed: Option<DecisionLineReplayed>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub detail: Option<String>,
+    }
+
+    /// One of ``, `differs`, `same`, `unknown`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum DecisionLineReplayed {
+        #[serde(rename = "")]
+        Empty,
+        #[serde(rename = "differs")]
+        Differs,
+        #[serde(rename = "same")]
+        Same,
+        #[serde(rename = "unknown")]
+        Unknown,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// One difference: `expected` (the newer list says something else), `deprecated` (it says that the model is no
+    /// longer recommended), `missing` (it knows the id not, or no file of it), `conflict` (of one file it says another
+    /// hash or size, so that one of the two lists is wrong).
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Deviation {
+        pub kind: DeviationKind,
+        pub id: String,
+        pub what: String,
+    }
+
+    /// One of `conflict`, `deprecated`, `expected`, `missing`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    pub enum DeviationKind {
+        #[serde(rename = "conflict")]
+        Conflict,
+        #[serde(rename = "deprecated")]
+        Deprecated,
+        #[serde(rename = "expected")]
+        Expected,
+        #[serde(rename = "missing")]
+        Missing,
+    }
+
+    /// The id of an experiment in the list.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ExperimentId {
+        pub experiment: String,
+    }
+
+    /// How an experiment stands. `status`, `reason` and `branch` are this machine's; `state` is the operator's, "" for
+    /// one that is not in the list.
+    ///
+    /// `mismatch_p`: how likely it is that chance alone divides the machines that were shown something as they are, looked
+    /// at as often as one likes; `chi_square_p`: the same for one look. `stop`: the first is below 0.001, so that something
+    /// is wrong with the experiment and its outcomes mean nothing.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ExperimentReport {
+        pub experiment: String,
+        pub key: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub title: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub state: Option<String>,
+        /// Default: `"download"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub metric: Option<ExperimentReportMetric>,
+        /// Default: `"not_enrolled"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub status: Option<ExperimentReportStatus>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub reason: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub branch: Option<String>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub sessions: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub branches: Option<Vec<BranchCounts>>,
+        /// Default: `1.0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub mismatch_p: Option<f64>,
+        /// Default: `1.0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub chi_square_p: Option<f64>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub stop: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub comparisons: Option<Vec<Comparison>>,
+    }
+
+    /// One of `chat`, `download`, `load`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum ExperimentReportMetric {
+        #[serde(rename = "chat")]
+        Chat,
+        #[serde(rename = "download")]
+        Download,
+        #[serde(rename = "load")]
+        Load,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// One of `disqualified`, `ended`, `enrolled`, `not_enrolled`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum ExperimentReportStatus {
+        #[serde(rename = "disqualified")]
+        Disqualified,
+        #[serde(rename = "ended")]
+        Ended,
+        #[serde(rename = "enrolled")]
+        Enrolled,
+        #[serde(rename = "not_enrolled")]
+        NotEnrolled,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// `state`: `running` begins it or goes on with it, `paused` takes nobody new, `ended` ends it.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Experimenting {
+        pub folder: String,
+        pub id: String,
+        pub state: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub branches: Option<Vec<Branching>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub title: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub percent: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub metric: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub salt: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub r#where: Option<Vec<String>>,
+    }
+
+    impl Experimenting {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(folder: String, id: String, state: String) -> Self {
+            Self {
+                folder,
+                id,
+                state,
+                branches: None,
+                title: None,
+                percent: None,
+                metric: None,
+                salt: None,
+                r#where: None,
+            }
+        }
+    }
+
+    /// `merge`: what other machines exported (`own` of their answers), added to what was counted here; without `here`,
+    /// only that.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ExperimentsQuery {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub merge: Option<Vec<Aggregate>>,
+        /// Default: `true`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub here: Option<bool>,
+    }
+
+    /// `enabled`: this machine takes part in experiments now. `own`: its counts, in the form in which they can be given
+    /// to the operator by hand: nothing is sent.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ExperimentsReport {
+        pub enabled: bool,
+        pub experiments: Vec<ExperimentReport>,
+        pub own: Vec<Aggregate>,
+    }
+
+    /// One machine's days, oldest first, each at most once.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Export {
+        /// Default: `1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub schema: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub days: Option<Vec<ExportDay>>,
+    }
+
+    /// A whole day in the phase `mixed`. `day`: days since 1970-01-01, UTC; `arm`: which list was served; `answers` and
+    /// `errors` of it; `conflicts` between the lists; `demoted`: this machine went back on that day.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ExportDay {
+        pub day: u64,
+        pub arm: ExportDayArm,
+        pub answers: u64,
+        pub errors: u64,
+        pub conflicts: u64,
+        pub demoted: bool,
+    }
+
+    /// One of `builtin`, `dynamic`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum ExportDayArm {
+        #[serde(rename = "builtin")]
+        Builtin,
+        #[serde(rename = "dynamic")]
+        Dynamic,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// Put models into the list `slot` at place `at` (from 1; 0: at the end), take them off, or let it be these
+    /// `only`. `where` None leaves open for whom it is as it was.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Feature {
+        pub folder: String,
+        pub slot: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub models: Option<Vec<String>>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub at: Option<u64>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub remove: Option<bool>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub only: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub title: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub priority: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub r#where: Option<Vec<String>>,
+    }
+
+    impl Feature {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(folder: String, slot: String) -> Self {
+            Self {
+                folder,
+                slot,
+                models: None,
+                at: None,
+                remove: None,
+                only: None,
+                title: None,
+                priority: None,
+                r#where: None,
+            }
+        }
+    }
+
+    /// `context`: for whom; what is left out of it is filled in from this machine. It never leaves the machine.
     #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct FeaturedQuery {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -3452,34 +4043,411 @@ pub mod registry {
         pub limit: Option<u64>,
     }
 
+    /// `level`: who decided. `reason` and `variant` are OpenFeature's for the operator's levels (TARGETING_MATCH, SPLIT,
+    /// STATIC, DEFAULT, STALE), and STATIC for those of this machine. `note`: which answers did not count, and why.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct FlagAnswer {
+        pub name: String,
+        pub value: FlagAnswerValue,
+        pub level: FlagAnswerLevel,
+        pub reason: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub variant: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub note: Option<String>,
+    }
+
+    /// One of `default`, `environment`, `packaged`, `policy`, `setting`, `signed`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum FlagAnswerLevel {
+        #[serde(rename = "default")]
+        Default_,
+        #[serde(rename = "environment")]
+        Environment,
+        #[serde(rename = "packaged")]
+        Packaged,
+        #[serde(rename = "policy")]
+        Policy,
+        #[serde(rename = "setting")]
+        Setting,
+        #[serde(rename = "signed")]
+        Signed,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// One of several kinds of value.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    #[serde(untagged)]
+    pub enum FlagAnswerValue {
+        Flag(bool),
+        Integer(i64),
+        Text(String),
+    }
+
+    /// Every flag this program reads, by name. `notes`: what was said at this machine and could not be used.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct FlagTable {
+        pub flags: std::collections::BTreeMap<String, FlagAnswer>,
+        pub notes: Vec<String>,
+    }
+
+    /// Set a flag: for everybody, or with `percent` or `where` for those. `only`: drop the rules; `remove`: this one.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Flagging {
+        pub folder: String,
+        pub id: String,
+        pub value: FlaggingValue,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub percent: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub r#where: Option<Vec<String>>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub only: Option<bool>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub remove: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub salt: Option<String>,
+    }
+
+    impl Flagging {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(folder: String, id: String, value: FlaggingValue) -> Self {
+            Self {
+                folder,
+                id,
+                value,
+                percent: None,
+                r#where: None,
+                only: None,
+                remove: None,
+                salt: None,
+            }
+        }
+    }
+
+    /// One of several kinds of value.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    #[serde(untagged)]
+    pub enum FlaggingValue {
+        Flag(bool),
+        Integer(i64),
+        Text(String),
+    }
+
+    /// The operator's folder: the one with `registry.toml`.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Folder {
+        pub folder: String,
+    }
+
+    /// `files` were written; `root` is the first root, which clients must be given, and `root_sha256` its SHA-256.
+    /// `keys`: role -> the files of its private keys.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Founded {
+        pub folder: String,
+        pub files: Vec<String>,
+        pub keys: std::collections::BTreeMap<String, Vec<String>>,
+        pub root: String,
+        #[serde(rename = "root_sha256")]
+        pub root_sha_256: String,
+    }
+
+    /// Take over models: of a hub (`source`, one that `registry.sources` names; `url` for another address of it), or of
+    /// `file`, a local copy of Jan's catalogue. `ids`, else all with the words of `text`.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Import {
+        pub folder: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub source: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub url: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub file: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub ids: Option<Vec<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub text: Option<String>,
+        /// Default: `100`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub limit: Option<u64>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub stats: Option<bool>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub dry_run: Option<bool>,
+    }
+
+    impl Import {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(folder: String) -> Self {
+            Self {
+                folder,
+                source: None,
+                url: None,
+                file: None,
+                ids: None,
+                text: None,
+                limit: None,
+                stats: None,
+                dry_run: None,
+            }
+        }
+    }
+
+    /// Ids. `unchanged` were there with the same content. `notes`: what the source said was left out.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Imported {
+        pub added: Vec<String>,
+        pub updated: Vec<String>,
+        pub unchanged: i64,
+        pub skipped: Vec<NotImported>,
+        pub notes: Vec<String>,
+        pub files: Vec<String>,
+    }
+
+    /// Make an operator's folder with keys and an empty hub. `url`: where clients will find it, for display.
+    ///
+    /// `signers`: role -> `NEEDED/KEYS`, e.g. `2/3`, where it is not to be the usual number. An empty passphrase leaves the
+    /// private keys unencrypted, and must be meant: `unprotected`.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Init {
+        pub folder: String,
+        pub name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub url: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub signers: Option<std::collections::BTreeMap<String, String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub passphrase: Option<String>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub unprotected: Option<bool>,
+    }
+
+    impl Init {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(folder: String, name: String) -> Self {
+            Self {
+                folder,
+                name,
+                url: None,
+                signers: None,
+                passphrase: None,
+                unprotected: None,
+            }
+        }
+    }
+
+    /// The id of an experiment in the list, and of one of its branches.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct JoinExperiment {
+        pub experiment: String,
+        pub branch: String,
+    }
+
+    /// A key that may sign. `file`: where it lies on this machine; empty: somewhere else.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct KeyState {
+        pub keyid: String,
+        pub file: String,
+    }
+
+    /// `needs` signatures more, of any of `keyids`.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Lacking {
+        pub role: String,
+        pub needs: i64,
+        pub keyids: Vec<String>,
+    }
+
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ModelAnswer {
         pub model: super::core::ModelRecord,
         pub provenance: Provenance,
+        pub verification: Verification,
     }
 
+    /// `source`: as in `SearchQuery`.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ModelId {
         pub id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub source: Option<String>,
     }
 
-    /// `total`: how many there are beside the limit.
+    impl ModelId {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String) -> Self {
+            Self {
+                id,
+                source: None,
+            }
+        }
+    }
+
+    /// `total`: how many there are beside the limit; of a search, counted up to 1,000. `cursor`: what continues the
+    /// answer of another hub. `experiment` and `branch`: which experiment decided what is featured, "" for none.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ModelList {
         pub models: Vec<super::core::ModelRecord>,
         pub total: i64,
         pub provenance: Provenance,
+        pub verification: Verification,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub cursor: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub experiment: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub branch: Option<String>,
     }
 
-    /// The phase of the roll-out that is served. `asked` is what an extension chose, if that is not served yet.
+    /// `variant`: the id of one of the model's variants; empty: the first.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ModelQuery {
+        pub id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub variant: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub source: Option<String>,
+    }
+
+    impl ModelQuery {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String) -> Self {
+            Self {
+                id,
+                variant: None,
+                source: None,
+            }
+        }
+    }
+
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct NotImported {
+        pub id: String,
+        pub reason: String,
+    }
+
+    /// `version` of the published hub, 0 before the first time. `changes` would be published.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct OperatorStatus {
+        pub folder: String,
+        pub name: String,
+        pub url: String,
+        pub tree: String,
+        pub version: i64,
+        pub records: std::collections::BTreeMap<String, i64>,
+        pub changes: Vec<ShownCollection>,
+        pub roles: Vec<RoleState>,
+        pub waiting: Vec<WaitingFile>,
+        pub problems: Vec<Problem>,
+        pub warnings: Vec<Problem>,
+    }
+
+    /// What the two lists said to the same questions. -1: unknown. `coverage` and `overlap` per 10,000: the newest, and
+    /// the lowest that was seen; microseconds; `age` in seconds, the median. `counts` of deviations by kind and `examples`
+    /// are those of the newest pair.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct PairFigures {
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub pairs: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub builtin_errors: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub dynamic_errors: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub conflicts: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub invalid: Option<i64>,
+        /// Default: `-1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub coverage: Option<i64>,
+        /// Default: `-1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub coverage_lowest: Option<i64>,
+        /// Default: `-1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub overlap: Option<i64>,
+        /// Default: `-1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub age: Option<i64>,
+        /// Default: `-1`.
+        #[serde(rename = "builtin_p50", default, skip_serializing_if = "Option::is_none")]
+        pub builtin_p_50: Option<i64>,
+        /// Default: `-1`.
+        #[serde(rename = "builtin_p95", default, skip_serializing_if = "Option::is_none")]
+        pub builtin_p_95: Option<i64>,
+        /// Default: `-1`.
+        #[serde(rename = "dynamic_p50", default, skip_serializing_if = "Option::is_none")]
+        pub dynamic_p_50: Option<i64>,
+        /// Default: `-1`.
+        #[serde(rename = "dynamic_p95", default, skip_serializing_if = "Option::is_none")]
+        pub dynamic_p_95: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub counts: Option<std::collections::BTreeMap<String, i64>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub examples: Option<Vec<Deviation>>,
+    }
+
+    /// The phase of the roll-out that is in force, and why.
+    ///
+    /// `level`: who decided it: `policy` (the administrator), `environment`, `setting`, `extension`, `demotion` (something
+    /// went wrong here), `evidence` (this machine earned it), `signed` (the operator), `packaged` (this release) or
+    /// `default`. `asked`: what the flag `registry.phase` says, and at which level. `ceiling`: how far evidence may
+    /// promote. `since`: RFC 3339, "" when it was never another. `arm`: which list is served. `bucket`: this machine's, 0
+    /// to 9999, in the phase `mixed`: below `percent` times 100 it is served the dynamic list. `shadow`: whether the other
+    /// arm is measured. `demoted_to`, `demoted_until` and `cause`: the local demotion that holds, if one does. `stale`: the
+    /// operator's flags have expired. `criteria`: what the next step up needs, as far as it is judged here.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct PhaseAnswer {
         pub phase: PhaseAnswerPhase,
+        pub level: PhaseAnswerLevel,
         pub reason: String,
+        pub asked: PhaseAnswerAsked,
+        pub asked_level: PhaseAnswerAskedLevel,
+        pub ceiling: PhaseAnswerCeiling,
+        pub since: String,
+        pub arm: PhaseAnswerArm,
+        pub bucket: Option<i64>,
+        pub percent: i64,
+        pub shadow: bool,
+        pub demoted_to: Option<PhaseAnswerDemotedTo>,
+        pub demoted_until: String,
+        pub cause: String,
+        pub stale: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub asked: Option<PhaseAnswerAsked>,
+        pub criteria: Option<Vec<Criterion>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub served: Option<Vec<PhaseAnswerServedItem>>,
+        pub notes: Option<Vec<String>>,
+    }
+
+    /// One of `builtin`, `dynamic`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum PhaseAnswerArm {
+        #[serde(rename = "builtin")]
+        Builtin,
+        #[serde(rename = "dynamic")]
+        Dynamic,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
     }
 
     /// One of `dynamic`, `fallback`, `mixed`.
@@ -3492,6 +4460,90 @@ pub mod registry {
         Fallback,
         #[serde(rename = "mixed")]
         Mixed,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// One of `default`, `demotion`, `environment`, `evidence`, `extension`, `packaged`, `policy`, `setting`, `signed`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum PhaseAnswerAskedLevel {
+        #[serde(rename = "default")]
+        Default_,
+        #[serde(rename = "demotion")]
+        Demotion,
+        #[serde(rename = "environment")]
+        Environment,
+        #[serde(rename = "evidence")]
+        Evidence,
+        #[serde(rename = "extension")]
+        Extension,
+        #[serde(rename = "packaged")]
+        Packaged,
+        #[serde(rename = "policy")]
+        Policy,
+        #[serde(rename = "setting")]
+        Setting,
+        #[serde(rename = "signed")]
+        Signed,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// One of `dynamic`, `fallback`, `mixed`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum PhaseAnswerCeiling {
+        #[serde(rename = "dynamic")]
+        Dynamic,
+        #[serde(rename = "fallback")]
+        Fallback,
+        #[serde(rename = "mixed")]
+        Mixed,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// One of `dynamic`, `fallback`, `mixed`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum PhaseAnswerDemotedTo {
+        #[serde(rename = "dynamic")]
+        Dynamic,
+        #[serde(rename = "fallback")]
+        Fallback,
+        #[serde(rename = "mixed")]
+        Mixed,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// One of `default`, `demotion`, `environment`, `evidence`, `extension`, `packaged`, `policy`, `setting`, `signed`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum PhaseAnswerLevel {
+        #[serde(rename = "default")]
+        Default_,
+        #[serde(rename = "demotion")]
+        Demotion,
+        #[serde(rename = "environment")]
+        Environment,
+        #[serde(rename = "evidence")]
+        Evidence,
+        #[serde(rename = "extension")]
+        Extension,
+        #[serde(rename = "packaged")]
+        Packaged,
+        #[serde(rename = "policy")]
+        Policy,
+        #[serde(rename = "setting")]
+        Setting,
+        #[serde(rename = "signed")]
+        Signed,
         /// One that a newer host sends.
         #[serde(untagged)]
         Other(String),
@@ -3512,10 +4564,19 @@ pub mod registry {
         Other(String),
     }
 
+    /// A phase, from `at` on.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct PhaseLine {
+        pub at: String,
+        pub phase: PhaseLinePhase,
+        pub level: String,
+        pub reason: String,
+    }
+
     /// One of `dynamic`, `fallback`, `mixed`.
     #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
     #[non_exhaustive]
-    pub enum PhaseAnswerServedItem {
+    pub enum PhaseLinePhase {
         #[serde(rename = "dynamic")]
         Dynamic,
         #[serde(rename = "fallback")]
@@ -3527,59 +4588,132 @@ pub mod registry {
         Other(String),
     }
 
+    /// What clients would see. `version`: the hub's next; `missing`: signatures that the keys at hand cannot give.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Preview {
+        pub version: i64,
+        pub collections: Vec<ShownCollection>,
+        pub featured: Vec<ShownList>,
+        pub flags: Vec<ShownFlag>,
+        pub experiments: Vec<ShownExperiment>,
+        pub revocations: Vec<String>,
+        pub signs: Vec<String>,
+        pub missing: Vec<Lacking>,
+        pub bytes_written: i64,
+        pub warnings: Vec<String>,
+    }
+
+    /// Something wrong in the operator's folder. `line` counts from 1; 0: the file as a whole. `field` as in
+    /// `files[0].sha256`.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Problem {
+        pub file: String,
+        pub line: i64,
+        pub field: String,
+        pub reason: String,
+    }
+
     /// Where an answer comes from.
     ///
-    /// `network`: fetched by this process; `cache`: fetched by an earlier one; `builtin`: part of the program.
-    /// `fetched_at` is RFC 3339 in UTC and `age` in seconds since the source last confirmed the list; both are empty for
-    /// the built-in list. `digest` is the SHA-256 of the document. `verification` is never `verified`: lists are not
-    /// signed yet.
+    /// `network`: the hub confirmed it to this process; `cache`: to an earlier one; `bundle`: shipped with the program;
+    /// `builtin`: part of the program's code; `source`: another hub, asked just now or lately. `arm`: which of the two
+    /// lists of the roll-out it is. `source` is an address or a source's id; `seq` the publisher's count of the list.
+    /// `checked_at` is RFC 3339 in UTC, and `age` in seconds, since the hub last confirmed the list: "" and null for what
+    /// was shipped.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Provenance {
         pub origin: ProvenanceOrigin,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub source: Option<String>,
+        pub arm: Option<ProvenanceArm>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub fetched_at: Option<String>,
+        pub source: Option<String>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub seq: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub checked_at: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub age: Option<f64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub digest: Option<String>,
-        /// Default: `"builtin"`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub verification: Option<ProvenanceVerification>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub note: Option<String>,
     }
 
-    /// One of `builtin`, `cache`, `network`.
+    /// One of ``, `builtin`, `dynamic`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum ProvenanceArm {
+        #[serde(rename = "")]
+        Empty,
+        #[serde(rename = "builtin")]
+        Builtin,
+        #[serde(rename = "dynamic")]
+        Dynamic,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// One of `builtin`, `bundle`, `cache`, `network`, `source`.
     #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
     #[non_exhaustive]
     pub enum ProvenanceOrigin {
         #[serde(rename = "builtin")]
         Builtin,
+        #[serde(rename = "bundle")]
+        Bundle,
         #[serde(rename = "cache")]
         Cache,
         #[serde(rename = "network")]
         Network,
+        #[serde(rename = "source")]
+        Source,
         /// One that a newer host sends.
         #[serde(untagged)]
         Other(String),
     }
 
-    /// One of `builtin`, `unverified`.
-    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
-    #[non_exhaustive]
-    pub enum ProvenanceVerification {
-        #[serde(rename = "builtin")]
-        Builtin,
-        #[serde(rename = "unverified")]
-        Unverified,
-        /// One that a newer host sends.
-        #[serde(untagged)]
-        Other(String),
+    /// `published` False: it was a dry run. `tree` is what clients must see: hand it to the web server.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Publication {
+        pub published: bool,
+        pub tree: String,
+        pub preview: Preview,
     }
 
-    /// What a refresh found. `added`, `removed` and `changed` count models against the list before.
+    /// `only`: these collections; none: all. `dry_run`: say what clients would see, and change nothing.
+    ///
+    /// `expect`: the version of the hub that the caller knows; -1: whatever it is at.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Publish {
+        pub folder: String,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub dry_run: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub only: Option<Vec<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub passphrase: Option<String>,
+        /// Default: `-1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub expect: Option<i64>,
+    }
+
+    impl Publish {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(folder: String) -> Self {
+            Self {
+                folder,
+                dry_run: None,
+                only: None,
+                passphrase: None,
+                expect: None,
+            }
+        }
+    }
+
+    /// What a refresh found. `added`, `removed` and `changed` count models; `deltas` and `fulls` say how many
+    /// collections came as a change to the last state, and how many whole. `bytes` as they came over the line.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct RefreshReport {
         pub outcome: RefreshReportOutcome,
@@ -3587,9 +4721,14 @@ pub mod registry {
         pub added: i64,
         pub removed: i64,
         pub changed: i64,
-        pub skipped: Vec<Skipped>,
+        pub deltas: i64,
+        pub fulls: i64,
+        pub requests: i64,
+        pub bytes: i64,
         pub duration: f64,
+        pub notes: Vec<String>,
         pub provenance: Provenance,
+        pub verification: Verification,
     }
 
     /// One of `unchanged`, `updated`.
@@ -3612,19 +4751,25 @@ pub mod registry {
         pub removed: i64,
         pub changed: i64,
         pub models: i64,
-        pub digest: String,
+        pub seq: i64,
     }
 
     /// How the list stands. Times RFC 3339 in UTC, empty when there is none.
+    ///
+    /// `age`: seconds since the hub last confirmed the list. `collections`: who vouches for each of them. `notes`: what
+    /// had to be repaired, and what should be known.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct RegistryStatus {
         pub phase: RegistryStatusPhase,
         pub url: String,
         pub models: i64,
         pub provenance: Provenance,
-        pub refreshing: bool,
+        pub verification: Verification,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub checked_at: Option<String>,
+        pub collections: Option<std::collections::BTreeMap<String, Verification>>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub refreshing: Option<bool>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub next_refresh_at: Option<String>,
         /// Default: `0`.
@@ -3633,9 +4778,7 @@ pub mod registry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub error: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub skipped: Option<Vec<Skipped>>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub cache_note: Option<String>,
+        pub notes: Option<Vec<String>>,
     }
 
     /// One of `dynamic`, `fallback`, `mixed`.
@@ -3653,16 +4796,154 @@ pub mod registry {
         Other(String),
     }
 
+    /// `replay`: make every stored decision again and compare; `html`: add a page that needs nothing else; `export`: add
+    /// the counts that may be handed to the operator. All of it stays on this machine unless somebody passes it on.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ReportQuery {
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub replay: Option<bool>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub html: Option<bool>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub export: Option<bool>,
+    }
+
     /// What to download to have a model. `checkable`: the SHA-256 of every file is known.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Resolution {
         pub id: String,
+        pub variant: String,
         pub files: Vec<super::core::DownloadFile>,
         pub checkable: bool,
         pub provenance: Provenance,
+        pub verification: Verification,
     }
 
-    /// `text`: words that all occur in a model's id, name, publisher or tags, in any case; empty: every model.
+    /// Revoke a file by its SHA-256, a model by its id, or both. `reason` is shown to people.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Revoke {
+        pub folder: String,
+        pub reason: String,
+        #[serde(rename = "sha256", default, skip_serializing_if = "Option::is_none")]
+        pub sha_256: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub model: Option<String>,
+    }
+
+    impl Revoke {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(folder: String, reason: String) -> Self {
+            Self {
+                folder,
+                reason,
+                sha_256: None,
+                model: None,
+            }
+        }
+    }
+
+    /// `version` 0: never signed. `due`: it should be signed anew now, by publishing (root and targets: by
+    /// `rotate-keys --renew`).
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct RoleState {
+        pub role: String,
+        pub version: i64,
+        pub expires: String,
+        pub due: bool,
+        pub threshold: i64,
+        pub keys: Vec<KeyState>,
+    }
+
+    /// `at` and all times RFC 3339. `gate`: what the gate would say now. `decisions`: newest first. `replayed`: how many
+    /// came out the same, differ, are unknown to this program. `html` and `export` only where they were asked for.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct RolloutReport {
+        pub at: String,
+        pub phase: RolloutReportPhase,
+        pub level: String,
+        pub reason: String,
+        pub since: String,
+        pub history: Vec<PhaseLine>,
+        pub arms: Vec<ArmFigures>,
+        pub syncs: SyncFigures,
+        pub pairs: PairFigures,
+        pub days: Vec<DayFigures>,
+        pub gate: Verdict,
+        pub decisions: Vec<DecisionLine>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub replayed: Option<std::collections::BTreeMap<String, i64>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub html: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub export: Option<Export>,
+    }
+
+    /// One of `dynamic`, `fallback`, `mixed`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum RolloutReportPhase {
+        #[serde(rename = "dynamic")]
+        Dynamic,
+        #[serde(rename = "fallback")]
+        Fallback,
+        #[serde(rename = "mixed")]
+        Mixed,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// Give a role other keys. `remove`: ids (or the beginnings of them) or files of keys that go; none: all of them.
+    /// As many new ones are made beside them, unless `add` names files of public keys that others made.
+    ///
+    /// `stolen`: what is published is taken from the folder, not from what a thief may have published, and the snapshot
+    /// gets another key too. `renew`: keep the keys of root or targets, and sign them for another lifetime.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Rotate {
+        pub folder: String,
+        pub role: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub remove: Option<Vec<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub add: Option<Vec<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub threshold: Option<i64>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub stolen: Option<bool>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub renew: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub passphrase: Option<String>,
+    }
+
+    impl Rotate {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(folder: String, role: String) -> Self {
+            Self {
+                folder,
+                role,
+                remove: None,
+                add: None,
+                threshold: None,
+                stolen: None,
+                renew: None,
+                passphrase: None,
+            }
+        }
+    }
+
+    /// `text`: words that all occur in a model's id, name, publisher or tags, in any case; a word of one or two
+    /// characters must begin a word there. Empty: every model.
+    ///
+    /// `source`: the id of another hub (`registry.sources`), which is then asked and learns the text. `cursor`: continues
+    /// what such a hub answered; `offset` is for our own list.
     #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct SearchQuery {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -3673,14 +4954,203 @@ pub mod registry {
         /// Default: `0`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub offset: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub source: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub cursor: Option<String>,
     }
 
-    /// A record of a list that is not used: its place from 0, its id if it has one, and what is wrong with it.
+    /// How a collection changes: ids. `full_bytes`: for a client that has nothing; `delta_bytes`: for one that has the
+    /// version before (0: there is no delta).
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
-    pub struct Skipped {
-        pub index: i64,
+    pub struct ShownCollection {
+        pub name: String,
+        pub seq: i64,
+        pub count: i64,
+        pub created: Vec<String>,
+        pub updated: Vec<String>,
+        pub deleted: Vec<String>,
+        pub full_bytes: i64,
+        pub delta_bytes: i64,
+    }
+
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ShownExperiment {
         pub id: String,
+        pub state: String,
+        pub who: String,
+        pub branches: Vec<String>,
+    }
+
+    /// A flag's values in the order in which they are tried; the last is for everybody else.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ShownFlag {
+        pub id: String,
+        pub values: Vec<String>,
+    }
+
+    /// A featured list: `who` sees it, and the names of its models, best first.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ShownList {
+        pub id: String,
+        pub title: String,
+        pub who: String,
+        pub models: Vec<String>,
+    }
+
+    /// Sign what waits in the folder `pending` with the private keys in `keys` (folders or files). A key signs files of
+    /// the role that its own file is named after (`root-1.pem`); one named otherwise signs all.
+    ///
+    /// `show`: only say what waits. Needs neither the operator's folder nor the network.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Sign {
+        pub pending: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub keys: Option<Vec<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub passphrase: Option<String>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub show: Option<bool>,
+    }
+
+    impl Sign {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(pending: String) -> Self {
+            Self {
+                pending,
+                keys: None,
+                passphrase: None,
+                show: None,
+            }
+        }
+    }
+
+    /// `signed`: file -> the ids of the keys that signed it now.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Signed {
+        pub waiting: Vec<WaitingFile>,
+        pub signed: std::collections::BTreeMap<String, Vec<String>>,
+    }
+
+    /// The hubs that can be browsed. One is `verified` when what it answers is signed by whom the settings trust.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct SourceList {
+        pub sources: Vec<super::core::ModelSource>,
+    }
+
+    /// How often the hub was asked and answered well, not at all, or was refused; `kinds` of refusals by count.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct SyncFigures {
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub ok: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub unreachable: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub refused: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub kinds: Option<std::collections::BTreeMap<String, i64>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub last_ok: Option<String>,
+    }
+
+    /// `phase` is the one to be in. `criteria`: what the next step needs; `defects`: limits that were overstepped.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Verdict {
+        pub action: VerdictAction,
+        pub phase: VerdictPhase,
         pub reason: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub criteria: Option<Vec<Criterion>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub defects: Option<Vec<Criterion>>,
+    }
+
+    /// One of `demote`, `promote`, `stay`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum VerdictAction {
+        #[serde(rename = "demote")]
+        Demote,
+        #[serde(rename = "promote")]
+        Promote,
+        #[serde(rename = "stay")]
+        Stay,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// One of `dynamic`, `fallback`, `mixed`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum VerdictPhase {
+        #[serde(rename = "dynamic")]
+        Dynamic,
+        #[serde(rename = "fallback")]
+        Fallback,
+        #[serde(rename = "mixed")]
+        Mixed,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// Who vouches for what is answered. Times RFC 3339 in UTC, "" where there is none.
+    ///
+    /// `verified`: signed by the hub's keys and not expired; `stale`: the same, but its metadata has expired, so that a
+    /// newer list may have been withheld; `bundled`: signed, and shipped with the program; `unverified`: a hub said it,
+    /// nobody signed it; `builtin`: part of the program. `role` and `keyids` signed it, `versions` are those of the
+    /// metadata by role, `digest` is the SHA-256 of the canonical collection.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Verification {
+        pub status: VerificationStatus,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub role: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub keyids: Option<Vec<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub versions: Option<std::collections::BTreeMap<String, i64>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub digest: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub verified_at: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub expires: Option<String>,
+    }
+
+    /// One of `builtin`, `bundled`, `stale`, `unverified`, `verified`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum VerificationStatus {
+        #[serde(rename = "builtin")]
+        Builtin,
+        #[serde(rename = "bundled")]
+        Bundled,
+        #[serde(rename = "stale")]
+        Stale,
+        #[serde(rename = "unverified")]
+        Unverified,
+        #[serde(rename = "verified")]
+        Verified,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// Metadata that wait for signatures. `says`: what will hold when they are signed, for a person to read first.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct WaitingFile {
+        pub file: String,
+        pub role: String,
+        pub version: i64,
+        pub expires: String,
+        pub signed_by: Vec<String>,
+        pub says: Vec<String>,
     }
 }
 
@@ -4270,6 +5740,32 @@ pub mod methods {
         type Result = super::core::Empty;
     }
 
+    /// `registry.browse`: Ask a hub for its models: all, those with the words of `text`, or the one with this `id`.
+    ///
+    /// What it said lately is answered from what is kept; what it said longer ago too, while it is asked anew.
+    ///
+    /// Errors of its own: `hub_unreachable`, `hub_refused`, `hub_invalid`.
+    pub struct RegistryBrowse;
+
+    impl super::Method for RegistryBrowse {
+        const NAME: &'static str = "registry.browse";
+        type Params = super::core::SourceQuery;
+        type Result = super::core::SourcePage;
+    }
+
+    /// `registry.experiments`: How experiments on what is featured stand, here and, with what other machines exported, altogether. Nothing
+    ///
+    /// is sent, and nobody is asked.
+    ///
+    /// Errors of its own: `storage_error`.
+    pub struct RegistryExperiments;
+
+    impl super::Method for RegistryExperiments {
+        const NAME: &'static str = "registry.experiments";
+        type Params = super::registry::ExperimentsQuery;
+        type Result = super::registry::ExperimentsReport;
+    }
+
     /// `registry.featured`: Recommended models, filtered and ranked by the extensions for the given context, best first.
     pub struct RegistryFeatured;
 
@@ -4279,9 +5775,18 @@ pub mod methods {
         type Result = super::registry::ModelList;
     }
 
-    /// `registry.get`: One model. One that the current list lacks is looked for in the built-in list too.
+    /// `registry.flags`: Every flag this program reads: its value, and who decided it and why. Nothing is asked over the network.
+    pub struct RegistryFlags;
+
+    impl super::Method for RegistryFlags {
+        const NAME: &'static str = "registry.flags";
+        type Params = super::core::Empty;
+        type Result = super::registry::FlagTable;
+    }
+
+    /// `registry.get`: One model; of another hub, where `source` names one.
     ///
-    /// Errors of its own: `model_unknown`.
+    /// Errors of its own: `model_unknown`, `hub_unreachable`, `hub_refused`, `hub_invalid`.
     pub struct RegistryGet;
 
     impl super::Method for RegistryGet {
@@ -4290,7 +5795,152 @@ pub mod methods {
         type Result = super::registry::ModelAnswer;
     }
 
-    /// `registry.phase`: The phase of the roll-out that is served, and why.
+    /// `registry.join`: Take part in an experiment by choice, and be shown what one of its branches shows. It does not count then.
+    ///
+    /// Errors of its own: `storage_error`.
+    pub struct RegistryJoin;
+
+    impl super::Method for RegistryJoin {
+        const NAME: &'static str = "registry.join";
+        type Params = super::registry::JoinExperiment;
+        type Result = super::core::Empty;
+    }
+
+    /// `registry.leave`: Leave an experiment for good. The setting `experiments` leaves all of them.
+    ///
+    /// Errors of its own: `storage_error`.
+    pub struct RegistryLeave;
+
+    impl super::Method for RegistryLeave {
+        const NAME: &'static str = "registry.leave";
+        type Params = super::registry::ExperimentId;
+        type Result = super::core::Empty;
+    }
+
+    /// `registry.operator.add`: Add a model to the folder, or change one: from what is given, a URL, or a GGUF file on this machine, whose
+    ///
+    /// pieces are hashed.
+    ///
+    /// Errors of its own: `workspace_unknown`, `tree_damaged`, `workspace_invalid`.
+    pub struct RegistryOperatorAdd;
+
+    impl super::Method for RegistryOperatorAdd {
+        const NAME: &'static str = "registry.operator.add";
+        type Params = super::registry::Add;
+        type Result = super::registry::Changed;
+    }
+
+    /// `registry.operator.experiment`: Begin, pause, go on with or end an experiment on featured lists.
+    ///
+    /// Errors of its own: `workspace_unknown`, `tree_damaged`, `workspace_invalid`.
+    pub struct RegistryOperatorExperiment;
+
+    impl super::Method for RegistryOperatorExperiment {
+        const NAME: &'static str = "registry.operator.experiment";
+        type Params = super::registry::Experimenting;
+        type Result = super::registry::Changed;
+    }
+
+    /// `registry.operator.feature`: Change a featured list; one that is not there is made.
+    ///
+    /// Errors of its own: `workspace_unknown`, `tree_damaged`, `workspace_invalid`.
+    pub struct RegistryOperatorFeature;
+
+    impl super::Method for RegistryOperatorFeature {
+        const NAME: &'static str = "registry.operator.feature";
+        type Params = super::registry::Feature;
+        type Result = super::registry::Changed;
+    }
+
+    /// `registry.operator.flag`: Set a flag, for everybody or for some.
+    ///
+    /// Errors of its own: `workspace_unknown`, `tree_damaged`, `workspace_invalid`.
+    pub struct RegistryOperatorFlag;
+
+    impl super::Method for RegistryOperatorFlag {
+        const NAME: &'static str = "registry.operator.flag";
+        type Params = super::registry::Flagging;
+        type Result = super::registry::Changed;
+    }
+
+    /// `registry.operator.import`: Take models over from another hub, or from a copy of Jan's catalogue.
+    ///
+    /// Errors of its own: `workspace_unknown`, `tree_damaged`, `workspace_invalid`, `hub_unreachable`, `hub_refused`, `hub_invalid`.
+    pub struct RegistryOperatorImport;
+
+    impl super::Method for RegistryOperatorImport {
+        const NAME: &'static str = "registry.operator.import";
+        type Params = super::registry::Import;
+        type Result = super::registry::Imported;
+    }
+
+    /// `registry.operator.init`: Make an operator's folder: keys for every role, an empty hub, and files to begin with.
+    ///
+    /// Errors of its own: `workspace_invalid`, `publish_invalid`, `key_unusable`, `publish_busy`.
+    pub struct RegistryOperatorInit;
+
+    impl super::Method for RegistryOperatorInit {
+        const NAME: &'static str = "registry.operator.init";
+        type Params = super::registry::Init;
+        type Result = super::registry::Founded;
+    }
+
+    /// `registry.operator.publish`: Sign the folder into the tree that clients read; with `dry_run` only say what they would see.
+    ///
+    /// Errors of its own: `workspace_unknown`, `tree_damaged`, `workspace_invalid`, `key_unusable`, `missing_signatures`, `publish_busy`, `publish_conflict`, `publish_invalid`, `tree_unknown`.
+    pub struct RegistryOperatorPublish;
+
+    impl super::Method for RegistryOperatorPublish {
+        const NAME: &'static str = "registry.operator.publish";
+        type Params = super::registry::Publish;
+        type Result = super::registry::Publication;
+    }
+
+    /// `registry.operator.revoke`: Revoke a file or a model: clients neither download nor load it any more. It leaves the featured lists.
+    ///
+    /// Errors of its own: `workspace_unknown`, `tree_damaged`, `workspace_invalid`.
+    pub struct RegistryOperatorRevoke;
+
+    impl super::Method for RegistryOperatorRevoke {
+        const NAME: &'static str = "registry.operator.revoke";
+        type Params = super::registry::Revoke;
+        type Result = super::registry::Changed;
+    }
+
+    /// `registry.operator.rotate_keys`: Give a role other keys, or sign root or targets for another lifetime, and publish.
+    ///
+    /// Errors of its own: `workspace_unknown`, `tree_damaged`, `workspace_invalid`, `key_unusable`, `missing_signatures`, `publish_busy`, `publish_conflict`, `publish_invalid`, `tree_unknown`.
+    pub struct RegistryOperatorRotateKeys;
+
+    impl super::Method for RegistryOperatorRotateKeys {
+        const NAME: &'static str = "registry.operator.rotate_keys";
+        type Params = super::registry::Rotate;
+        type Result = super::registry::Changed;
+    }
+
+    /// `registry.operator.sign`: Sign metadata that wait for keys kept on this machine. Needs no network and no operator's folder.
+    ///
+    /// Errors of its own: `publish_invalid`, `key_unusable`.
+    pub struct RegistryOperatorSign;
+
+    impl super::Method for RegistryOperatorSign {
+        const NAME: &'static str = "registry.operator.sign";
+        type Params = super::registry::Sign;
+        type Result = super::registry::Signed;
+    }
+
+    /// `registry.operator.status`: How an operator's folder stands: what would be published, what is wrong, whose signature is due or waits.
+    ///
+    /// Errors of its own: `workspace_unknown`, `tree_damaged`.
+    pub struct RegistryOperatorStatus;
+
+    impl super::Method for RegistryOperatorStatus {
+        const NAME: &'static str = "registry.operator.status";
+        type Params = super::registry::Folder;
+        type Result = super::registry::OperatorStatus;
+    }
+
+    /// `registry.phase`: Which phase of the roll-out it is, who decided that, which list is served, and what the next step needs.
     pub struct RegistryPhase;
 
     impl super::Method for RegistryPhase {
@@ -4299,9 +5949,9 @@ pub mod methods {
         type Result = super::registry::PhaseAnswer;
     }
 
-    /// `registry.refresh`: Ask the source for its list now. The only method that uses the network.
+    /// `registry.refresh`: Ask the hub for its list now.
     ///
-    /// Errors of its own: `no_registry`, `registry_unreachable`, `registry_invalid`.
+    /// Errors of its own: `no_registry`, `registry_unreachable`, `registry_refused`.
     pub struct RegistryRefresh;
 
     impl super::Method for RegistryRefresh {
@@ -4310,18 +5960,31 @@ pub mod methods {
         type Result = super::registry::RefreshReport;
     }
 
+    /// `registry.report`: Say what the roll-out on this machine has come to: phases, latency, coverage, conflicts, errors, age, what
+    ///
+    /// the next step still needs, and every decision.
+    pub struct RegistryReport;
+
+    impl super::Method for RegistryReport {
+        const NAME: &'static str = "registry.report";
+        type Params = super::registry::ReportQuery;
+        type Result = super::registry::RolloutReport;
+    }
+
     /// `registry.resolve`: The files to download to have a model, ready for `downloads.start`.
     ///
-    /// Errors of its own: `model_unknown`, `model_not_fetchable`.
+    /// Errors of its own: `model_unknown`, `model_not_fetchable`, `model_revoked`, `hub_unreachable`, `hub_refused`, `hub_invalid`.
     pub struct RegistryResolve;
 
     impl super::Method for RegistryResolve {
         const NAME: &'static str = "registry.resolve";
-        type Params = super::registry::ModelId;
+        type Params = super::registry::ModelQuery;
         type Result = super::registry::Resolution;
     }
 
-    /// `registry.search`: Models by words in their id, name, publisher or tags.
+    /// `registry.search`: Models by words in their id, name, publisher or tags; at another hub, where `source` names one.
+    ///
+    /// Errors of its own: `hub_unreachable`, `hub_refused`, `hub_invalid`.
     pub struct RegistrySearch;
 
     impl super::Method for RegistrySearch {
@@ -4330,7 +5993,16 @@ pub mod methods {
         type Result = super::registry::ModelList;
     }
 
-    /// `registry.status`: Where the list comes from, how old it is, when it is fetched next, and what went wrong.
+    /// `registry.sources`: List the hubs that can be browsed: those known by name, those the settings name, and other extensions'.
+    pub struct RegistrySources;
+
+    impl super::Method for RegistrySources {
+        const NAME: &'static str = "registry.sources";
+        type Params = super::core::Empty;
+        type Result = super::registry::SourceList;
+    }
+
+    /// `registry.status`: Where the list comes from, who vouches for it, how old it is, and what went wrong.
     pub struct RegistryStatus;
 
     impl super::Method for RegistryStatus {
@@ -4674,6 +6346,12 @@ pub enum ErrorType {
     GenerationFailed,
     /// The bytes are not those that were asked for: `expected` and `actual` SHA-256. They were thrown away.
     HashMismatch,
+    /// The hub answered with something that cannot be used.
+    HubInvalid,
+    /// The hub will not answer this. `reason`: `auth_required` (a token is missing or does not do), `license_required` (its licence must be accepted at the hub), `rate_limited` (retry after `retry_after` seconds), `offline` (this machine may not use the network now), `unsupported` (this kind of hub cannot answer such a question).
+    HubRefused,
+    /// The hub did not answer, or not with what was asked for. `host`; `status` of HTTP, 0 when there was no answer; `retry_after` in seconds, 0 when the hub named none.
+    HubUnreachable,
     /// The memory for incognito threads is used up. Delete one; `limit` is in bytes.
     IncognitoFull,
     /// An extension could not be installed or removed; nothing was changed. `reason` is conflict, not_found, build, refused, consent (`permissions` says to what), smoke (`failure` says where), storage, network or uv.
@@ -4692,10 +6370,14 @@ pub enum ErrorType {
     InvalidParams,
     /// JSON, but not a JSON-RPC 2.0 request; or an id in flight; or past a limit of size, nesting or batch.
     InvalidRequest,
+    /// A key file cannot be read, written or opened: `file`, `reason`. (A wrong passphrase is such a reason.)
+    KeyUnusable,
     /// The thread has no message with this id.
     MessageNotFound,
     /// No extension serves this method. `extension` names a disabled one that would.
     MethodNotFound,
+    /// Keys are missing. `roles`: for each role how many signatures it `needs` more, and of which `keyids`. What clients see was not changed; with a folder for pending metadata, what waits for signatures lies there.
+    MissingSignatures,
     /// The model is answering requests; `data.requests` says how many.
     ModelBusy,
     /// A model of this id is installed already.
@@ -4710,9 +6392,11 @@ pub enum ErrorType {
     ModelReadOnly,
     /// An extension voted against loading the model (`jan_admit_load`): `extension` and its reason.
     ModelRefused,
+    /// The model, or one of its files, was revoked by the hub: `reason` says why.
+    ModelRevoked,
     /// No list there is has a model of this `id`.
     ModelUnknown,
-    /// No source is named: the setting `url` is empty, so the network is not used.
+    /// No hub is named: the setting `url` is empty, so the network is not used.
     NoRegistry,
     /// No engine build can run on this machine. `data.refused` says why, by build.
     NoUsableEngine,
@@ -4724,9 +6408,15 @@ pub enum ErrorType {
     Overloaded,
     /// The bytes are not JSON (RFC 8259) in UTF-8.
     ParseError,
-    /// The source answered with something that is no usable list. What was valid last is still served.
-    RegistryInvalid,
-    /// The source did not answer, or not with a list. What was valid last is still served.
+    /// Somebody else is publishing to this folder at this moment.
+    PublishBusy,
+    /// The hub is not at the version that the caller knows: `expected`, `found`.
+    PublishConflict,
+    /// What should be published, or changed about keys, cannot be: `reason`.
+    PublishInvalid,
+    /// The hub answered with something that is not vouched for, or is older than what is known: `kind` says what is wrong with it. What was valid last is still served.
+    RegistryRefused,
+    /// The hub did not answer, or not with what was asked for. What was valid last is still served.
     RegistryUnreachable,
     /// The new generation could not be made; the old one goes on serving. `failure` has stage, type, message, file and line.
     ReloadFailed,
@@ -4770,10 +6460,18 @@ pub enum ErrorType {
     ThreadBusy,
     /// No thread has this id. Incognito threads end with the application.
     ThreadNotFound,
+    /// A file of the hub is missing, is not what it should be, or is not signed by who should have: `file`, `reason`. Nothing was changed.
+    TreeDamaged,
+    /// There is no hub in this folder (no signed metadata). `tree` is the folder.
+    TreeUnknown,
     /// The process that ran the model ended before it answered. `exit_code` or `signal` say how, `log` its last lines. `cause` is a stable word (`assertion`, `crash`, `defect`, `device_lost`, `exited`, `file_lost`, `heap_corruption`, `illegal_instruction`, `killed`, `unloaded`); `advice` says what to do, where that is known. With `retry_after` (seconds): it ended so often that it is not started again before then; `models.load` tries at once.
     WorkerDied,
     /// The process that ran the model stood still, and was ended. The next request starts it again.
     WorkerHung,
+    /// Something in the operator's folder is wrong, or an edit would make it so; nothing was changed. `problems` are all there are, as `Problem`.
+    WorkspaceInvalid,
+    /// This is no operator's folder (no `registry.toml`). `folder` says which.
+    WorkspaceUnknown,
     /// One that this version does not know.
     Other(String),
 }
@@ -4807,6 +6505,9 @@ impl ErrorType {
             "extension_unavailable" => Self::ExtensionUnavailable,
             "generation_failed" => Self::GenerationFailed,
             "hash_mismatch" => Self::HashMismatch,
+            "hub_invalid" => Self::HubInvalid,
+            "hub_refused" => Self::HubRefused,
+            "hub_unreachable" => Self::HubUnreachable,
             "incognito_full" => Self::IncognitoFull,
             "install_failed" => Self::InstallFailed,
             "internal_error" => Self::InternalError,
@@ -4816,8 +6517,10 @@ impl ErrorType {
             "invalid_model_id" => Self::InvalidModelId,
             "invalid_params" => Self::InvalidParams,
             "invalid_request" => Self::InvalidRequest,
+            "key_unusable" => Self::KeyUnusable,
             "message_not_found" => Self::MessageNotFound,
             "method_not_found" => Self::MethodNotFound,
+            "missing_signatures" => Self::MissingSignatures,
             "model_busy" => Self::ModelBusy,
             "model_exists" => Self::ModelExists,
             "model_load_failed" => Self::ModelLoadFailed,
@@ -4825,6 +6528,7 @@ impl ErrorType {
             "model_not_found" => Self::ModelNotFound,
             "model_read_only" => Self::ModelReadOnly,
             "model_refused" => Self::ModelRefused,
+            "model_revoked" => Self::ModelRevoked,
             "model_unknown" => Self::ModelUnknown,
             "no_registry" => Self::NoRegistry,
             "no_usable_engine" => Self::NoUsableEngine,
@@ -4832,7 +6536,10 @@ impl ErrorType {
             "out_of_memory" => Self::OutOfMemory,
             "overloaded" => Self::Overloaded,
             "parse_error" => Self::ParseError,
-            "registry_invalid" => Self::RegistryInvalid,
+            "publish_busy" => Self::PublishBusy,
+            "publish_conflict" => Self::PublishConflict,
+            "publish_invalid" => Self::PublishInvalid,
+            "registry_refused" => Self::RegistryRefused,
             "registry_unreachable" => Self::RegistryUnreachable,
             "reload_failed" => Self::ReloadFailed,
             "remote_answer_invalid" => Self::RemoteAnswerInvalid,
@@ -4855,8 +6562,12 @@ impl ErrorType {
             "template_failed" => Self::TemplateFailed,
             "thread_busy" => Self::ThreadBusy,
             "thread_not_found" => Self::ThreadNotFound,
+            "tree_damaged" => Self::TreeDamaged,
+            "tree_unknown" => Self::TreeUnknown,
             "worker_died" => Self::WorkerDied,
             "worker_hung" => Self::WorkerHung,
+            "workspace_invalid" => Self::WorkspaceInvalid,
+            "workspace_unknown" => Self::WorkspaceUnknown,
             other => Self::Other(other.to_owned()),
         }
     }
@@ -4889,6 +6600,9 @@ impl ErrorType {
             Self::ExtensionUnavailable => "extension_unavailable",
             Self::GenerationFailed => "generation_failed",
             Self::HashMismatch => "hash_mismatch",
+            Self::HubInvalid => "hub_invalid",
+            Self::HubRefused => "hub_refused",
+            Self::HubUnreachable => "hub_unreachable",
             Self::IncognitoFull => "incognito_full",
             Self::InstallFailed => "install_failed",
             Self::InternalError => "internal_error",
@@ -4898,8 +6612,10 @@ impl ErrorType {
             Self::InvalidModelId => "invalid_model_id",
             Self::InvalidParams => "invalid_params",
             Self::InvalidRequest => "invalid_request",
+            Self::KeyUnusable => "key_unusable",
             Self::MessageNotFound => "message_not_found",
             Self::MethodNotFound => "method_not_found",
+            Self::MissingSignatures => "missing_signatures",
             Self::ModelBusy => "model_busy",
             Self::ModelExists => "model_exists",
             Self::ModelLoadFailed => "model_load_failed",
@@ -4907,6 +6623,7 @@ impl ErrorType {
             Self::ModelNotFound => "model_not_found",
             Self::ModelReadOnly => "model_read_only",
             Self::ModelRefused => "model_refused",
+            Self::ModelRevoked => "model_revoked",
             Self::ModelUnknown => "model_unknown",
             Self::NoRegistry => "no_registry",
             Self::NoUsableEngine => "no_usable_engine",
@@ -4914,7 +6631,10 @@ impl ErrorType {
             Self::OutOfMemory => "out_of_memory",
             Self::Overloaded => "overloaded",
             Self::ParseError => "parse_error",
-            Self::RegistryInvalid => "registry_invalid",
+            Self::PublishBusy => "publish_busy",
+            Self::PublishConflict => "publish_conflict",
+            Self::PublishInvalid => "publish_invalid",
+            Self::RegistryRefused => "registry_refused",
             Self::RegistryUnreachable => "registry_unreachable",
             Self::ReloadFailed => "reload_failed",
             Self::RemoteAnswerInvalid => "remote_answer_invalid",
@@ -4937,8 +6657,12 @@ impl ErrorType {
             Self::TemplateFailed => "template_failed",
             Self::ThreadBusy => "thread_busy",
             Self::ThreadNotFound => "thread_not_found",
+            Self::TreeDamaged => "tree_damaged",
+            Self::TreeUnknown => "tree_unknown",
             Self::WorkerDied => "worker_died",
             Self::WorkerHung => "worker_hung",
+            Self::WorkspaceInvalid => "workspace_invalid",
+            Self::WorkspaceUnknown => "workspace_unknown",
             Self::Other(text) => text,
         }
     }
@@ -4971,6 +6695,9 @@ impl ErrorType {
             Self::ExtensionUnavailable => Some(-32004),
             Self::GenerationFailed => Some(-32034),
             Self::HashMismatch => Some(-32066),
+            Self::HubInvalid => Some(-32077),
+            Self::HubRefused => Some(-32076),
+            Self::HubUnreachable => Some(-32075),
             Self::IncognitoFull => Some(-32029),
             Self::InstallFailed => Some(-32010),
             Self::InternalError => Some(-32603),
@@ -4980,8 +6707,10 @@ impl ErrorType {
             Self::InvalidModelId => Some(-32045),
             Self::InvalidParams => Some(-32602),
             Self::InvalidRequest => Some(-32600),
+            Self::KeyUnusable => Some(-32094),
             Self::MessageNotFound => Some(-32026),
             Self::MethodNotFound => Some(-32601),
+            Self::MissingSignatures => Some(-32093),
             Self::ModelBusy => Some(-32048),
             Self::ModelExists => Some(-32046),
             Self::ModelLoadFailed => Some(-32031),
@@ -4989,6 +6718,7 @@ impl ErrorType {
             Self::ModelNotFound => Some(-32044),
             Self::ModelReadOnly => Some(-32047),
             Self::ModelRefused => Some(-32053),
+            Self::ModelRevoked => Some(-32078),
             Self::ModelUnknown => Some(-32070),
             Self::NoRegistry => Some(-32073),
             Self::NoUsableEngine => Some(-32049),
@@ -4996,7 +6726,10 @@ impl ErrorType {
             Self::OutOfMemory => Some(-32038),
             Self::Overloaded => Some(-32001),
             Self::ParseError => Some(-32700),
-            Self::RegistryInvalid => Some(-32072),
+            Self::PublishBusy => Some(-32095),
+            Self::PublishConflict => Some(-32096),
+            Self::PublishInvalid => Some(-32097),
+            Self::RegistryRefused => Some(-32072),
             Self::RegistryUnreachable => Some(-32071),
             Self::ReloadFailed => Some(-32008),
             Self::RemoteAnswerInvalid => Some(-32088),
@@ -5019,8 +6752,12 @@ impl ErrorType {
             Self::TemplateFailed => Some(-32033),
             Self::ThreadBusy => Some(-32027),
             Self::ThreadNotFound => Some(-32025),
+            Self::TreeDamaged => Some(-32092),
+            Self::TreeUnknown => Some(-32091),
             Self::WorkerDied => Some(-32030),
             Self::WorkerHung => Some(-32037),
+            Self::WorkspaceInvalid => Some(-32099),
+            Self::WorkspaceUnknown => Some(-32098),
             Self::Other(_) => None,
         }
     }

@@ -1207,6 +1207,19 @@ export namespace core {
   }
 
   /**
+   * A hub or catalogue. `method` takes a `SourceQuery` and returns a `SourcePage`.
+   *
+   * A source is named by data and reached through the method table, so that any extension can add one.
+   */
+  export interface ModelSource {
+    id: string;
+    title: string;
+    method: string;
+    /** @default false */
+    verified?: boolean;
+  }
+
+  /**
    * One way to have a model, e.g. a quantization. `files` are what must be there to run it; `memory` in bytes, 0 when
    * unknown.
    */
@@ -1359,6 +1372,41 @@ export namespace core {
   /** Values by extension and name. */
   export interface SettingsValues {
     settings: { [name: string]: { [name: string]: unknown } };
+  }
+
+  /**
+   * What a source knows. `cursor` asks for more; empty: that was all.
+   *
+   * `notes`: what was left out, and why. `age` in seconds since the source itself said so; `stale`: it could not be
+   * asked again, or is being asked now, and this is what it said last.
+   */
+  export interface SourcePage {
+    models: core.ModelRecord[];
+    /** @default "" */
+    cursor?: string;
+    /** @default [] */
+    notes?: string[];
+    /** @default 0.0 */
+    age?: number;
+    /** @default false */
+    stale?: boolean;
+  }
+
+  /**
+   * What to ask a source for: everything, a search text, or one id. `cursor` continues a page. `source` is the
+   * `ModelSource`'s id, for a method that serves several.
+   */
+  export interface SourceQuery {
+    /** @default "" */
+    source?: string;
+    /** @default "" */
+    text?: string;
+    /** @default "" */
+    id?: string;
+    /** @default "" */
+    cursor?: string;
+    /** @default 100 */
+    limit?: number;
   }
 
   /**
@@ -2275,7 +2323,360 @@ export namespace llamacpp {
 }
 
 export namespace registry {
-  /** `context`: for whom; it is seen by extensions that filter and rank, and never leaves this machine. */
+  /**
+   * Add a model, or change one. What is empty stays as it is; a file given replaces the one of that variant.
+   *
+   * `file`: a GGUF file on this machine: its size, SHA-256, piece list and what it says of itself are written down; it
+   * stays where it is, and `url` says where clients get it. `url` alone: with `size` and `sha256` as its publisher says.
+   */
+  export interface Add {
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    folder: string;
+    id: string;
+    /** @default "" */
+    name?: string;
+    /** @default "" */
+    description?: string;
+    /** @default "" */
+    publisher?: string;
+    /** @default "" */
+    license?: string;
+    /** @default [] */
+    tags?: string[];
+    /** @default 0 */
+    params?: number;
+    /** @default 0 */
+    ctx?: number;
+    /** @default "" */
+    url?: string;
+    /** @default "" */
+    file?: string;
+    /** @default 0 */
+    size?: number;
+    /** @default "" */
+    sha256?: string;
+    /** @default "" */
+    variant?: string;
+    /** @default [] */
+    where?: string[];
+  }
+
+  /**
+   * Counts of one experiment, of one machine or many. There is nothing in it that tells one machine from another.
+   *
+   * `key` names the experiment and what must not change while it runs; the first branch is the control.
+   */
+  export interface Aggregate {
+    /**
+     * @minLength 1
+     * @maxLength 256
+     */
+    experiment: string;
+    /**
+     * @minLength 1
+     * @maxLength 256
+     */
+    key: string;
+    /**
+     * @minItems 2
+     * @maxItems 16
+     */
+    branches: registry.BranchCounts[];
+    /** @default "download" */
+    metric?: Open<"chat" | "download" | "load">;
+  }
+
+  /** What was served from one list: answers, those that failed, and microseconds (-1: unknown). */
+  export interface ArmFigures {
+    arm: Open<"builtin" | "dynamic">;
+    answers: number;
+    errors: number;
+    p50: number;
+    p95: number;
+  }
+
+  /**
+   * Machines of one branch: how many were drawn, were shown the list, have had their week since, and in it
+   * downloaded, loaded or talked with a model that was shown to them. Of one machine, each is 0 or 1.
+   */
+  export interface BranchCounts {
+    /**
+     * @minLength 1
+     * @maxLength 256
+     */
+    branch: string;
+    /**
+     * @default 1
+     * @minimum 1
+     * @maximum 1000
+     */
+    ratio?: number;
+    /**
+     * @default 0
+     * @minimum 0
+     * @maximum 9007199254740992
+     */
+    enrolled?: number;
+    /**
+     * @default 0
+     * @minimum 0
+     * @maximum 9007199254740992
+     */
+    exposed?: number;
+    /**
+     * @default 0
+     * @minimum 0
+     * @maximum 9007199254740992
+     */
+    settled?: number;
+    /** @default {} */
+    converted?: { [name: string]: number };
+  }
+
+  /** `slot` empty: what would be shown anyway. */
+  export interface Branching {
+    id: string;
+    /** @default "" */
+    slot?: string;
+    /** @default 1 */
+    ratio?: number;
+  }
+
+  /** `files` (relative to the folder) that were written; none: everything was so already. `note`: for a person. */
+  export interface Changed {
+    files: string[];
+    /** @default "" */
+    note?: string;
+  }
+
+  /**
+   * A branch beside the control, by the experiment's metric.
+   *
+   * `difference`: of the proportions of machines that did it, null as long as one has none; `low` and `high`: between
+   * these it lies, with 95 % for all branches together and however often one looks. `p` is a p-value that may be looked
+   * at as often. `verdict`: `better` or `worse` once p is below 0.05; `open`; `mismatch`: nothing can be said.
+   */
+  export interface Comparison {
+    branch: string;
+    difference: number | null;
+    low: number;
+    high: number;
+    p: number;
+    verdict: Open<"better" | "mismatch" | "open" | "worse">;
+  }
+
+  /** `value` held against `threshold`; -1 is a value that nobody has seen, and is not met. */
+  export interface Criterion {
+    name: string;
+    value: number;
+    bound: Open<"at least" | "at most">;
+    threshold: number;
+    met: boolean;
+  }
+
+  /** One day, UTC. Times are of answers served and of those in the shadow, in microseconds; -1: none. */
+  export interface DayFigures {
+    day: string;
+    builtin_p50: number;
+    builtin_p95: number;
+    dynamic_p50: number;
+    dynamic_p95: number;
+    coverage: number;
+    conflicts: number;
+    errors: number;
+    answers: number;
+    pairs: number;
+    syncs: number;
+    refused: number;
+  }
+
+  /** A decision. `replayed`: whether it comes out the same again (`replay.py`); "" when nobody asked. */
+  export interface DecisionLine {
+    number: number;
+    at: string;
+    from_phase: string;
+    to_phase: string;
+    reason: string;
+    /** @default "" */
+    replayed?: Open<"" | "differs" | "same" | "unknown">;
+    /** @default "" */
+    detail?: string;
+  }
+
+  /**
+   * One difference: `expected` (the newer list says something else), `deprecated` (it says that the model is no
+   * longer recommended), `missing` (it knows the id not, or no file of it), `conflict` (of one file it says another
+   * hash or size, so that one of the two lists is wrong).
+   */
+  export interface Deviation {
+    kind: "conflict" | "deprecated" | "expected" | "missing";
+    id: string;
+    what: string;
+  }
+
+  /** The id of an experiment in the list. */
+  export interface ExperimentId {
+    /**
+     * @minLength 1
+     * @maxLength 256
+     */
+    experiment: string;
+  }
+
+  /**
+   * How an experiment stands. `status`, `reason` and `branch` are this machine's; `state` is the operator's, "" for
+   * one that is not in the list.
+   *
+   * `mismatch_p`: how likely it is that chance alone divides the machines that were shown something as they are, looked
+   * at as often as one likes; `chi_square_p`: the same for one look. `stop`: the first is below 0.001, so that something
+   * is wrong with the experiment and its outcomes mean nothing.
+   */
+  export interface ExperimentReport {
+    experiment: string;
+    key: string;
+    /** @default "" */
+    title?: string;
+    /** @default "" */
+    state?: string;
+    /** @default "download" */
+    metric?: Open<"chat" | "download" | "load">;
+    /** @default "not_enrolled" */
+    status?: Open<"disqualified" | "ended" | "enrolled" | "not_enrolled">;
+    /** @default "" */
+    reason?: string;
+    /** @default "" */
+    branch?: string;
+    /** @default 0 */
+    sessions?: number;
+    /** @default [] */
+    branches?: registry.BranchCounts[];
+    /** @default 1.0 */
+    mismatch_p?: number;
+    /** @default 1.0 */
+    chi_square_p?: number;
+    /** @default false */
+    stop?: boolean;
+    /** @default [] */
+    comparisons?: registry.Comparison[];
+  }
+
+  /** `state`: `running` begins it or goes on with it, `paused` takes nobody new, `ended` ends it. */
+  export interface Experimenting {
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    folder: string;
+    id: string;
+    state: string;
+    /** @default [] */
+    branches?: registry.Branching[];
+    title?: string | null;
+    /**
+     * @minimum 0
+     * @maximum 100
+     */
+    percent?: number | null;
+    metric?: string | null;
+    salt?: string | null;
+    where?: string[] | null;
+  }
+
+  /**
+   * `merge`: what other machines exported (`own` of their answers), added to what was counted here; without `here`,
+   * only that.
+   */
+  export interface ExperimentsQuery {
+    /**
+     * @default []
+     * @maxItems 100000
+     */
+    merge?: registry.Aggregate[];
+    /** @default true */
+    here?: boolean;
+  }
+
+  /**
+   * `enabled`: this machine takes part in experiments now. `own`: its counts, in the form in which they can be given
+   * to the operator by hand: nothing is sent.
+   */
+  export interface ExperimentsReport {
+    enabled: boolean;
+    experiments: registry.ExperimentReport[];
+    own: registry.Aggregate[];
+  }
+
+  /** One machine's days, oldest first, each at most once. */
+  export interface Export {
+    /** @default 1 */
+    schema?: 1;
+    /**
+     * @default []
+     * @maxItems 400
+     */
+    days?: registry.ExportDay[];
+  }
+
+  /**
+   * A whole day in the phase `mixed`. `day`: days since 1970-01-01, UTC; `arm`: which list was served; `answers` and
+   * `errors` of it; `conflicts` between the lists; `demoted`: this machine went back on that day.
+   */
+  export interface ExportDay {
+    /**
+     * @minimum 0
+     * @maximum 1000000
+     */
+    day: number;
+    arm: Open<"builtin" | "dynamic">;
+    /**
+     * @minimum 0
+     * @maximum 1000000000000
+     */
+    answers: number;
+    /**
+     * @minimum 0
+     * @maximum 1000000000000
+     */
+    errors: number;
+    /**
+     * @minimum 0
+     * @maximum 1000000000000
+     */
+    conflicts: number;
+    demoted: boolean;
+  }
+
+  /**
+   * Put models into the list `slot` at place `at` (from 1; 0: at the end), take them off, or let it be these
+   * `only`. `where` None leaves open for whom it is as it was.
+   */
+  export interface Feature {
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    folder: string;
+    slot: string;
+    /** @default [] */
+    models?: string[];
+    /**
+     * @default 0
+     * @minimum 0
+     */
+    at?: number;
+    /** @default false */
+    remove?: boolean;
+    /** @default false */
+    only?: boolean;
+    title?: string | null;
+    priority?: number | null;
+    where?: string[] | null;
+  }
+
+  /** `context`: for whom; what is left out of it is filled in from this machine. It never leaves the machine. */
   export interface FeaturedQuery {
     context?: core.ModelContext;
     /**
@@ -2286,64 +2687,411 @@ export namespace registry {
     limit?: number;
   }
 
+  /**
+   * `level`: who decided. `reason` and `variant` are OpenFeature's for the operator's levels (TARGETING_MATCH, SPLIT,
+   * STATIC, DEFAULT, STALE), and STATIC for those of this machine. `note`: which answers did not count, and why.
+   */
+  export interface FlagAnswer {
+    name: string;
+    value: boolean | number | string;
+    level: Open<"default" | "environment" | "packaged" | "policy" | "setting" | "signed">;
+    reason: string;
+    /** @default "" */
+    variant?: string;
+    /** @default "" */
+    note?: string;
+  }
+
+  /** Every flag this program reads, by name. `notes`: what was said at this machine and could not be used. */
+  export interface FlagTable {
+    flags: { [name: string]: registry.FlagAnswer };
+    notes: string[];
+  }
+
+  /** Set a flag: for everybody, or with `percent` or `where` for those. `only`: drop the rules; `remove`: this one. */
+  export interface Flagging {
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    folder: string;
+    id: string;
+    value: boolean | number | string;
+    /**
+     * @minimum 0
+     * @maximum 100
+     */
+    percent?: number | null;
+    /** @default [] */
+    where?: string[];
+    /** @default false */
+    only?: boolean;
+    /** @default false */
+    remove?: boolean;
+    salt?: string | null;
+  }
+
+  /** The operator's folder: the one with `registry.toml`. */
+  export interface Folder {
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    folder: string;
+  }
+
+  /**
+   * `files` were written; `root` is the first root, which clients must be given, and `root_sha256` its SHA-256.
+   * `keys`: role -> the files of its private keys.
+   */
+  export interface Founded {
+    folder: string;
+    files: string[];
+    keys: { [name: string]: string[] };
+    root: string;
+    root_sha256: string;
+  }
+
+  /**
+   * Take over models: of a hub (`source`, one that `registry.sources` names; `url` for another address of it), or of
+   * `file`, a local copy of Jan's catalogue. `ids`, else all with the words of `text`.
+   */
+  export interface Import {
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    folder: string;
+    /** @default "" */
+    source?: string;
+    /** @default "" */
+    url?: string;
+    /** @default "" */
+    file?: string;
+    /** @default [] */
+    ids?: string[];
+    /** @default "" */
+    text?: string;
+    /**
+     * @default 100
+     * @minimum 1
+     * @maximum 100000
+     */
+    limit?: number;
+    /** @default false */
+    stats?: boolean;
+    /** @default false */
+    dry_run?: boolean;
+  }
+
+  /** Ids. `unchanged` were there with the same content. `notes`: what the source said was left out. */
+  export interface Imported {
+    added: string[];
+    updated: string[];
+    unchanged: number;
+    skipped: registry.NotImported[];
+    notes: string[];
+    files: string[];
+  }
+
+  /**
+   * Make an operator's folder with keys and an empty hub. `url`: where clients will find it, for display.
+   *
+   * `signers`: role -> `NEEDED/KEYS`, e.g. `2/3`, where it is not to be the usual number. An empty passphrase leaves the
+   * private keys unencrypted, and must be meant: `unprotected`.
+   */
+  export interface Init {
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    folder: string;
+    /**
+     * @minLength 1
+     * @maxLength 200
+     */
+    name: string;
+    /** @default "" */
+    url?: string;
+    /** @default {} */
+    signers?: { [name: string]: string };
+    /** @default "" */
+    passphrase?: string;
+    /** @default false */
+    unprotected?: boolean;
+  }
+
+  /** The id of an experiment in the list, and of one of its branches. */
+  export interface JoinExperiment {
+    /**
+     * @minLength 1
+     * @maxLength 256
+     */
+    experiment: string;
+    /**
+     * @minLength 1
+     * @maxLength 256
+     */
+    branch: string;
+  }
+
+  /** A key that may sign. `file`: where it lies on this machine; empty: somewhere else. */
+  export interface KeyState {
+    keyid: string;
+    file: string;
+  }
+
+  /** `needs` signatures more, of any of `keyids`. */
+  export interface Lacking {
+    role: string;
+    needs: number;
+    keyids: string[];
+  }
+
   export interface ModelAnswer {
     model: core.ModelRecord;
     provenance: registry.Provenance;
+    verification: registry.Verification;
   }
 
+  /** `source`: as in `SearchQuery`. */
   export interface ModelId {
     /** @maxLength 256 */
     id: string;
+    /**
+     * @default ""
+     * @maxLength 64
+     */
+    source?: string;
   }
 
-  /** `total`: how many there are beside the limit. */
+  /**
+   * `total`: how many there are beside the limit; of a search, counted up to 1,000. `cursor`: what continues the
+   * answer of another hub. `experiment` and `branch`: which experiment decided what is featured, "" for none.
+   */
   export interface ModelList {
     models: core.ModelRecord[];
     total: number;
     provenance: registry.Provenance;
+    verification: registry.Verification;
+    /** @default "" */
+    cursor?: string;
+    /** @default "" */
+    experiment?: string;
+    /** @default "" */
+    branch?: string;
   }
 
-  /** The phase of the roll-out that is served. `asked` is what an extension chose, if that is not served yet. */
+  /** `variant`: the id of one of the model's variants; empty: the first. */
+  export interface ModelQuery {
+    /** @maxLength 256 */
+    id: string;
+    /**
+     * @default ""
+     * @maxLength 128
+     */
+    variant?: string;
+    /**
+     * @default ""
+     * @maxLength 64
+     */
+    source?: string;
+  }
+
+  export interface NotImported {
+    id: string;
+    reason: string;
+  }
+
+  /** `version` of the published hub, 0 before the first time. `changes` would be published. */
+  export interface OperatorStatus {
+    folder: string;
+    name: string;
+    url: string;
+    tree: string;
+    version: number;
+    records: { [name: string]: number };
+    changes: registry.ShownCollection[];
+    roles: registry.RoleState[];
+    waiting: registry.WaitingFile[];
+    problems: registry.Problem[];
+    warnings: registry.Problem[];
+  }
+
+  /**
+   * What the two lists said to the same questions. -1: unknown. `coverage` and `overlap` per 10,000: the newest, and
+   * the lowest that was seen; microseconds; `age` in seconds, the median. `counts` of deviations by kind and `examples`
+   * are those of the newest pair.
+   */
+  export interface PairFigures {
+    /** @default 0 */
+    pairs?: number;
+    /** @default 0 */
+    builtin_errors?: number;
+    /** @default 0 */
+    dynamic_errors?: number;
+    /** @default 0 */
+    conflicts?: number;
+    /** @default 0 */
+    invalid?: number;
+    /** @default -1 */
+    coverage?: number;
+    /** @default -1 */
+    coverage_lowest?: number;
+    /** @default -1 */
+    overlap?: number;
+    /** @default -1 */
+    age?: number;
+    /** @default -1 */
+    builtin_p50?: number;
+    /** @default -1 */
+    builtin_p95?: number;
+    /** @default -1 */
+    dynamic_p50?: number;
+    /** @default -1 */
+    dynamic_p95?: number;
+    /** @default {} */
+    counts?: { [name: string]: number };
+    /** @default [] */
+    examples?: registry.Deviation[];
+  }
+
+  /**
+   * The phase of the roll-out that is in force, and why.
+   *
+   * `level`: who decided it: `policy` (the administrator), `environment`, `setting`, `extension`, `demotion` (something
+   * went wrong here), `evidence` (this machine earned it), `signed` (the operator), `packaged` (this release) or
+   * `default`. `asked`: what the flag `registry.phase` says, and at which level. `ceiling`: how far evidence may
+   * promote. `since`: RFC 3339, "" when it was never another. `arm`: which list is served. `bucket`: this machine's, 0
+   * to 9999, in the phase `mixed`: below `percent` times 100 it is served the dynamic list. `shadow`: whether the other
+   * arm is measured. `demoted_to`, `demoted_until` and `cause`: the local demotion that holds, if one does. `stale`: the
+   * operator's flags have expired. `criteria`: what the next step up needs, as far as it is judged here.
+   */
   export interface PhaseAnswer {
     phase: Open<"dynamic" | "fallback" | "mixed">;
+    level: Open<"default" | "demotion" | "environment" | "evidence" | "extension" | "packaged" | "policy" | "setting" | "signed">;
     reason: string;
-    asked?: Open<"dynamic" | "fallback" | "mixed"> | null;
-    served?: (Open<"dynamic" | "fallback" | "mixed">)[];
+    asked: Open<"dynamic" | "fallback" | "mixed">;
+    asked_level: Open<"default" | "demotion" | "environment" | "evidence" | "extension" | "packaged" | "policy" | "setting" | "signed">;
+    ceiling: Open<"dynamic" | "fallback" | "mixed">;
+    since: string;
+    arm: Open<"builtin" | "dynamic">;
+    bucket: number | null;
+    percent: number;
+    shadow: boolean;
+    demoted_to: Open<"dynamic" | "fallback" | "mixed"> | null;
+    demoted_until: string;
+    cause: string;
+    stale: boolean;
+    /** @default [] */
+    criteria?: registry.Criterion[];
+    /** @default [] */
+    notes?: string[];
+  }
+
+  /** A phase, from `at` on. */
+  export interface PhaseLine {
+    at: string;
+    phase: Open<"dynamic" | "fallback" | "mixed">;
+    level: string;
+    reason: string;
+  }
+
+  /** What clients would see. `version`: the hub's next; `missing`: signatures that the keys at hand cannot give. */
+  export interface Preview {
+    version: number;
+    collections: registry.ShownCollection[];
+    featured: registry.ShownList[];
+    flags: registry.ShownFlag[];
+    experiments: registry.ShownExperiment[];
+    revocations: string[];
+    signs: string[];
+    missing: registry.Lacking[];
+    bytes_written: number;
+    warnings: string[];
+  }
+
+  /**
+   * Something wrong in the operator's folder. `line` counts from 1; 0: the file as a whole. `field` as in
+   * `files[0].sha256`.
+   */
+  export interface Problem {
+    file: string;
+    line: number;
+    field: string;
+    reason: string;
   }
 
   /**
    * Where an answer comes from.
    *
-   * `network`: fetched by this process; `cache`: fetched by an earlier one; `builtin`: part of the program.
-   * `fetched_at` is RFC 3339 in UTC and `age` in seconds since the source last confirmed the list; both are empty for
-   * the built-in list. `digest` is the SHA-256 of the document. `verification` is never `verified`: lists are not
-   * signed yet.
+   * `network`: the hub confirmed it to this process; `cache`: to an earlier one; `bundle`: shipped with the program;
+   * `builtin`: part of the program's code; `source`: another hub, asked just now or lately. `arm`: which of the two
+   * lists of the roll-out it is. `source` is an address or a source's id; `seq` the publisher's count of the list.
+   * `checked_at` is RFC 3339 in UTC, and `age` in seconds, since the hub last confirmed the list: "" and null for what
+   * was shipped.
    */
   export interface Provenance {
-    origin: Open<"builtin" | "cache" | "network">;
+    origin: Open<"builtin" | "bundle" | "cache" | "network" | "source">;
+    /** @default "" */
+    arm?: Open<"" | "builtin" | "dynamic">;
     /** @default "" */
     source?: string;
+    /** @default 0 */
+    seq?: number;
     /** @default "" */
-    fetched_at?: string;
+    checked_at?: string;
     age?: number | null;
-    /** @default "" */
-    digest?: string;
-    /** @default "builtin" */
-    verification?: Open<"builtin" | "unverified">;
     /** @default "" */
     note?: string;
   }
 
-  /** What a refresh found. `added`, `removed` and `changed` count models against the list before. */
+  /** `published` False: it was a dry run. `tree` is what clients must see: hand it to the web server. */
+  export interface Publication {
+    published: boolean;
+    tree: string;
+    preview: registry.Preview;
+  }
+
+  /**
+   * `only`: these collections; none: all. `dry_run`: say what clients would see, and change nothing.
+   *
+   * `expect`: the version of the hub that the caller knows; -1: whatever it is at.
+   */
+  export interface Publish {
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    folder: string;
+    /** @default false */
+    dry_run?: boolean;
+    /** @default [] */
+    only?: string[];
+    /** @default "" */
+    passphrase?: string;
+    /** @default -1 */
+    expect?: number;
+  }
+
+  /**
+   * What a refresh found. `added`, `removed` and `changed` count models; `deltas` and `fulls` say how many
+   * collections came as a change to the last state, and how many whole. `bytes` as they came over the line.
+   */
   export interface RefreshReport {
     outcome: Open<"unchanged" | "updated">;
     models: number;
     added: number;
     removed: number;
     changed: number;
-    skipped: registry.Skipped[];
+    deltas: number;
+    fulls: number;
+    requests: number;
+    bytes: number;
     duration: number;
+    notes: string[];
     provenance: registry.Provenance;
+    verification: registry.Verification;
   }
 
   /** Data of the event `registry.changed`: another list is served. The counts are those of `RefreshReport`. */
@@ -2352,18 +3100,25 @@ export namespace registry {
     removed: number;
     changed: number;
     models: number;
-    digest: string;
+    seq: number;
   }
 
-  /** How the list stands. Times RFC 3339 in UTC, empty when there is none. */
+  /**
+   * How the list stands. Times RFC 3339 in UTC, empty when there is none.
+   *
+   * `age`: seconds since the hub last confirmed the list. `collections`: who vouches for each of them. `notes`: what
+   * had to be repaired, and what should be known.
+   */
   export interface RegistryStatus {
     phase: Open<"dynamic" | "fallback" | "mixed">;
     url: string;
     models: number;
     provenance: registry.Provenance;
-    refreshing: boolean;
-    /** @default "" */
-    checked_at?: string;
+    verification: registry.Verification;
+    /** @default {} */
+    collections?: { [name: string]: registry.Verification };
+    /** @default false */
+    refreshing?: boolean;
     /** @default "" */
     next_refresh_at?: string;
     /** @default 0 */
@@ -2371,20 +3126,120 @@ export namespace registry {
     /** @default "" */
     error?: string;
     /** @default [] */
-    skipped?: registry.Skipped[];
-    /** @default "" */
-    cache_note?: string;
+    notes?: string[];
+  }
+
+  /**
+   * `replay`: make every stored decision again and compare; `html`: add a page that needs nothing else; `export`: add
+   * the counts that may be handed to the operator. All of it stays on this machine unless somebody passes it on.
+   */
+  export interface ReportQuery {
+    /** @default false */
+    replay?: boolean;
+    /** @default false */
+    html?: boolean;
+    /** @default false */
+    export?: boolean;
   }
 
   /** What to download to have a model. `checkable`: the SHA-256 of every file is known. */
   export interface Resolution {
     id: string;
+    variant: string;
     files: core.DownloadFile[];
     checkable: boolean;
     provenance: registry.Provenance;
+    verification: registry.Verification;
   }
 
-  /** `text`: words that all occur in a model's id, name, publisher or tags, in any case; empty: every model. */
+  /** Revoke a file by its SHA-256, a model by its id, or both. `reason` is shown to people. */
+  export interface Revoke {
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    folder: string;
+    /**
+     * @minLength 1
+     * @maxLength 500
+     */
+    reason: string;
+    /** @default "" */
+    sha256?: string;
+    /** @default "" */
+    model?: string;
+  }
+
+  /**
+   * `version` 0: never signed. `due`: it should be signed anew now, by publishing (root and targets: by
+   * `rotate-keys --renew`).
+   */
+  export interface RoleState {
+    role: string;
+    version: number;
+    expires: string;
+    due: boolean;
+    threshold: number;
+    keys: registry.KeyState[];
+  }
+
+  /**
+   * `at` and all times RFC 3339. `gate`: what the gate would say now. `decisions`: newest first. `replayed`: how many
+   * came out the same, differ, are unknown to this program. `html` and `export` only where they were asked for.
+   */
+  export interface RolloutReport {
+    at: string;
+    phase: Open<"dynamic" | "fallback" | "mixed">;
+    level: string;
+    reason: string;
+    since: string;
+    history: registry.PhaseLine[];
+    arms: registry.ArmFigures[];
+    syncs: registry.SyncFigures;
+    pairs: registry.PairFigures;
+    days: registry.DayFigures[];
+    gate: registry.Verdict;
+    decisions: registry.DecisionLine[];
+    replayed?: { [name: string]: number } | null;
+    /** @default "" */
+    html?: string;
+    export?: registry.Export | null;
+  }
+
+  /**
+   * Give a role other keys. `remove`: ids (or the beginnings of them) or files of keys that go; none: all of them.
+   * As many new ones are made beside them, unless `add` names files of public keys that others made.
+   *
+   * `stolen`: what is published is taken from the folder, not from what a thief may have published, and the snapshot
+   * gets another key too. `renew`: keep the keys of root or targets, and sign them for another lifetime.
+   */
+  export interface Rotate {
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    folder: string;
+    role: string;
+    /** @default [] */
+    remove?: string[];
+    /** @default [] */
+    add?: string[];
+    threshold?: number | null;
+    /** @default false */
+    stolen?: boolean;
+    /** @default false */
+    renew?: boolean;
+    /** @default "" */
+    passphrase?: string;
+  }
+
+  /**
+   * `text`: words that all occur in a model's id, name, publisher or tags, in any case; a word of one or two
+   * characters must begin a word there. Empty: every model.
+   *
+   * `source`: the id of another hub (`registry.sources`), which is then asked and learns the text. `cursor`: continues
+   * what such a hub answered; `offset` is for our own list.
+   */
   export interface SearchQuery {
     /**
      * @default ""
@@ -2400,15 +3255,145 @@ export namespace registry {
     /**
      * @default 0
      * @minimum 0
+     * @maximum 10000000
      */
     offset?: number;
+    /**
+     * @default ""
+     * @maxLength 64
+     */
+    source?: string;
+    /**
+     * @default ""
+     * @maxLength 4096
+     */
+    cursor?: string;
   }
 
-  /** A record of a list that is not used: its place from 0, its id if it has one, and what is wrong with it. */
-  export interface Skipped {
-    index: number;
+  /**
+   * How a collection changes: ids. `full_bytes`: for a client that has nothing; `delta_bytes`: for one that has the
+   * version before (0: there is no delta).
+   */
+  export interface ShownCollection {
+    name: string;
+    seq: number;
+    count: number;
+    created: string[];
+    updated: string[];
+    deleted: string[];
+    full_bytes: number;
+    delta_bytes: number;
+  }
+
+  export interface ShownExperiment {
     id: string;
+    state: string;
+    who: string;
+    branches: string[];
+  }
+
+  /** A flag's values in the order in which they are tried; the last is for everybody else. */
+  export interface ShownFlag {
+    id: string;
+    values: string[];
+  }
+
+  /** A featured list: `who` sees it, and the names of its models, best first. */
+  export interface ShownList {
+    id: string;
+    title: string;
+    who: string;
+    models: string[];
+  }
+
+  /**
+   * Sign what waits in the folder `pending` with the private keys in `keys` (folders or files). A key signs files of
+   * the role that its own file is named after (`root-1.pem`); one named otherwise signs all.
+   *
+   * `show`: only say what waits. Needs neither the operator's folder nor the network.
+   */
+  export interface Sign {
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    pending: string;
+    /** @default [] */
+    keys?: string[];
+    /** @default "" */
+    passphrase?: string;
+    /** @default false */
+    show?: boolean;
+  }
+
+  /** `signed`: file -> the ids of the keys that signed it now. */
+  export interface Signed {
+    waiting: registry.WaitingFile[];
+    signed: { [name: string]: string[] };
+  }
+
+  /** The hubs that can be browsed. One is `verified` when what it answers is signed by whom the settings trust. */
+  export interface SourceList {
+    sources: core.ModelSource[];
+  }
+
+  /** How often the hub was asked and answered well, not at all, or was refused; `kinds` of refusals by count. */
+  export interface SyncFigures {
+    /** @default 0 */
+    ok?: number;
+    /** @default 0 */
+    unreachable?: number;
+    /** @default 0 */
+    refused?: number;
+    /** @default {} */
+    kinds?: { [name: string]: number };
+    /** @default "" */
+    last_ok?: string;
+  }
+
+  /** `phase` is the one to be in. `criteria`: what the next step needs; `defects`: limits that were overstepped. */
+  export interface Verdict {
+    action: Open<"demote" | "promote" | "stay">;
+    phase: Open<"dynamic" | "fallback" | "mixed">;
     reason: string;
+    /** @default [] */
+    criteria?: registry.Criterion[];
+    /** @default [] */
+    defects?: registry.Criterion[];
+  }
+
+  /**
+   * Who vouches for what is answered. Times RFC 3339 in UTC, "" where there is none.
+   *
+   * `verified`: signed by the hub's keys and not expired; `stale`: the same, but its metadata has expired, so that a
+   * newer list may have been withheld; `bundled`: signed, and shipped with the program; `unverified`: a hub said it,
+   * nobody signed it; `builtin`: part of the program. `role` and `keyids` signed it, `versions` are those of the
+   * metadata by role, `digest` is the SHA-256 of the canonical collection.
+   */
+  export interface Verification {
+    status: Open<"builtin" | "bundled" | "stale" | "unverified" | "verified">;
+    /** @default "" */
+    role?: string;
+    /** @default [] */
+    keyids?: string[];
+    /** @default {} */
+    versions?: { [name: string]: number };
+    /** @default "" */
+    digest?: string;
+    /** @default "" */
+    verified_at?: string;
+    /** @default "" */
+    expires?: string;
+  }
+
+  /** Metadata that wait for signatures. `says`: what will hold when they are signed, for a person to read first. */
+  export interface WaitingFile {
+    file: string;
+    role: string;
+    version: number;
+    expires: string;
+    signed_by: string[];
+    says: string[];
   }
 }
 
@@ -2846,6 +3831,28 @@ export interface Methods {
     item: never;
     errors: never;
   };
+  /**
+   * Ask a hub for its models: all, those with the words of `text`, or the one with this `id`.
+   *
+   * What it said lately is answered from what is kept; what it said longer ago too, while it is asked anew.
+   */
+  "registry.browse": {
+    params: core.SourceQuery;
+    result: core.SourcePage;
+    item: never;
+    errors: "hub_unreachable" | "hub_refused" | "hub_invalid";
+  };
+  /**
+   * How experiments on what is featured stand, here and, with what other machines exported, altogether. Nothing
+   *
+   * is sent, and nobody is asked.
+   */
+  "registry.experiments": {
+    params: registry.ExperimentsQuery;
+    result: registry.ExperimentsReport;
+    item: never;
+    errors: "storage_error";
+  };
   /** Recommended models, filtered and ranked by the extensions for the given context, best first. */
   "registry.featured": {
     params: registry.FeaturedQuery;
@@ -2853,42 +3860,162 @@ export interface Methods {
     item: never;
     errors: never;
   };
-  /** One model. One that the current list lacks is looked for in the built-in list too. */
+  /** Every flag this program reads: its value, and who decided it and why. Nothing is asked over the network. */
+  "registry.flags": {
+    params: core.Empty;
+    result: registry.FlagTable;
+    item: never;
+    errors: never;
+  };
+  /** One model; of another hub, where `source` names one. */
   "registry.get": {
     params: registry.ModelId;
     result: registry.ModelAnswer;
     item: never;
-    errors: "model_unknown";
+    errors: "model_unknown" | "hub_unreachable" | "hub_refused" | "hub_invalid";
   };
-  /** The phase of the roll-out that is served, and why. */
+  /** Take part in an experiment by choice, and be shown what one of its branches shows. It does not count then. */
+  "registry.join": {
+    params: registry.JoinExperiment;
+    result: core.Empty;
+    item: never;
+    errors: "storage_error";
+  };
+  /** Leave an experiment for good. The setting `experiments` leaves all of them. */
+  "registry.leave": {
+    params: registry.ExperimentId;
+    result: core.Empty;
+    item: never;
+    errors: "storage_error";
+  };
+  /**
+   * Add a model to the folder, or change one: from what is given, a URL, or a GGUF file on this machine, whose
+   *
+   * pieces are hashed.
+   */
+  "registry.operator.add": {
+    params: registry.Add;
+    result: registry.Changed;
+    item: never;
+    errors: "workspace_unknown" | "tree_damaged" | "workspace_invalid";
+  };
+  /** Begin, pause, go on with or end an experiment on featured lists. */
+  "registry.operator.experiment": {
+    params: registry.Experimenting;
+    result: registry.Changed;
+    item: never;
+    errors: "workspace_unknown" | "tree_damaged" | "workspace_invalid";
+  };
+  /** Change a featured list; one that is not there is made. */
+  "registry.operator.feature": {
+    params: registry.Feature;
+    result: registry.Changed;
+    item: never;
+    errors: "workspace_unknown" | "tree_damaged" | "workspace_invalid";
+  };
+  /** Set a flag, for everybody or for some. */
+  "registry.operator.flag": {
+    params: registry.Flagging;
+    result: registry.Changed;
+    item: never;
+    errors: "workspace_unknown" | "tree_damaged" | "workspace_invalid";
+  };
+  /** Take models over from another hub, or from a copy of Jan's catalogue. */
+  "registry.operator.import": {
+    params: registry.Import;
+    result: registry.Imported;
+    item: never;
+    errors: "workspace_unknown" | "tree_damaged" | "workspace_invalid" | "hub_unreachable" | "hub_refused" | "hub_invalid";
+  };
+  /** Make an operator's folder: keys for every role, an empty hub, and files to begin with. */
+  "registry.operator.init": {
+    params: registry.Init;
+    result: registry.Founded;
+    item: never;
+    errors: "workspace_invalid" | "publish_invalid" | "key_unusable" | "publish_busy";
+  };
+  /** Sign the folder into the tree that clients read; with `dry_run` only say what they would see. */
+  "registry.operator.publish": {
+    params: registry.Publish;
+    result: registry.Publication;
+    item: never;
+    errors: "workspace_unknown" | "tree_damaged" | "workspace_invalid" | "key_unusable" | "missing_signatures" | "publish_busy" | "publish_conflict" | "publish_invalid" | "tree_unknown";
+  };
+  /** Revoke a file or a model: clients neither download nor load it any more. It leaves the featured lists. */
+  "registry.operator.revoke": {
+    params: registry.Revoke;
+    result: registry.Changed;
+    item: never;
+    errors: "workspace_unknown" | "tree_damaged" | "workspace_invalid";
+  };
+  /** Give a role other keys, or sign root or targets for another lifetime, and publish. */
+  "registry.operator.rotate_keys": {
+    params: registry.Rotate;
+    result: registry.Changed;
+    item: never;
+    errors: "workspace_unknown" | "tree_damaged" | "workspace_invalid" | "key_unusable" | "missing_signatures" | "publish_busy" | "publish_conflict" | "publish_invalid" | "tree_unknown";
+  };
+  /** Sign metadata that wait for keys kept on this machine. Needs no network and no operator's folder. */
+  "registry.operator.sign": {
+    params: registry.Sign;
+    result: registry.Signed;
+    item: never;
+    errors: "publish_invalid" | "key_unusable";
+  };
+  /** How an operator's folder stands: what would be published, what is wrong, whose signature is due or waits. */
+  "registry.operator.status": {
+    params: registry.Folder;
+    result: registry.OperatorStatus;
+    item: never;
+    errors: "workspace_unknown" | "tree_damaged";
+  };
+  /** Which phase of the roll-out it is, who decided that, which list is served, and what the next step needs. */
   "registry.phase": {
     params: core.Empty;
     result: registry.PhaseAnswer;
     item: never;
     errors: never;
   };
-  /** Ask the source for its list now. The only method that uses the network. */
+  /** Ask the hub for its list now. */
   "registry.refresh": {
     params: core.Empty;
     result: registry.RefreshReport;
     item: never;
-    errors: "no_registry" | "registry_unreachable" | "registry_invalid";
+    errors: "no_registry" | "registry_unreachable" | "registry_refused";
+  };
+  /**
+   * Say what the roll-out on this machine has come to: phases, latency, coverage, conflicts, errors, age, what
+   *
+   * the next step still needs, and every decision.
+   */
+  "registry.report": {
+    params: registry.ReportQuery;
+    result: registry.RolloutReport;
+    item: never;
+    errors: never;
   };
   /** The files to download to have a model, ready for `downloads.start`. */
   "registry.resolve": {
-    params: registry.ModelId;
+    params: registry.ModelQuery;
     result: registry.Resolution;
     item: never;
-    errors: "model_unknown" | "model_not_fetchable";
+    errors: "model_unknown" | "model_not_fetchable" | "model_revoked" | "hub_unreachable" | "hub_refused" | "hub_invalid";
   };
-  /** Models by words in their id, name, publisher or tags. */
+  /** Models by words in their id, name, publisher or tags; at another hub, where `source` names one. */
   "registry.search": {
     params: registry.SearchQuery;
     result: registry.ModelList;
     item: never;
+    errors: "hub_unreachable" | "hub_refused" | "hub_invalid";
+  };
+  /** List the hubs that can be browsed: those known by name, those the settings name, and other extensions'. */
+  "registry.sources": {
+    params: core.Empty;
+    result: registry.SourceList;
+    item: never;
     errors: never;
   };
-  /** Where the list comes from, how old it is, when it is fetched next, and what went wrong. */
+  /** Where the list comes from, who vouches for it, how old it is, and what went wrong. */
   "registry.status": {
     params: core.Empty;
     result: registry.RegistryStatus;
@@ -3127,6 +4254,12 @@ export const ERROR_CODES = {
   "generation_failed": -32034,
   /** The bytes are not those that were asked for: `expected` and `actual` SHA-256. They were thrown away. */
   "hash_mismatch": -32066,
+  /** The hub answered with something that cannot be used. */
+  "hub_invalid": -32077,
+  /** The hub will not answer this. `reason`: `auth_required` (a token is missing or does not do), `license_required` (its licence must be accepted at the hub), `rate_limited` (retry after `retry_after` seconds), `offline` (this machine may not use the network now), `unsupported` (this kind of hub cannot answer such a question). */
+  "hub_refused": -32076,
+  /** The hub did not answer, or not with what was asked for. `host`; `status` of HTTP, 0 when there was no answer; `retry_after` in seconds, 0 when the hub named none. */
+  "hub_unreachable": -32075,
   /** The memory for incognito threads is used up. Delete one; `limit` is in bytes. */
   "incognito_full": -32029,
   /** An extension could not be installed or removed; nothing was changed. `reason` is conflict, not_found, build, refused, consent (`permissions` says to what), smoke (`failure` says where), storage, network or uv. */
@@ -3145,10 +4278,14 @@ export const ERROR_CODES = {
   "invalid_params": -32602,
   /** JSON, but not a JSON-RPC 2.0 request; or an id in flight; or past a limit of size, nesting or batch. */
   "invalid_request": -32600,
+  /** A key file cannot be read, written or opened: `file`, `reason`. (A wrong passphrase is such a reason.) */
+  "key_unusable": -32094,
   /** The thread has no message with this id. */
   "message_not_found": -32026,
   /** No extension serves this method. `extension` names a disabled one that would. */
   "method_not_found": -32601,
+  /** Keys are missing. `roles`: for each role how many signatures it `needs` more, and of which `keyids`. What clients see was not changed; with a folder for pending metadata, what waits for signatures lies there. */
+  "missing_signatures": -32093,
   /** The model is answering requests; `data.requests` says how many. */
   "model_busy": -32048,
   /** A model of this id is installed already. */
@@ -3163,9 +4300,11 @@ export const ERROR_CODES = {
   "model_read_only": -32047,
   /** An extension voted against loading the model (`jan_admit_load`): `extension` and its reason. */
   "model_refused": -32053,
+  /** The model, or one of its files, was revoked by the hub: `reason` says why. */
+  "model_revoked": -32078,
   /** No list there is has a model of this `id`. */
   "model_unknown": -32070,
-  /** No source is named: the setting `url` is empty, so the network is not used. */
+  /** No hub is named: the setting `url` is empty, so the network is not used. */
   "no_registry": -32073,
   /** No engine build can run on this machine. `data.refused` says why, by build. */
   "no_usable_engine": -32049,
@@ -3177,9 +4316,15 @@ export const ERROR_CODES = {
   "overloaded": -32001,
   /** The bytes are not JSON (RFC 8259) in UTF-8. */
   "parse_error": -32700,
-  /** The source answered with something that is no usable list. What was valid last is still served. */
-  "registry_invalid": -32072,
-  /** The source did not answer, or not with a list. What was valid last is still served. */
+  /** Somebody else is publishing to this folder at this moment. */
+  "publish_busy": -32095,
+  /** The hub is not at the version that the caller knows: `expected`, `found`. */
+  "publish_conflict": -32096,
+  /** What should be published, or changed about keys, cannot be: `reason`. */
+  "publish_invalid": -32097,
+  /** The hub answered with something that is not vouched for, or is older than what is known: `kind` says what is wrong with it. What was valid last is still served. */
+  "registry_refused": -32072,
+  /** The hub did not answer, or not with what was asked for. What was valid last is still served. */
   "registry_unreachable": -32071,
   /** The new generation could not be made; the old one goes on serving. `failure` has stage, type, message, file and line. */
   "reload_failed": -32008,
@@ -3223,10 +4368,18 @@ export const ERROR_CODES = {
   "thread_busy": -32027,
   /** No thread has this id. Incognito threads end with the application. */
   "thread_not_found": -32025,
+  /** A file of the hub is missing, is not what it should be, or is not signed by who should have: `file`, `reason`. Nothing was changed. */
+  "tree_damaged": -32092,
+  /** There is no hub in this folder (no signed metadata). `tree` is the folder. */
+  "tree_unknown": -32091,
   /** The process that ran the model ended before it answered. `exit_code` or `signal` say how, `log` its last lines. `cause` is a stable word (`assertion`, `crash`, `defect`, `device_lost`, `exited`, `file_lost`, `heap_corruption`, `illegal_instruction`, `killed`, `unloaded`); `advice` says what to do, where that is known. With `retry_after` (seconds): it ended so often that it is not started again before then; `models.load` tries at once. */
   "worker_died": -32030,
   /** The process that ran the model stood still, and was ended. The next request starts it again. */
   "worker_hung": -32037,
+  /** Something in the operator's folder is wrong, or an edit would make it so; nothing was changed. `problems` are all there are, as `Problem`. */
+  "workspace_invalid": -32099,
+  /** This is no operator's folder (no `registry.toml`). `folder` says which. */
+  "workspace_unknown": -32098,
 } as const;
 
 /** The stable type of an error. */
