@@ -15,7 +15,7 @@ from jan_registry.settings import SourceSetting
 from jan_core import InvalidParams, JanError
 from jan_core.types import SourcePage, SourceQuery
 
-from .conftest import Web
+from .conftest import OpenHouse, Web, no_network
 from .hubcase import Clock, Desk, desk
 from .hubmaker import Hub
 
@@ -172,3 +172,23 @@ async def test_over_http_an_idle_question_costs_two_small_requests(hub: Hub, tmp
         one.clock.now += 1000
         await one.ask()
         assert len(web.requests) == 2
+
+
+async def test_through_the_method_it_stands_beside_the_list_and_has_no_part_in_it(
+    open_house: OpenHouse, tmp_path: Path
+) -> None:
+    main, team = Hub(tmp_path, name="main").models("acme/rocket"), Hub(tmp_path, name="team").models("team/model")
+    main.set("featured", [{"id": "f", "models": ["acme/rocket"]}])
+    main.publish()
+    team.publish()
+    root = tmp_path / "team.root.json"
+    root.write_bytes(team.root)
+    source = {"id": "team", "kind": "hub", "url": team.url, "options": {"root": str(root)}}
+    async with open_house(hub=main, sources=[source]) as house:
+        await house.call("refresh")
+        page = await house.call("browse", source="team")
+        assert [(model["id"], model["verification"]) for model in page["models"]] == [("team/model", "verified")]
+        assert (await house.call("search", text="model"))["models"] == []
+        assert {one["id"]: one["verified"] for one in (await house.call("sources"))["sources"]}["team"] is True
+    async with open_house(hub=main, sources=[source], http=no_network) as house:
+        assert (await house.call("browse", source="team", id="team/model"))["models"] == page["models"]
