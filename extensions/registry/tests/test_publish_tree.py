@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import stat
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jan_registry.collections import canonical
 from jan_registry.publish import tree as publishing
 from jan_registry.publish.errors import (
@@ -22,6 +27,7 @@ from jan_registry.publish.errors import (
 from jan_registry.publish.files import exclusive
 from jan_registry.publish.keys import Keys
 from jan_registry.publish.roles import RoleKeys, lifetime
+from jan_registry.publish.status import status
 from tuf.api.exceptions import DownloadError, ExpiredMetadataError
 
 from .hubmaker import Hub, Serve, key, model, nginx
@@ -203,6 +209,13 @@ def packed_models(hub: Hub) -> bytes:
     ).read_bytes()
 
 
+def test_a_plan_does_not_count_what_is_there_already(hub: Hub) -> None:
+    hub.models(*(f"m{number}" for number in range(100))).set("stats", []).publish(now=NOW)
+    hub.set("stats", [{"id": "m1", "likes": 2}])
+    planned = publishing.plan(hub.tree, hub.collections, now=NOW + 60, keys=hub.keys)
+    assert planned.bytes_written == hub.publish(now=NOW + 60).bytes_written < 4096
+
+
 def test_a_plan_says_which_signatures_would_be_missing(hub: Hub) -> None:
     hub.publish(now=NOW)
     hub.models("a")
@@ -365,6 +378,42 @@ def test_what_is_referred_to_again_is_not_pruned(hub: Hub) -> None:
     (kept,) = (hub.tree / "targets" / "collections").glob("*.models.json.gz")
     assert signed(hub, "4.models.json")["targets"]["collections/models.json"]["hashes"]["sha256"] in kept.name
     assert done.pruned
+
+
+def test_a_tree_can_be_read_by_a_web_server_however_private_its_publisher_is(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        hub = Hub(tmp_path, now=NOW)
+        hub.models("a").publish(now=NOW)
+    finally:
+        os.umask(before)
+    for folder in ("metadata", "targets", "deltas"):
+        for path in [hub.tree / folder, *(hub.tree / folder).rglob("*")]:
+            assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
+
+
+JUNK = [b"", b"0", b"-1", b"null", b'"', b"[", b"}", b"\xff", b"9" * 5000, b"[" * 5000]
+
+
+def test_metadata_of_any_damage_are_a_clear_error_or_as_good_as_before(hub: Hub) -> None:
+    hub.models("a").publish(now=NOW)
+    hub.models("b")
+    files = {path: path.read_bytes() for path in sorted((hub.tree / "metadata").iterdir())}
+
+    @given(st.sampled_from(list(files)), st.floats(0, 1), st.sampled_from(JUNK), st.integers(0, 12))
+    def check(path: Path, where: float, junk: bytes, gone: int) -> None:
+        content = files[path]
+        at = int(where * len(content))
+        path.write_bytes(content[:at] + junk + content[at + gone :])
+        for use in (
+            lambda: status(hub.tree, now=NOW),
+            lambda: publishing.plan(hub.tree, hub.collections, now=NOW, keys=hub.keys),
+        ):
+            with contextlib.suppress(TreeDamaged):
+                use()
+        path.write_bytes(content)
+
+    check()
 
 
 def test_piece_lists_are_published_with_the_models_that_name_them(hub: Hub) -> None:

@@ -32,8 +32,8 @@ __all__ = ["Draft"]
 class Draft:
     """Call `root`, `targets`, `collection` for each collection, then `online`, in this order.
 
-    `keys`: None works out what would be signed if all keys were at hand. `files`: path below the tree -> content, in
-    the order in which they have to appear. Raises PublishInvalid, TreeDamaged.
+    `keys`: None works out what would be signed if all keys were at hand. `files`: path below the tree -> content;
+    `referenced`: the paths of all that clients may ask for from then on. Raises PublishInvalid, TreeDamaged.
     """
 
     def __init__(self, state: State, keys: Keys | None, pending: Pending, now: float) -> None:
@@ -64,13 +64,14 @@ class Draft:
             self._sign(name, None, "")
             return
         before = self._content_before(name, target)
-        after = Content.of(name, records or (), before)
-        self.content[name] = after
-        self.files[snapshot_path(name, after.sha256)] = packed = pack(after.snapshot)
+        after = self.content[name] = Content.of(name, records or (), before)
         if target is not None and target.sha256 == after.sha256:
+            if before is None:  # its file is lost or damaged
+                self.files[snapshot_path(name, after.sha256)] = pack(after.snapshot)
             self._referred(name, target)
             self._sign(name, None, "")
             return
+        self.files[snapshot_path(name, after.sha256)] = packed = pack(after.snapshot)
         seq = target.seq + 1 if target else 1
         at = self._begun(name, after) or int(self.now)
         history = History([Point(seq, after.sha256, at)], {}, {})

@@ -9,17 +9,18 @@ have read an hour ago that they are there.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import msgspec
+
 from jan_core import StorageError
 
 from .errors import PublishBusy
 
-__all__ = ["Staging", "exclusive", "interrupted", "prune", "recover", "write"]
+__all__ = ["Staging", "differs", "exclusive", "interrupted", "on_disk", "prune", "recover", "write"]
 
 _STAGED, _ORDER, _LOCK, _UNREFERENCED = ".staged", "order.json", ".publish.lock", ".unreferenced.json"
 SERVED = ("metadata", "targets", "deltas")
@@ -28,16 +29,23 @@ SERVED = ("metadata", "targets", "deltas")
 
 @contextlib.contextmanager
 def exclusive(tree: Path) -> Iterator[None]:
-    """Hold the tree's lock; the system frees it when the process dies. Raises PublishBusy at once, and StorageError for
-    whatever the disk refuses inside the block."""
+    """Hold the tree's lock; the system frees it when the process dies. Raises PublishBusy at once, and as `on_disk`."""
     from filelock import FileLock, Timeout
 
-    try:
+    with on_disk(tree):
         tree.mkdir(parents=True, exist_ok=True)
-        with FileLock(tree / _LOCK, timeout=0):
-            yield
-    except Timeout as error:
-        raise PublishBusy(f"Somebody else is publishing to {tree} at this moment.", tree=str(tree)) from error
+        try:
+            with FileLock(tree / _LOCK, timeout=0):
+                yield
+        except Timeout as error:
+            raise PublishBusy(f"Somebody else is publishing to {tree} at this moment.", tree=str(tree)) from error
+
+
+@contextlib.contextmanager
+def on_disk(tree: Path) -> Iterator[None]:
+    """Raises StorageError for whatever the disk refuses inside the block."""
+    try:
+        yield
     except OSError as error:
         raise StorageError(f"{tree}: {error}") from error
 
@@ -53,19 +61,26 @@ class Staging:
 
     def put(self, path: str, content: bytes) -> None:
         """`path` is relative to the tree, with `/`. A file that is there already with this content stays as it is."""
-        present = self._tree / path
-        if present.is_file() and present.read_bytes() == content:
+        if not differs(self._tree / path, content):
             return
         self._folder.mkdir(exist_ok=True)
-        _write_synced(self._folder / str(len(self._order)), content)
+        staged = self._folder / str(len(self._order))
+        _write_synced(staged, content)
+        staged.chmod(0o644)  # public, however private the files of whoever publishes are
         self._order.append(path)
         self.size += len(content)
 
     def commit(self) -> None:
         if not self._order:
             return
-        write(self._folder / _ORDER, json.dumps(self._order).encode())
+        write(self._folder / _ORDER, msgspec.json.encode(self._order))
+        _sync_folder(self._tree)
         _roll_forward(self._tree)
+
+
+def differs(path: Path, content: bytes) -> bool:
+    """Whether there is no such file with this content."""
+    return not (path.is_file() and path.read_bytes() == content)
 
 
 def recover(tree: Path) -> bool:
@@ -100,7 +115,7 @@ def prune(tree: Path, referenced: Collection[str], *, now: float, grace: float) 
     what it deleted."""
     memory = tree / _UNREFERENCED
     try:
-        since: dict[str, float] = json.loads(memory.read_bytes())
+        since = msgspec.json.decode(memory.read_bytes(), type=dict[str, float])
     except (OSError, ValueError):
         since = {}  # what it knew is learnt again: files stay longer, that is all
     found = {
@@ -115,17 +130,18 @@ def prune(tree: Path, referenced: Collection[str], *, now: float, grace: float) 
         (tree / path).unlink(missing_ok=True)
         del left_over[path]
     if left_over != since:
-        write(memory, json.dumps(left_over).encode())
+        write(memory, msgspec.json.encode(left_over))
     return dead
 
 
 def _roll_forward(tree: Path) -> None:
     staged = tree / _STAGED
-    order: list[str] = json.loads((staged / _ORDER).read_bytes())
-    folders = {(tree / path).parent for path in order}
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-    folders |= {tree, *(folder.parent for folder in folders)}
+    order = msgspec.json.decode((staged / _ORDER).read_bytes(), type=list[str])
+    folders = {parent for path in order for parent in (tree / path).parents if parent.is_relative_to(tree)}
+    for folder in sorted(folders - {tree}):
+        if not folder.is_dir():
+            folder.mkdir()
+            folder.chmod(0o755)
     for number, path in enumerate(order):
         source = staged / str(number)
         if number == len(order) - 1:

@@ -82,7 +82,7 @@ class State:
             content = Content.read(unpack((self.tree / path).read_bytes(), min(target.length, LARGEST)))
         except OSError as error:
             raise _damaged(path, error.strerror or str(error)) from error
-        except (ValueError, msgspec.DecodeError) as error:
+        except ValueError as error:
             raise _damaged(path, str(error)) from error
         if content.sha256 != target.sha256:
             raise _damaged(path, "its content does not have the signed hash")
@@ -96,7 +96,7 @@ class State:
         try:
             packed = (self.tree / history_path(collection, target.seq)).read_bytes()
             history = msgspec.json.decode(unpack(packed, LARGEST), type=History)
-        except (OSError, ValueError, msgspec.DecodeError):
+        except (OSError, ValueError):
             return None
         present = history.points[-1] if history.points else None
         return history if present and (present.seq, present.sha256) == (target.seq, target.sha256) else None

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from .deltas import delta_path
 from .errors import TreeDamaged
-from .files import interrupted
+from .files import interrupted, on_disk
 from .roles import DELEGATED, OFFLINE, ONLINE, due, margin
 from .signing import Pending, Waiting, describe
 from .state import State, read
@@ -20,9 +20,8 @@ Standing = Literal["valid", "expires soon", "expired", "missing"]
 
 
 class RoleStatus(Struct, frozen=True, kw_only=True):
-    """`keyids` may sign, `threshold` of them have to; `signed_by` did. Times in seconds since the epoch: from
-    `sign_by` on the next publication that finds the keys signs it anew. `standing`: `missing`
-    when it was not signed yet."""
+    """`keyids` may sign, `threshold` of them have to; `signed_by` did. Times in seconds since the epoch: from `sign_by`
+    on the next publication that finds the keys signs it anew. `standing`: `missing` when it was not signed yet."""
 
     role: str
     standing: Standing
@@ -66,7 +65,12 @@ class Status(Struct, frozen=True, kw_only=True):
 
 def status(tree: Path, *, now: float, pending: Path | None = None) -> Status:
     """Changes nothing. Raises TreeUnknown, TreeDamaged (metadata that cannot be read or are not signed), and
-    PublishInvalid for a file that waits and is damaged."""
+    PublishInvalid for a file that waits and is damaged, StorageError."""
+    with on_disk(tree):
+        return _status(tree, now, Pending(pending))
+
+
+def _status(tree: Path, now: float, pending: Pending) -> Status:
     try:
         state = read(tree)
     except TreeDamaged as error:
@@ -83,7 +87,7 @@ def status(tree: Path, *, now: float, pending: Path | None = None) -> Status:
         roles=roles,
         collections=[_collection(state, name) for name in DELEGATED if state.target(name)],
         interrupted=interrupted(tree),
-        waiting=[describe(path) for path, _, _ in Pending(pending).files()],
+        waiting=[describe(path) for path, _, _ in pending.files()],
         files=len(sizes),
         bytes=sum(sizes),
     )

@@ -18,7 +18,7 @@ import msgspec
 
 from .draft import Draft
 from .errors import MissingSignatures, PublishConflict, PublishInvalid, TreeDamaged
-from .files import Staging, exclusive, prune, recover
+from .files import Staging, differs, exclusive, on_disk, prune, recover
 from .pieces import referenced_pieces
 from .plan import Plan, Published
 from .roles import DAY, DELEGATED, OFFLINE, ONLINE, RoleKeys, first_root, first_targets, lifetime
@@ -46,6 +46,7 @@ def create(tree: Path, roles: Mapping[str, RoleKeys], keys: Keys, *, now: float,
     (with a folder `pending` the two files wait there, and the first `publish` puts them in place), StorageError.
     """
     with exclusive(tree):
+        recover(tree)
         if (tree / metadata_path("root", 1)).exists():
             raise PublishInvalid(f"There is a hub in {tree} already.", reason="exists")
         draft = Draft(State(tree), keys, Pending(pending), now)
@@ -96,8 +97,10 @@ def plan(
 
     Raises as `publish` does, but for missing signatures, which it answers.
     """
-    draft = _draft(tree, keys, collections, now, pending, pieces, None, None, None)
-    return _plan(draft, sum(map(len, draft.files.values())))
+    with on_disk(tree):
+        draft = _draft(tree, keys, collections, now, pending, pieces, None, None, None)
+        new = (content for path, content in draft.files.items() if differs(tree / path, content))
+        return _plan(draft, sum(map(len, new)))
 
 
 def _draft(
