@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jan_registry.hubs.base import HubClient, open_hub
+from jan_registry.hubs.base import open_hub
 from jan_registry.hubs.http import Http
 from jan_registry.local import open_local
 from jan_registry.publish import state
@@ -22,7 +22,6 @@ from jan_core import Context, RpcError, hookimpl, methods_of
 from jan_core.testing import InlineSource
 
 PASSPHRASE = "correct horse"
-OFFLINE = ("keys/offline",)
 
 
 class Operator:
@@ -31,14 +30,11 @@ class Operator:
     @hookimpl
     async def jan_activate(self, ctx: Context) -> None:
         self._http = Http(ctx, open_local(ctx.data_dir))
-        self._methods = OperatorMethods(lambda: [SourceSetting("jan-catalogue", "jan-catalogue")], self._open)
-
-    def _open(self, setting: SourceSetting) -> HubClient:
-        return open_hub(setting, self._http)
 
     @hookimpl
     def jan_methods(self) -> list[Any]:
-        return methods_of(OperatorMethods(lambda: [SourceSetting("jan-catalogue", "jan-catalogue")], self._open))
+        sources = [SourceSetting("jan-catalogue", "jan-catalogue"), SourceSetting("huggingface", "huggingface")]
+        return methods_of(OperatorMethods(lambda: sources, lambda setting: open_hub(setting, self._http)))
 
 
 class Office:
@@ -60,7 +56,7 @@ class Office:
 
 
 @pytest.fixture
-async def office.ask(open_host: Any, tmp_path: Path) -> AsyncIterator[Office]:
+async def office(open_host: Any, tmp_path: Path) -> AsyncIterator[Office]:
     source = InlineSource("operator", Operator, ["registry.operator."])
     async with open_host(sources=[source]) as host:
         office = Office(host.client(), tmp_path / "registry")
@@ -341,7 +337,8 @@ async def test_a_folder_is_made_once_and_only_with_a_word_about_its_keys(office:
         await office.ask("init", folder=other, name="Other")
     with pytest.raises(RpcError, match="must be absolute"):
         await office.ask("init", folder="other", name="Other", unprotected=True)
-    made = await office.ask("init", folder=other, name="Other", unprotected=True, signers={"root": "1/1", "models": "2/3"})
+    signers = {"root": "1/1", "models": "2/3"}
+    made = await office.ask("init", folder=other, name="Other", unprotected=True, signers=signers)
     assert (len(made["keys"]["root"]), len(made["keys"]["models"])) == (1, 3)
     root = (tmp_path / "other/public/metadata/1.root.json").read_bytes()
     assert made["root_sha256"] == hashlib.sha256(root).hexdigest()
