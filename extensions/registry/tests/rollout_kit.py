@@ -96,7 +96,7 @@ class Machine:
         return await (self.builtin if arm == "builtin" else self.dynamic)(question)
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> str:
         return self.keeper.effective(self.clock.now).phase
 
     def serve(self, arm: Arm = "builtin", micros: int = 1_000, error: str = "") -> None:
