@@ -106,7 +106,7 @@ def _closed(reason: str) -> Policy:
 
 def policy_path() -> Path:
     """Where an administrator puts the file. On Unix the environment has no say: `XDG_CONFIG_DIRS` would let everybody
-    name another folder, and is set differently from session to session."""
+    name another folder, and differs from desktop to desktop."""
     if sys.platform == "win32":
         import platformdirs
 
