@@ -43,11 +43,11 @@ class Office:
     def __init__(self, client: Any, folder: Path) -> None:
         self._client, self.folder = client, folder
 
-    async def ask(self, method: str, **params: Any) -> Any:
+    async def operate(self, method: str, **params: Any) -> Any:
         return await self._client.call(f"registry.operator.{method}", {"folder": str(self.folder)} | params)
 
     async def publish(self, **params: Any) -> Any:
-        return await self.ask("publish", passphrase=PASSPHRASE, **params)
+        return await self.operate("publish", passphrase=PASSPHRASE, **params)
 
     def records(self, collection: str) -> dict[str, Any]:
         """What the tree publishes, through its signatures."""
@@ -60,7 +60,7 @@ async def office(open_host: Any, tmp_path: Path) -> AsyncIterator[Office]:
     source = InlineSource("operator", Operator, ["registry.operator."])
     async with open_host(sources=[source]) as host:
         office = Office(host.client(), tmp_path / "registry")
-        await office.ask("init", name='The "Example"', url="https://models.example/", passphrase=PASSPHRASE)
+        await office.operate("init", name='The "Example"', url="https://models.example/", passphrase=PASSPHRASE)
         yield office
 
 
@@ -83,22 +83,22 @@ def gguf(path: Path, size: int = 100_000, **said: Any) -> Path:
 
 async def add(office: Office, id: str, **fields: Any) -> Any:
     given = {"url": f"https://files.example/{id}.gguf", "size": 1000, "sha256": hashlib.sha256(id.encode()).hexdigest()}
-    return await office.ask("add", id=id, name=id.title(), **(given | fields))
+    return await office.operate("add", id=id, name=id.title(), **(given | fields))
 
 
 async def test_from_nothing_to_a_published_change(office: Office) -> None:
-    status = await office.ask("status")
+    status = await office.operate("status")
     assert (status["version"], status["problems"]) == (0, [])
     assert {role["role"]: (role["threshold"], len(role["keys"])) for role in status["roles"]}["root"] == (2, 3)
     assert all(key["file"] for role in status["roles"] for key in role["keys"])
 
     await add(office, "owner/tiny")
     await add(office, "owner/small")
-    assert (await office.ask("feature", slot="default", models=["owner/small", "owner/tiny"]))["note"] == (
+    assert (await office.operate("feature", slot="default", models=["owner/small", "owner/tiny"]))["note"] == (
         "default: owner/small, owner/tiny"
     )
-    await office.ask("flag", id="registry.phase", value="mixed", percent=5)
-    preview = (await office.ask("publish", dry_run=True))["preview"]
+    await office.operate("flag", id="registry.phase", value="mixed", percent=5)
+    preview = (await office.operate("publish", dry_run=True))["preview"]
     assert preview["featured"] == [
         {"id": "default", "title": "Recommended", "who": "everybody", "models": ["Owner/Small", "Owner/Tiny"]}
     ]
@@ -111,16 +111,16 @@ async def test_from_nothing_to_a_published_change(office: Office) -> None:
 
     assert (await office.publish())["published"]
     assert list(office.records("models")) == ["owner/small", "owner/tiny"]
-    await office.ask("flag", id="registry.phase", value="mixed", percent=25)
+    await office.operate("flag", id="registry.phase", value="mixed", percent=25)
     changed = (await office.publish())["preview"]
     assert [(one["name"], one["updated"]) for one in changed["collections"]] == [("flags", ["registry.phase"])]
     assert office.records("flags")["registry.phase"]["rules"] == [{"percent": 25, "value": "mixed"}]
-    assert (await office.ask("status"))["changes"] == []
+    assert (await office.operate("status"))["changes"] == []
 
 
 async def test_a_model_is_added_from_its_file_with_a_piece_list(office: Office, tmp_path: Path) -> None:
     file = gguf(tmp_path / "tiny-Q8_0.gguf")
-    await office.ask("add", id="owner/tiny", file=str(file), url="https://files.example/tiny.gguf", license="mit")
+    await office.operate("add", id="owner/tiny", file=str(file), url="https://files.example/tiny.gguf", license="mit")
     await office.publish()
     model = office.records("models")["owner/tiny"]
     assert (model["name"], model["arch"], model["ctx"], model["params"]) == ("Tiny", "llama", 4096, 6)
@@ -136,10 +136,10 @@ async def test_a_model_is_added_from_its_file_with_a_piece_list(office: Office, 
 async def test_the_next_build_of_a_variant_takes_the_place_of_the_old(office: Office, tmp_path: Path) -> None:
     for number in (1, 2):
         file = gguf(tmp_path / f"tiny-v{number}-Q8_0.gguf", 1000 * number)
-        await office.ask("add", id="tiny", file=str(file), url=f"https://files.example/{number}.gguf")
+        await office.operate("add", id="tiny", file=str(file), url=f"https://files.example/{number}.gguf")
     parts = [gguf(tmp_path / f"tiny-Q4_0-0000{number}-of-00002.gguf", 3000) for number in (1, 2)]
     for file in parts:
-        await office.ask("add", id="tiny", file=str(file), url=f"https://files.example/{file.name}")
+        await office.operate("add", id="tiny", file=str(file), url=f"https://files.example/{file.name}")
     await office.publish()
     model = office.records("models")["tiny"]
     assert [file["path"] for file in model["files"]] == ["tiny-v2-Q8_0.gguf", parts[0].name, parts[1].name]
@@ -159,31 +159,31 @@ async def test_the_next_build_of_a_variant_takes_the_place_of_the_old(office: Of
 async def test_a_file_that_is_no_model_is_refused(office: Office, tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "bad.gguf").write_bytes(content)
     with pytest.raises(RpcError, match=reason):
-        await office.ask("add", id="bad", file=str(tmp_path / "bad.gguf"))
+        await office.operate("add", id="bad", file=str(tmp_path / "bad.gguf"))
     with pytest.raises(RpcError, match="not 7"):
-        await office.ask("add", id="bad", file=str(gguf(tmp_path / "tiny.gguf")), size=7)
+        await office.operate("add", id="bad", file=str(gguf(tmp_path / "tiny.gguf")), size=7)
     assert list((office.folder / "models").iterdir()) == []
 
 
 async def test_an_edit_that_would_be_wrong_changes_nothing(office: Office) -> None:
     before = (office.folder / "featured/default.toml").read_text()
     with pytest.raises(RpcError) as refused:
-        await office.ask("feature", slot="default", models=["nobody"])
+        await office.operate("feature", slot="default", models=["nobody"])
     assert refused.value.type == "workspace_invalid"
     assert refused.value.data["problems"][0]["reason"] == "there is no model nobody"
     assert (office.folder / "featured/default.toml").read_text() == before
     with pytest.raises(RpcError, match="the field must be one of locale"):
-        await office.ask("feature", slot="default", models=[], where=["city=Paris"])
+        await office.operate("feature", slot="default", models=[], where=["city=Paris"])
     with pytest.raises(RpcError, match="must be one of fallback, mixed, dynamic"):
-        await office.ask("flag", id="registry.phase", value="sideways")
+        await office.operate("flag", id="registry.phase", value="sideways")
     with pytest.raises(RpcError, match="say first what it is for everybody"):
-        await office.ask("flag", id="registry.refresh_s", value=60, percent=5)
+        await office.operate("flag", id="registry.refresh_s", value=60, percent=5)
 
 
 async def test_what_is_wrong_elsewhere_keeps_nobody_from_an_edit_but_from_publishing(office: Office) -> None:
     (office.folder / "models/broken.toml").write_text("id = \n")
     await add(office, "fine")
-    status = await office.ask("status")
+    status = await office.operate("status")
     assert [(one["file"], one["line"]) for one in status["problems"]] == [("models/broken.toml", 1)]
     with pytest.raises(RpcError) as refused:
         await office.publish()
@@ -193,35 +193,35 @@ async def test_what_is_wrong_elsewhere_keeps_nobody_from_an_edit_but_from_publis
 async def test_a_revoked_model_leaves_the_lists(office: Office) -> None:
     await add(office, "a")
     await add(office, "b")
-    await office.ask("feature", slot="default", models=["a", "b"])
-    await office.ask("revoke", model="a", reason="Its weights were tampered with.")
+    await office.operate("feature", slot="default", models=["a", "b"])
+    await office.operate("revoke", model="a", reason="Its weights were tampered with.")
     await office.publish()
     assert office.records("featured")["default"]["models"] == ["b"]
     [revoked] = office.records("revocations").values()
     assert (revoked["model"], revoked["reason"]) == ("a", "Its weights were tampered with.")
     with pytest.raises(RpcError, match="a is revoked"):
-        await office.ask("feature", slot="default", models=["a"])
+        await office.operate("feature", slot="default", models=["a"])
 
 
 async def test_an_experiment_begins_pauses_and_ends_and_never_changes(office: Office) -> None:
     await add(office, "a")
-    await office.ask("feature", slot="other", models=["a"], where=["locale=pt,pt-BR", "memory_total>=8000000000"])
+    await office.operate("feature", slot="other", models=["a"], where=["locale=pt,pt-BR", "memory_total>=8000000000"])
     branches = [{"id": "as-is"}, {"id": "new", "slot": "other"}]
-    await office.ask("experiment", id="order", state="running", branches=branches, percent=10, metric="load")
+    await office.operate("experiment", id="order", state="running", branches=branches, percent=10, metric="load")
     await office.publish()
     published = office.records("flags")["order"]
     assert (published["percent"], published["metric"], len(published["branches"])) == (10, "load", 2)
     with pytest.raises(RpcError, match="cannot change once it is published"):
-        await office.ask("experiment", id="order", state="running", salt="again")
-    await office.ask("experiment", id="order", state="paused")
-    await office.ask("experiment", id="order", state="running", percent=20)
-    await office.ask("experiment", id="order", state="ended")
+        await office.operate("experiment", id="order", state="running", salt="again")
+    await office.operate("experiment", id="order", state="paused")
+    await office.operate("experiment", id="order", state="running", percent=20)
+    await office.operate("experiment", id="order", state="ended")
     preview = (await office.publish())["preview"]
     assert preview["experiments"] == [
         {"id": "order", "state": "ended", "who": "20 %", "branches": ["as-is: as it is (1/2)", "new: other (1/2)"]}
     ]
     with pytest.raises(RpcError, match="cannot be running again"):
-        await office.ask("experiment", id="order", state="running")
+        await office.operate("experiment", id="order", state="running")
 
 
 async def test_models_come_from_a_copy_of_jan_s_catalogue(office: Office, tmp_path: Path) -> None:
@@ -241,11 +241,11 @@ async def test_models_come_from_a_copy_of_jan_s_catalogue(office: Office, tmp_pa
     ]
     copy = tmp_path / "catalogue.json"
     copy.write_text(json.dumps(entries))
-    tried = await office.ask("import", file=str(copy), stats=True, dry_run=True)
+    tried = await office.operate("import", file=str(copy), stats=True, dry_run=True)
     assert tried["added"] == ["janhq/tiny"]
     assert any("mlx" in note for note in tried["notes"])
     assert not (office.folder / "models/janhq--tiny.toml").exists()
-    done = await office.ask("import", file=str(copy), stats=True)
+    done = await office.operate("import", file=str(copy), stats=True)
     assert sorted(done["files"]) == ["models/janhq--tiny.toml", "stats.toml"]
     await office.publish()
     model = office.records("models")["janhq/tiny"]
@@ -256,18 +256,18 @@ async def test_models_come_from_a_copy_of_jan_s_catalogue(office: Office, tmp_pa
 
     text = (office.folder / "models/janhq--tiny.toml").read_text()
     (office.folder / "models/janhq--tiny.toml").write_text(text.replace('name = "Tiny"', 'name = "Ours"  # renamed'))
-    assert (await office.ask("import", file=str(copy), stats=True))["unchanged"] == 1
+    assert (await office.operate("import", file=str(copy), stats=True))["unchanged"] == 1
     entries[0]["quants"].pop()
     copy.write_text(json.dumps(entries))
-    assert (await office.ask("import", file=str(copy)))["updated"] == ["janhq/tiny"]
+    assert (await office.operate("import", file=str(copy)))["updated"] == ["janhq/tiny"]
     text = (office.folder / "models/janhq--tiny.toml").read_text()
     assert 'name = "Ours"  # renamed' in text
     assert "Q8_0" not in text
     copy.write_text("<html>")
     with pytest.raises(RpcError, match="no catalogue of Jan's"):
-        await office.ask("import", file=str(copy))
+        await office.operate("import", file=str(copy))
     with pytest.raises(RpcError, match="there is no source nobody"):
-        await office.ask("import", source="nobody")
+        await office.operate("import", source="nobody")
 
 
 async def test_keys_that_are_elsewhere_sign_elsewhere(office: Office, tmp_path: Path) -> None:
@@ -275,33 +275,35 @@ async def test_keys_that_are_elsewhere_sign_elsewhere(office: Office, tmp_path: 
     await office.publish()
     (office.folder / "keys/curators").rename(stick)
     await add(office, "a")
-    preview = (await office.ask("publish", dry_run=True))["preview"]
+    preview = (await office.operate("publish", dry_run=True))["preview"]
     assert [(one["role"], one["needs"]) for one in preview["missing"]] == [("models", 1)]
     with pytest.raises(RpcError) as refused:
         await office.publish()
     assert refused.value.type == "missing_signatures"
     assert office.records("models") == {}
     pending = str(office.folder / "pending")
-    [waits] = (await office.ask("status"))["waiting"]
+    [waits] = (await office.operate("status"))["waiting"]
     assert waits["role"] == "models"
-    shown = await office.ask("sign", pending=pending, show=True)
+    shown = await office.operate("sign", pending=pending, show=True)
     assert shown["signed"] == {}
     with pytest.raises(RpcError, match="the passphrase is wrong"):
-        await office.ask("sign", pending=pending, keys=[str(stick)], passphrase="wrong")
-    done = await office.ask("sign", pending=pending, keys=[str(stick / "models-1.pem")], passphrase=PASSPHRASE)
+        await office.operate("sign", pending=pending, keys=[str(stick)], passphrase="wrong")
+    done = await office.operate("sign", pending=pending, keys=[str(stick / "models-1.pem")], passphrase=PASSPHRASE)
     assert [len(keys) for keys in done["signed"].values()] == [1]
     assert (await office.publish())["published"]
     assert list(office.records("models")) == ["a"]
-    assert (await office.ask("status"))["waiting"] == []
+    assert (await office.operate("status"))["waiting"] == []
 
 
 async def test_stolen_keys_are_replaced_and_what_a_thief_published_is_not_signed_again(office: Office) -> None:
     await add(office, "a")
     await office.publish()
-    before = {role["role"]: [key["keyid"] for key in role["keys"]] for role in (await office.ask("status"))["roles"]}
-    made = await office.ask("rotate_keys", role="flags", stolen=True, passphrase=PASSPHRASE)
+    before = {
+        role["role"]: [key["keyid"] for key in role["keys"]] for role in (await office.operate("status"))["roles"]
+    }
+    made = await office.operate("rotate_keys", role="flags", stolen=True, passphrase=PASSPHRASE)
     assert sorted(Path(file).name for file in made["files"]) == ["flags-2.pem", "snapshot-2.pem"]
-    after = {role["role"]: [key["keyid"] for key in role["keys"]] for role in (await office.ask("status"))["roles"]}
+    after = {role["role"]: [key["keyid"] for key in role["keys"]] for role in (await office.operate("status"))["roles"]}
     assert {role for role in before if set(before[role]) & set(after[role])} == before.keys() - {"flags", "snapshot"}
     assert sorted(path.name for path in (office.folder / "keys/online").glob("*.retired")) == [
         "flags-1.pem.retired",
@@ -309,12 +311,12 @@ async def test_stolen_keys_are_replaced_and_what_a_thief_published_is_not_signed
         "snapshot-1.pem.retired",
         "snapshot-1.pub.retired",
     ]
-    await office.ask("flag", id="registry.phase", value="mixed")
+    await office.operate("flag", id="registry.phase", value="mixed")
     await office.publish()
     assert office.records("flags")["registry.phase"]["value"] == "mixed"
-    made = await office.ask("rotate_keys", role="root", remove=["root-2.pem"], passphrase=PASSPHRASE)
+    made = await office.operate("rotate_keys", role="root", remove=["root-2.pem"], passphrase=PASSPHRASE)
     assert [Path(file).name for file in made["files"]] == ["root-4.pem"]
-    await office.ask("rotate_keys", role="targets", renew=True, passphrase=PASSPHRASE)
+    await office.operate("rotate_keys", role="targets", renew=True, passphrase=PASSPHRASE)
     await office.publish()
 
 
@@ -326,24 +328,24 @@ async def test_private_keys_are_encrypted_and_stay_out_of_git(office: Office) ->
         assert os.name == "nt" or key.stat().st_mode & 0o077 == 0
     assert "/keys/" in (office.folder / ".gitignore").read_text()
     with pytest.raises(RpcError, match="encrypted, and there is no passphrase"):
-        await office.ask("publish")
+        await office.operate("publish")
 
 
 async def test_a_folder_is_made_once_and_only_with_a_word_about_its_keys(office: Office, tmp_path: Path) -> None:
     with pytest.raises(RpcError, match="is there already"):
-        await office.ask("init", name="Again", passphrase=PASSPHRASE)
+        await office.operate("init", name="Again", passphrase=PASSPHRASE)
     other = str(tmp_path / "other")
     with pytest.raises(RpcError, match="give a passphrase"):
-        await office.ask("init", folder=other, name="Other")
+        await office.operate("init", folder=other, name="Other")
     with pytest.raises(RpcError, match="must be absolute"):
-        await office.ask("init", folder="other", name="Other", unprotected=True)
+        await office.operate("init", folder="other", name="Other", unprotected=True)
     signers = {"root": "1/1", "models": "2/3"}
-    made = await office.ask("init", folder=other, name="Other", unprotected=True, signers=signers)
+    made = await office.operate("init", folder=other, name="Other", unprotected=True, signers=signers)
     assert (len(made["keys"]["root"]), len(made["keys"]["models"])) == (1, 3)
     root = (tmp_path / "other/public/metadata/1.root.json").read_bytes()
     assert made["root_sha256"] == hashlib.sha256(root).hexdigest()
     with pytest.raises(RpcError) as refused:
-        await office.ask("status", folder=str(tmp_path))
+        await office.operate("status", folder=str(tmp_path))
     assert refused.value.type == "workspace_unknown"
 
 
@@ -351,7 +353,7 @@ async def test_only_what_somebody_may_sign_is_published(office: Office) -> None:
     await office.publish()  # the first time needs everybody
     (office.folder / "keys/curators").rename(office.folder / "away")
     await add(office, "a")
-    await office.ask("flag", id="registry.phase", value="mixed")
+    await office.operate("flag", id="registry.phase", value="mixed")
     with pytest.raises(RpcError, match="models needs 1 more"):
         await office.publish()
     await office.publish(only=["flags", "featured", "revocations", "stats"])
