@@ -108,14 +108,18 @@ class RegistryExtension:
         from .revocations import admit_download
 
         listing = await self._services.catalogue.dynamic()
-        return admit_download(job, listing.revocations, listing.get) if listing is not None else None
+        if listing is None:
+            return None
+        return await anyio.to_thread.run_sync(admit_download, job, listing.revocations, listing.get)
 
     @hookimpl
     async def jan_admit_load(self, load: ModelLoad) -> Admission | None:
         from .revocations import admit_load
 
         listing = await self._services.catalogue.dynamic()
-        return admit_load(load, listing.revocations, listing.get) if listing is not None else None
+        if listing is None:
+            return None
+        return await anyio.to_thread.run_sync(admit_load, load, listing.revocations, listing.get)
 
     @hookimpl
     async def jan_event(self, event: Event) -> None:
