@@ -57,6 +57,16 @@ def collection(report: SyncReport, name: str = "models") -> dict[str, Any]:
     return next(msgspec.to_builtins(one) for one in report.collections if one.name == name)
 
 
+def changed(hub: Hub, role: str, what: Callable[[Any], object]) -> None:
+    """The next version of a role's metadata, with something changed, signed as it must be."""
+
+    def next_version(payload: Any) -> None:
+        payload.version += 1
+        what(payload)
+
+    write(hub.tree, role, signed(newest(hub.tree, role), hub.signers[role][:2], next_version))
+
+
 def is_published(client: Client, hub: Hub) -> bool:
     in_order = {
         name: sorted(hub.collections.get(name, []), key=lambda data: json.loads(data)["id"]) for name in COLLECTIONS
@@ -216,22 +226,41 @@ def test_what_nobody_changed_is_still_current_after_a_new_signature(hub: Hub, cl
 def test_a_collection_that_the_hub_withdraws_is_forgotten(hub: Hub, client: Client) -> None:
     client.sync(hub.tree)
 
-    def change(role: str, what: Callable[[Any], object]) -> None:
-        def next_version(payload: Any) -> None:
-            payload.version += 1
-            what(payload)
-
-        write(hub.tree, role, signed(newest(hub.tree, role), hub.signers[role][:1], next_version))
-
-    change("featured", lambda payload: payload.targets.clear())
-    change("snapshot", lambda payload: payload.meta.update({"featured.json": MetaFile(2)}))
-    change("timestamp", lambda payload: setattr(payload, "snapshot_meta", MetaFile(2)))
+    changed(hub, "featured", lambda payload: payload.targets.clear())
+    changed(hub, "snapshot", lambda payload: payload.meta.update({"featured.json": MetaFile(2)}))
+    changed(hub, "timestamp", lambda payload: setattr(payload, "snapshot_meta", MetaFile(2)))
     report = client.sync(hub.tree)
     assert collection(report, "featured")["how"] == "removed"
     assert collection(report, "featured")["deleted"] == 1
     assert client.store.state("featured") is None
     assert client.store.records("featured") == []
     assert client.ids() == IDS
+    with client.store.db.read() as db:
+        assert db.execute("SELECT version FROM trusted_version WHERE role = 'featured'").fetchone() == (2,)
+
+
+def test_a_collection_that_no_one_else_signs_for_may_be_signed_with_the_targets(hub: Hub, client: Client) -> None:
+    client.sync(hub.tree)
+    file = newest(hub.tree, "featured").signed.targets
+
+    def own(payload: Any) -> None:
+        payload.targets.update(file)
+        for role in ("featured", "stats"):
+            del payload.delegations.roles[role]
+
+    changed(hub, "targets", own)
+    changed(hub, "snapshot", lambda payload: payload.meta.update({"targets.json": MetaFile(2)}))
+    changed(hub, "timestamp", lambda payload: setattr(payload, "snapshot_meta", MetaFile(2)))
+    report = client.sync(hub.tree)
+    assert how(report) == {
+        "revocations": "unchanged",
+        "flags": "unchanged",
+        "models": "unchanged",
+        "featured": "unchanged",
+        "stats": "removed",
+    }
+    state = client.state("featured")
+    assert (state.role, state.keyids) == ("targets", sorted(key.public_key.keyid for key in hub.signers["targets"][:2]))
 
 
 def test_one_collection_that_cannot_be_had_holds_no_other_up(hub: Hub, client: Client) -> None:

@@ -61,13 +61,15 @@ class Target:
 
 @dataclass
 class Hub:
-    """What is published. A collection that is in neither `targets` nor `failed` is not published (any more).
+    """What is published. `withdrawn`: collections that those who sign for them do not list (any more).
 
-    `seen`: what trust.py should remember; `healed`: whether the cache folder had to be thrown away.
+    `failed`: why a collection cannot be told; one that is nowhere has never been signed. `seen`: what trust.py should
+    remember; `healed`: whether the cache folder had to be thrown away.
     """
 
     targets: dict[str, Target] = field(default_factory=dict)
     failed: dict[str, Refused | NotThere] = field(default_factory=dict)
+    withdrawn: set[str] = field(default_factory=set)
     seen: dict[str, Seen] = field(default_factory=dict)
     healed: bool = False
 
@@ -141,16 +143,19 @@ def _refresh(
         updater.refresh()
     top = _Top(folder, trusted, seen)
     top.refuse_older()
-    hub = Hub(seen={role: top.seen(role, trusted.root) for role in ("root", "timestamp", "snapshot", "targets")})
+    hub = Hub(seen={role: top.seen(role) for role in ("root", "timestamp", "snapshot", "targets")})
     for name in COLLECTIONS:
+        path = f"collections/{name}.json"
+        if not top.publishes(path):
+            continue
         try:
             with _ours(bridge):
-                if not top.publishes(name):
-                    continue
-                target = updater.get_targetinfo(f"collections/{name}.json")
-            if target is not None:
-                role = top.role_of(target.path)
-                hub.seen[role] = top.seen(role, trusted.targets)
+                target = updater.get_targetinfo(path)
+            role = top.role_of(path)
+            hub.seen[role] = top.seen(role)
+            if target is None:
+                hub.withdrawn.add(name)
+            else:
                 hub.targets[name] = _target(name, role, target, hub.seen[role], top)
         except (Refused, NotThere) as error:
             hub.failed[name] = error
@@ -184,21 +189,21 @@ class _Top:
         authority = self.root.roles.get(role) or self.delegated.get(role)
         return authority is not None and len({*before.signers} & {*authority.keyids}) >= authority.threshold
 
-    def publishes(self, name: str) -> bool:
-        """Whether there can be such a collection: of optional ones a role may be named that has signed nothing yet."""
-        roles = self._candidates(f"collections/{name}.json")
-        return not roles or any(f"{role}.json" in self.trusted.snapshot.meta for role in roles)
+    def publishes(self, path: str) -> bool:
+        """Whether there can be such a target: for optional ones a role may be named that has signed nothing yet."""
+        role = self.role_of(path)
+        return role == "targets" or f"{role}.json" in self.trusted.snapshot.meta
 
     def role_of(self, path: str) -> str:
-        """Who signed a target that TUF found."""
-        named = (role for role in self._candidates(path) if role in self.trusted and path in self.trusted[role].targets)
-        return next(named, "targets")
-
-    def _candidates(self, path: str) -> list[str]:
+        """Who signs for a target: whoever lists it, else the first role that it is delegated to."""
         delegations = self.targets.delegations
-        return [role for role, _ in delegations.get_roles_for_target(path)] if delegations else []
+        named = [role for role, _ in delegations.get_roles_for_target(path)] if delegations else []
+        for role in ("targets", *named):
+            if role in self.trusted and path in self.trusted[role].targets:
+                return role
+        return named[0] if named else "targets"
 
-    def seen(self, role: str, authority: Root | Targets) -> Seen:
+    def seen(self, role: str) -> Seen:
         """A role's version and who signed it, verified anew only when it is not the one seen before."""
         version = self.trusted[role].version
         before = self.before.get(role)
@@ -207,6 +212,7 @@ class _Top:
         if before is not None and before.version == version and self._still_counts(role, before):
             return before
         metadata = Metadata[Any].from_bytes((self.folder / f"{role}.json").read_bytes())
+        authority = self.root if role in self.root.roles else self.targets
         result = authority.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
         return Seen(version, tuple(sorted(result.signed)))
 

@@ -115,7 +115,7 @@ class _Sync:
                     raise hub.failed[name]
                 if name in hub.targets:
                     self.report.collections.append(self._update(hub.targets[name], states[name]))
-                elif states[name] is not None:
+                elif name in hub.withdrawn and states[name] is not None:
                     self.report.collections.append(self._remove(name))
             except (Refused, NotThere) as error:
                 errors.append(error)
