@@ -63,6 +63,7 @@ async def machine(tmp_path: Path) -> Machine:
         one = Machine(tmp_path, tasks, phase="mixed")
         seen = one.rollout.observations
         at = FIRST
+        assert one.keeper.effective(at - 200).phase == "mixed"
         seen.add(at - 100, Entered(phase="mixed", level="signed", reason="the operator asks for it"))
         seen.add(at + 10, Sync(outcome="ok", seq=3))
         seen.add(at + 20, Sync(outcome="refused", refused="expired"))
