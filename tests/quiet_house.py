@@ -62,6 +62,7 @@ async def main(data_dir: Path, settings: dict[str, Any], base_url: str) -> dict[
         await call("settings.set", {"extension": "registry", "values": settings})
         await call("registry.refresh", {})
         await call("registry.featured", {})
+        await call("registry.search", {"text": "qwen", "source": "huggingface"}, "search elsewhere")
         await call("downloads.list", {})
         await call("system.doctor", {})
         await call("remotes.remove", {"id": "there"})

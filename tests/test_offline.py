@@ -73,6 +73,7 @@ def test_offline_the_whole_house_works_and_nothing_leaves_the_machine(data_dir: 
     assert refused == {"remotes.test", "remotes.complete", "remote chat", "remote run"}
     assert outcomes["unknown chat"] == "model_not_found"
     assert (outcomes["downloads.start"], outcomes["registry.refresh"]) == ("download_refused", "registry_unreachable")
+    assert outcomes["search elsewhere"] == "hub_refused"
     worked = {name: outcome for name, outcome in outcomes.items() if "," in outcome}
     assert {"chat.complete", "completions.create", "tokens.count", "threads.run", "models.load"} <= set(worked)
 

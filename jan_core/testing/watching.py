@@ -61,9 +61,13 @@ class _Still:
 
 
 class Residue:
-    """Threads, tasks and log handlers that were not there when this was made."""
+    """Threads, tasks and log handlers that were not there when this was made.
+
+    A handler that a library hung on its own logger when it was imported meanwhile belongs to that library, which stays.
+    """
 
     def __init__(self) -> None:
+        self._modules = set(sys.modules)
         self._before = {id(thing): thing for thing in (*_threads(), *asyncio.all_tasks(), *_handlers())}
 
     def left(self, within: float = 1.0) -> list[str]:
@@ -75,16 +79,23 @@ class Residue:
         return [
             *(f"the thread {t.name!r} is still running" for t in threads if t.is_alive()),
             *(f"the task {t.get_name()!r} is still running" for t in asyncio.all_tasks() if id(t) not in self._before),
-            *(f"{h!r} is still attached to a logger" for h in _handlers() if id(h) not in self._before),
+            *(f"{h!r} is still attached to a logger" for h in _handlers(self._of_library) if id(h) not in self._before),
         ]
+
+    def _of_library(self, logger: str) -> bool:
+        """Whether a logger is named like a module that was imported meanwhile. A generation's own modules have names of
+        their own, which no logger should have."""
+        return logger in sys.modules and logger not in self._modules
 
 
 def _threads() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if not t.name.startswith(POOLS)]
 
 
-def _handlers() -> list[logging.Handler]:
-    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+def _handlers(aside: Callable[[str], bool] = lambda logger: False) -> list[logging.Handler]:
+    """All but those of loggers whose name `aside` holds for."""
+    named = dict(logging.Logger.manager.loggerDict)
+    loggers = [logging.getLogger(), *(logger for name, logger in named.items() if not aside(name))]
     return [handler for logger in loggers for handler in getattr(logger, "handlers", ())]
 
 
