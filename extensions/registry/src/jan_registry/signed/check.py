@@ -17,19 +17,13 @@ def verify_store(store: HubStore, *, on_models: OnModels | None = None) -> list[
     if not store.db.exists:
         return []
     with store.db.read() as db:
-        damaged = [
-            name
-            for name, sha256, count in db.execute("SELECT name, sha256, count FROM collection").fetchall()
-            if rows.digest(db, name) != (sha256, count)
-        ]
-        orphans = db.execute("SELECT DISTINCT coll FROM record WHERE coll NOT IN (SELECT name FROM collection)")
-        damaged += [name for (name,) in orphans]
+        names = [name for (name,) in db.execute("SELECT name FROM collection UNION SELECT DISTINCT coll FROM record")]
     dropped = []
-    for name in damaged:
-        with store.db.write() as db:
-            stands = db.execute("SELECT sha256, count FROM collection WHERE name = ?", [name]).fetchone()
-            if stands is not None and rows.digest(db, name) == stands:
-                continue  # it was replaced meanwhile
+    for name in names:
+        with store.db.write() as db:  # which keeps no reader waiting, and nobody can change it meanwhile
+            stated = db.execute("SELECT sha256, count FROM collection WHERE name = ?", [name]).fetchone()
+            if stated == rows.digest(db, name):
+                continue
             rows.drop(db, name)
             if name == "models" and on_models is not None:
                 on_models(db, None)
