@@ -141,6 +141,7 @@ def open_house(open_host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         data_dir = tmp_path / "data"
         data_dir.mkdir(exist_ok=True)
         monkeypatch.setattr("jan_registry.catalogue.PACKAGED", packaged or tmp_path / "nothing-shipped")
+        monkeypatch.setattr("jan_registry.services.SETTLE", 0.0)
         if hub is not None:
             root = tmp_path / f"{hub.tree.name}.root.json"
             root.write_bytes(hub.root)

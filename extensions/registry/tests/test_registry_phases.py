@@ -181,7 +181,10 @@ async def test_the_person_at_the_machine_comes_before_the_operator_and_an_extens
         @hookimpl
         def jan_rollout_phase(self, flags: Flags, evidence: Evidence) -> PhaseChoice:
             assert flags["registry.mixed.percent"] == 7
+            seen.append(evidence)
             return PhaseChoice("dynamic", "this application wants it")
+
+    seen: list[Evidence] = []
 
     hub_of(hub, "a", phase="mixed", percent=7)
     async with open_house(hub=hub) as house:
@@ -191,6 +194,10 @@ async def test_the_person_at_the_machine_comes_before_the_operator_and_an_extens
         phase = await house.call("phase")
         assert (phase["phase"], phase["level"]) == ("dynamic", "extension")
         assert "other0: this application wants it" in phase["reason"]
+        await house.call("refresh")
+        await house.call("phase")
+        assert seen[-1].requests == 1
+        assert seen[-1].errors == 0
     async with open_house(Shell(), hub=hub, phase="fallback") as house:
         phase = await house.call("phase")
         assert (phase["phase"], phase["level"], phase["asked"]) == ("fallback", "setting", "fallback")

@@ -7,10 +7,11 @@ import shutil
 import time
 from typing import TYPE_CHECKING, cast
 
+import anyio
 import anyio.to_thread
 
 from jan_core import Context, JanError, RpcError, StorageError
-from jan_core.types import DownloadFile, DownloadJob, ModelContext, ModelRecord
+from jan_core.types import DownloadFile, DownloadJob, Evidence, ModelContext, ModelRecord
 
 from .catalogue import Catalogue
 from .experiments.service import Experiments, Situation
@@ -25,7 +26,10 @@ from .serving import Serving
 if TYPE_CHECKING:
     from .signed.report import SyncReport
 
-__all__ = ["Services"]
+__all__ = ["SETTLE", "Services"]
+
+SETTLE = 5.0
+"""Seconds after the start before anything is done that nobody waits for: what is asked first is answered first."""
 
 
 class Services:
@@ -112,6 +116,15 @@ class Services:
 
     async def _synced(self, outcome: SyncReport | JanError) -> None:
         """A refresh ended."""
+        listing = await self.catalogue.dynamic()
+        age = listing.provenance(time.time()).age if listing is not None else None
+        before = self.serving.evidence
+        self.serving.evidence = Evidence(
+            requests=before.requests + 1,
+            errors=before.errors + isinstance(outcome, JanError),
+            deviations=before.deviations,
+            age=age or 0.0,
+        )
         self.serving.reconsider()
         self.featuring.rollout.synced((await self.serving.served()).effective, outcome)
 
@@ -148,6 +161,7 @@ class Services:
 
     async def _verify(self) -> None:
         """Look, once and in the background, whether what lies on the disk is still what was signed."""
+        await anyio.sleep(SETTLE)
         try:
             dropped = await anyio.to_thread.run_sync(self.catalogue.verify)
         except StorageError as error:
