@@ -51,6 +51,8 @@ def only(found: dict[str, Enrolment]) -> tuple[str, str]:
         ({"state": "paused"}, True, ("not_enrolled", "paused")),
         ({"state": "ended"}, True, ("not_enrolled", "ended")),
         ({"state": "of a newer hub"}, True, ("not_enrolled", "ended")),
+        ({"branches": [Branch(id="alone")]}, True, ("not_enrolled", "unusable")),
+        ({"branches": [Branch(id="a"), Branch(id="b", ratio=0)]}, True, ("not_enrolled", "unusable")),
         ({"target": [Constraint("os", "in", ["macos"])]}, True, ("not_enrolled", "not-targeted")),
         ({"target": [Constraint("shoe_size", "gte", [42])]}, True, ("not_enrolled", "not-targeted")),
     ],
@@ -103,6 +105,7 @@ def test_who_is_not_meant_any_more_leaves_and_memory_that_comes_and_goes_does_no
     inside = drawn(experiment(target=target), facts=german)
     assert only(inside) == ("enrolled", "qualified")
     assert drawn(experiment(target=target), kept=inside, facts=german | {"memory_free": 1}) == inside
+    assert drawn(experiment(target=target), kept=inside, facts={}) == inside, "what is unknown now may be as it was"
     left = drawn(experiment(target=target), kept=inside, facts=german | {"locale": "fr"})
     assert only(left) == ("disqualified", "not-targeted")
     assert drawn(experiment(target=target), kept=left, facts=german) == left

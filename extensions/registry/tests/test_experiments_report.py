@@ -19,6 +19,7 @@ from jan_registry.experiments.service import Experiments, Situation
 from jan_registry.experiments.shapes import Aggregate, BranchCounts
 from jan_registry.experiments.watching import Watch
 from jan_registry.local import open_local
+from msgspec.structs import replace
 
 from jan_core import Context, Event, Method, RpcError, hookimpl, method, methods_of
 from jan_core.testing import InlineSource
@@ -199,6 +200,15 @@ async def test_a_branch_can_be_looked_at_without_being_counted_and_left_for_good
     assert (answer["experiments"][0]["reason"], answer["own"]) == ("opt-in", [])
     await house.client.call("registry.leave", {"experiment": "order"})
     assert await house.lab.experiments.choose() is None
+
+
+async def test_who_takes_part_in_nothing_joins_nothing(house: House) -> None:
+    house.lab.enabled = False
+    with pytest.raises(RpcError, match="takes part in no experiments now"):
+        await house.client.call("registry.join", {"experiment": "order", "branch": "small"})
+    house.lab.enabled, house.lab.listed = True, [replace(ORDER, state="ended")]
+    with pytest.raises(RpcError, match="order has ended"):
+        await house.client.call("registry.join", {"experiment": "order", "branch": "small"})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections import Counter
+from collections import defaultdict
 
 import pytest
 from hypothesis import given, settings
@@ -64,7 +64,7 @@ def test_looking_after_every_machine_stops_a_sound_experiment_with_less_than_the
     # Exact: the probability of every state that was not stopped, machine by machine.
     alive, stopped = {0: 1.0}, 0.0
     for n in range(1, 601):
-        after: Counter[int] = Counter()
+        after: defaultdict[int, float] = defaultdict(float)
         for k, probability in alive.items():
             after[k] += probability / 2
             after[k + 1] += probability / 2
@@ -116,7 +116,7 @@ def test_the_probability_of_a_false_alarm_is_below_alpha_by_exact_calculation(p:
     # State: machines and successes of each branch, machines arriving one by one, drawn by an even lot.
     alive, alarms = {(0, 0, 0, 0): 1.0}, 0.0
     for _ in range(26):
-        after: Counter[tuple[int, int, int, int]] = Counter()
+        after: defaultdict[tuple[int, int, int, int], float] = defaultdict(float)
         for (n, s, m, t), probability in alive.items():
             after[n + 1, s + 1, m, t] += probability * p / 2
             after[n + 1, s, m, t] += probability * (1 - p) / 2

@@ -29,7 +29,8 @@ __all__ = ["Arm", "Enrolment", "Enrolments", "Status", "arm_of", "evolve", "key_
 
 Status = Literal["enrolled", "not_enrolled", "disqualified", "ended"]
 _PASSING = frozenset({"memory_free", "device_memory_free"})
-"""Facts that change from one look to the next: they count when somebody is enrolled, and not again."""
+"""Facts that change from one look to the next: they count when somebody is enrolled, and not again. So does a fact that
+is not known later: a process started in another way may not be told the locale."""
 _FORGOTTEN = 180 * 86400
 
 
@@ -37,8 +38,9 @@ class Enrolment(Struct, frozen=True):
     """Of this machine in one experiment, named by its `key` (`key_of`). `at`: seconds since the epoch.
 
     `reason`: of `enrolled`, `qualified` (drawn) or `opt-in` (chosen by the person, and not counted); of `not_enrolled`,
-    `opt-out`, `paused`, `not-targeted`, `not-selected` or `another` (experiment has this machine); of `disqualified`,
-    `opt-out`, `not-targeted` or `another`; of `ended`, `ended` or `gone` (from the list).
+    `opt-out`, `paused`, `ended`, `unusable` (nothing can be drawn), `not-targeted`, `not-selected` or `another`
+    (experiment has this machine); of `disqualified`, `opt-out`, `not-targeted` or `another`; of `ended`, `ended` or
+    `gone` (from the list).
     """
 
     key: str
@@ -178,7 +180,7 @@ def _stays(experiment: Experiment | None, enrolment: Enrolment, facts: Facts, en
         # Who was not drawn was never counted, and must not be now: without a branch it is not.
         of = "" if enrolment.reason == "opt-in" else enrolment.branch
         return replace(enrolment, status="ended", branch=of, reason="ended" if experiment else "gone", at=now)
-    lasting = [each for each in experiment.target if each.field not in _PASSING]
+    lasting = [each for each in experiment.target if each.field in facts.keys() - _PASSING]
     if enrolment.reason != "opt-in" and not matches(lasting, facts):
         return replace(enrolment, status="disqualified", reason="not-targeted", at=now)
     return enrolment
@@ -190,6 +192,8 @@ def _unfit(experiment: Experiment, unit: str, facts: Facts, enabled: bool) -> st
         return "opt-out"
     if experiment.state != "running":  # a state that this program does not know enrols nobody either
         return "paused" if experiment.state == "paused" else "ended"
+    if len(experiment.branches) < 2 or min(each.ratio for each in experiment.branches) < 1:
+        return "unusable"
     if not matches(experiment.target, facts):
         return "not-targeted"
     if not within(bucket(EXPERIMENTS, _salt(experiment), unit), experiment.percent):

@@ -67,6 +67,9 @@ class Exposures:
         """A model was downloaded, loaded or talked with. It counts for experiments that showed it to who was drawn."""
         if not self._db.exists:
             return
+        with self._db.read() as db:
+            if db.execute("SELECT 1 FROM shown WHERE model = ?", [model]).fetchone() is None:
+                return
         with self._db.write() as db:
             db.execute(
                 "INSERT INTO outcome SELECT s.experiment, ?, ?, 1 FROM shown AS s JOIN enrollment AS e"

@@ -54,7 +54,7 @@ class Experiments:
         self.usage = Usage(db)
         self._enrolments = Enrolments(db)
         self._exposures = Exposures(db, os.urandom(8).hex())
-        self._changing = anyio.Lock()
+        self._changing, self._noting = anyio.Lock(), anyio.Lock()
         self._known: tuple[Situation, Arm | None] | None = None
         self._unnoted: list[tuple[Arm, list[str], float]] = []
 
@@ -63,17 +63,11 @@ class Experiments:
         situation = await self._situation()
         if situation is None:
             return None
-        known = self._known
-        if known is not None and _same(known[0], situation):
-            return known[1]
-        async with self._changing:
-            try:
-                arm = await anyio.to_thread.run_sync(self._update, situation)
-            except StorageError as error:
-                self._ctx.log.warning("no experiments: %s", error.message)
-                arm = None
-            self._known = situation, arm
-        return arm
+        if (known := self._known) is None or not _same(known[0], situation):
+            async with self._changing:
+                if (known := self._known) is None or not _same(known[0], situation):
+                    known = self._known = situation, await anyio.to_thread.run_sync(self._update, situation)
+        return known[1]
 
     def shown(self, arm: Arm | None, models: Iterable[ModelRecord]) -> None:
         """This was recommended just now. Noted once a session, by a task of its own."""
@@ -87,14 +81,15 @@ class Experiments:
     async def flush(self) -> None:
         """Note what was shown and is not noted yet. To be called before the database is closed: a process may end
         with the answer it was started for."""
-        unnoted, self._unnoted = self._unnoted, []
 
         def write() -> None:
             for arm, ids, at in unnoted:
                 self._exposures.shown(arm, ids, at)
 
-        if unnoted:
-            await self._write(write)
+        async with self._noting:
+            unnoted, self._unnoted = self._unnoted, []
+            if unnoted:
+                await self._write(write)
 
     async def used(self, model: str, kind: Kind) -> None:
         """A model was downloaded, loaded or talked with."""
@@ -108,6 +103,8 @@ class Experiments:
     async def join(self, id: str, branch: str) -> None:
         """Take part in an experiment by choice, uncounted. Raises InvalidParams, StorageError."""
         experiment = await self._find(id)
+        if experiment.state == "ended":
+            raise InvalidParams(f"{id} has ended", path="$.experiment")
         if branch not in (known := [each.id for each in experiment.branches]):
             raise InvalidParams(f"{id} has no branch {branch!r}; it has: {', '.join(known)}", path="$.branch")
         async with self._changing:
@@ -140,13 +137,17 @@ class Experiments:
     def _update(self, situation: Situation) -> Arm | None:
         if not situation.experiments and not self._db.exists:
             return None
-        kept = self._enrolments.update(
-            situation.experiments,
-            unit=install_id(self._db),
-            facts=situation.facts,
-            enabled=situation.enabled,
-            now=int(self._clock()),
-        )
+        try:
+            kept = self._enrolments.update(
+                situation.experiments,
+                unit=install_id(self._db),
+                facts=situation.facts,
+                enabled=situation.enabled,
+                now=int(self._clock()),
+            )
+        except StorageError as error:
+            self._ctx.log.warning("no experiments: %s", error.message)
+            return None
         # An experiment one of whose slots is not in the list would compare something else than it says.
         whole = [
             each
@@ -190,7 +191,9 @@ class Experiments:
 
     async def _find(self, id: str) -> Experiment:
         situation = await self._situation()
-        experiments = situation.experiments if situation else ()
+        if situation is None or not situation.enabled:
+            raise InvalidParams("this machine takes part in no experiments now", path="$.experiment")
+        experiments = situation.experiments
         for each in experiments:
             if each.id == id:
                 return each
