@@ -1,7 +1,7 @@
 """A process that forks publishers, each to be killed at some point of its work: see `test_publish_crash.py`.
 
 Reads a line for each: what `models` should hold, and either the `step` (of those that change the disk) at which the
-publisher kills itself, or the seconds `after` which it is killed. Forking after the imports makes a hundred crashes cost
+publisher kills itself, or the seconds `after` which it is killed; answers its exit code, -9 when it was killed. Forking after the imports makes a hundred crashes cost
 what one process start does.
 """
 
@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from jan_registry.collections import canonical
+from jan_registry.publish.errors import PublishBusy
 from jan_registry.publish.keys import Keys, generate
 from jan_registry.publish.tree import plan, publish
+
+BUSY = 75  # EX_TEMPFAIL
 
 
 def die_at(step: int) -> None:
@@ -46,7 +49,10 @@ def main(tree: Path, names: list[str]) -> None:
         if child == 0:
             die_at(job.get("step", sys.maxsize))
             models = [canonical({"id": id, "name": id}) for id in job["models"]]
-            publish(tree, keys, {"models": models}, now=time.time())
+            try:
+                publish(tree, keys, {"models": models}, now=time.time())
+            except PublishBusy:
+                os._exit(BUSY)
             os._exit(0)
         if "after" in job:
             time.sleep(job["after"])

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from jan_registry.publish.errors import TreeDamaged
+from jan_registry.publish.files import exclusive
 from jan_registry.publish.keys import Keys
 from jan_registry.publish.rotation import KeyChange, rotate
 from jan_registry.publish.status import status
@@ -105,6 +106,20 @@ def test_a_publisher_killed_again_and_again_at_random_moments_leaves_a_hub_that_
     assert publish(models=["end"]) == 0
     assert client.ids() == ["end"]
     assert not status(hub.tree, now=time.time()).interrupted
+
+
+def test_of_two_processes_that_publish_at_once_the_second_is_refused(hub: Hub, publish: Publish) -> None:
+    with exclusive(hub.tree):
+        assert publish(models=["m1"]) == 75
+    assert publish(models=["m1"]) == 0
+
+
+def test_nothing_heavy_is_imported_before_something_is_signed() -> None:
+    names = ["tree", "rotation", "package", "status", "keys", "pieces", "signing"]
+    code = ["import sys", *(f"import jan_registry.publish.{name}" for name in names)]
+    code += ["print(sorted({'tuf', 'securesystemslib', 'cryptography', 'filelock', 'sqlite3'} & set(sys.modules)))"]
+    done = subprocess.run([sys.executable, "-c", "; ".join(code)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 class Cut(BaseException):

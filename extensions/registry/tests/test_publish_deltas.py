@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from jan_registry.collections import canonical
-from jan_registry.publish.content import Content
+from jan_registry.publish.content import Content, pack
 from jan_registry.publish.deltas import DAYS, RECENT, History, Point, advance, delta, largest
 from jan_registry.publish.state import read
 
@@ -122,6 +122,11 @@ def test_every_delta_that_the_tree_offers_leads_from_its_version_to_the_signed_o
         for since in target.delta_from:
             packed = (hub.tree / "deltas" / "models" / f"{since}-{target.seq}.json.gz").read_bytes()
             assert apply(contents[since], gzip.decompress(packed)).sha256 == target.sha256
+
+
+def test_packed_content_has_no_time_in_it() -> None:
+    assert pack(b"content")[4:8] == bytes(4)  # RFC 1952, MTIME
+    assert gzip.decompress(pack(b"content")) == b"content"
 
 
 def test_a_lost_history_is_begun_anew_from_the_version_before(tmp_path: Path) -> None:

@@ -98,6 +98,26 @@ def test_a_client_that_was_away_for_many_rotations_follows_them_all(hub: Hub, cl
     assert clients.plain.versions()["root"] == 5
 
 
+def test_a_root_with_other_keys_altogether_is_signed_by_enough_of_the_old_and_of_the_new(
+    hub: Hub, clients: Both
+) -> None:
+    old, new = hub.signers["root"], [key(f"root of another generation {number}") for number in range(3)]
+    change = KeyChange([signer.public_key for signer in new], [signer.public_key.keyid for signer in old])
+    online = [*hub.keys_of("targets", "snapshot", "timestamp")]
+    for signers, lacking in ((new, old), (old, new)):
+        with pytest.raises(MissingSignatures) as missing:
+            rotate(hub.tree, {"root": change}, Keys([*online, *signers]), now=time.time())
+        assert missing.value.data["roles"]["root"] == {
+            "needs": 2,
+            "keyids": sorted(signer.public_key.keyid for signer in lacking),
+        }
+    rotate(hub.tree, {"root": change}, Keys([*online, *old[1:], *new[:2]]), now=time.time())
+    assert len(read(hub.tree).metadata["root"].signatures) == 4
+    hub.signers["root"] = new
+    hub.models("b").publish()
+    assert clients.models() == ["b"]
+
+
 def test_many_roles_are_rotated_in_one_ceremony(hub: Hub, clients: Both) -> None:
     assert clients.models() == ["a"]
     roles = ["flags", "featured", "snapshot", "timestamp"]
