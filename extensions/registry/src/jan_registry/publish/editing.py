@@ -5,7 +5,7 @@ They work on `Changes` and write nothing themselves; nor do they check what the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jan_core import InvalidParams
@@ -47,7 +47,7 @@ def feature(
     rest = [str(id) for id in listed if str(id) not in models]
     place = len(rest) if at is None else max(0, at - 1)
     wanted = rest if remove else [*models] if only else [*rest[:place], *models, *rest[place:]]
-    _reorder(listed, wanted)
+    _arrange(listed, wanted, models)
     for name, value in (("title", title), ("priority", priority)):
         if value is not None:
             document[name] = value
@@ -199,17 +199,16 @@ def _document(document: TOMLDocument, plain: dict[str, Any]) -> TOMLDocument:
     return document
 
 
-def _reorder(listed: Array, wanted: Sequence[str]) -> None:
-    """Bring an array to this order by as few moves as it takes from the front, so that comments stay with their ids."""
+def _arrange(listed: Array, wanted: Sequence[str], moved: Collection[str]) -> None:
+    """Bring an array to this order by taking out only what is `moved` or gone: the comments of the others stay."""
+    if list(map(str, listed)) == wanted:
+        return
+    for place in reversed(range(len(listed))):
+        if str(listed[place]) in moved or str(listed[place]) not in wanted:
+            del listed[place]
     for place, id in enumerate(wanted):
-        present = [str(item) for item in listed]
-        if place < len(present) and present[place] == id:
-            continue
-        if id in present[place:]:
-            del listed[present.index(id, place)]
-        listed.insert(place, id)
-    while len(listed) > len(wanted):
-        del listed[len(listed) - 1]
+        if place >= len(listed) or str(listed[place]) != id:
+            listed.insert(place, id)
 
 
 def _array(items: Sequence[Any]) -> Array:

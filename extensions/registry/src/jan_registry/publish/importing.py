@@ -113,9 +113,11 @@ async def collect(
 
 
 async def _whole(hub: HubClient, model: ModelRecord) -> tuple[ModelRecord, list[str]]:
-    if "get" not in hub.capabilities or model.extra.get("pinned"):
+    complete = model.extra.get("pinned") and not model.extra.get("partial")
+    if complete or "get" not in hub.capabilities:
         return model, []
-    again = await hub.page(SourceQuery(id=model.id, limit=1))
+    # Its own spelling where the hub has one: ids here are in lower case.
+    again = await hub.page(SourceQuery(id=_word(model.extra, "repo") or model.id, limit=1))
     return (again.models[0], again.notes) if again.models else (model, [])
 
 
