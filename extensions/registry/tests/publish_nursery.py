@@ -1,8 +1,8 @@
 """A process that forks publishers, each to be killed at some point of its work: see `test_publish_crash.py`.
 
 Reads a line for each: what `models` should hold, and either the `step` (of those that change the disk) at which the
-publisher kills itself, or the seconds `after` which it is killed; answers its exit code, -9 when it was killed. Forking after the imports makes a hundred crashes cost
-what one process start does.
+publisher kills itself, or the seconds `after` which it is killed; answers its exit code, -9 when it was killed. Forking
+after the imports makes a hundred crashes cost what one process start does.
 """
 
 from __future__ import annotations
