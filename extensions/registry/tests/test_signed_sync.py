@@ -213,6 +213,27 @@ def test_a_hub_that_asks_for_patience_is_not_asked_for_more(hub: Hub, client: Cl
     assert client.ids() == IDS
 
 
+def test_what_could_not_be_had_is_asked_for_again_although_nothing_is_new(hub: Hub, client: Client) -> None:
+    way = Overlay(hub.tree)
+    way.change = lambda path, content: b"" if path.startswith("targets/") and "models" in path else content
+    for _ in range(3):
+        with pytest.raises(Refused):
+            client.sync(way)
+        assert client.ids() == []
+        assert client.ids("featured") == ["main"]
+    client.sync(hub.tree)
+    assert is_published(client, hub)
+
+
+def test_what_is_dropped_is_had_again_although_nothing_is_new(hub: Hub, client: Client) -> None:
+    client.sync(hub.tree)
+    with client.store.db.write() as db:
+        db.execute("DELETE FROM collection WHERE name = 'models'")
+        db.execute("DELETE FROM record WHERE coll = 'models'")
+    assert how(client.sync(hub.tree))["models"] == "full"
+    assert is_published(client, hub)
+
+
 def test_what_nobody_changed_is_still_current_after_a_new_signature(hub: Hub, client: Client) -> None:
     client.sync(hub.tree)
     before = client.state()

@@ -13,9 +13,10 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from .errors import Refused, refusal
 from .fetching import Fetch, NotThere, TooLarge
 from .trust import Seen
 
-__all__ = ["MAX_SNAPSHOT", "Hub", "Target", "refresh"]
+__all__ = ["MAX_SNAPSHOT", "TOP", "Hub", "Settled", "Target", "refresh"]
 
+TOP = ("root", "timestamp", "snapshot", "targets")
+"""The roles that every hub has."""
 MAX_SNAPSHOT = 512 << 20
 """Bytes of one collection; a larger one is refused whoever signed it."""
 _MAX_METADATA = 5_000_000
@@ -59,12 +62,22 @@ class Target:
         return f"targets/collections/{self.sha256}.{self.name}.json.gz"
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What a client has nothing to do about: `collections` that are as the hub signed them at these `versions` of the
+    roles above them."""
+
+    versions: Mapping[str, int]
+    collections: Set[str]
+
+
 @dataclass
 class Hub:
     """What is published. `withdrawn`: collections that those who sign for them do not list (any more).
 
     `failed`: why a collection cannot be told; one that is nowhere has never been signed. `seen`: what trust.py should
-    remember; `healed`: whether the cache folder had to be thrown away.
+    remember; `healed`: whether the cache folder had to be thrown away. `settled`: nothing is new, and nothing else of
+    this is filled in.
     """
 
     targets: dict[str, Target] = field(default_factory=dict)
@@ -72,23 +85,32 @@ class Hub:
     withdrawn: set[str] = field(default_factory=set)
     seen: dict[str, Seen] = field(default_factory=dict)
     healed: bool = False
+    settled: bool = False
 
 
-def refresh(folder: Path, fetch: Fetch, root: bytes, seen: Mapping[str, Seen], at: float | None) -> Hub:
+def refresh(
+    folder: Path,
+    fetch: Fetch,
+    root: bytes,
+    seen: Mapping[str, Seen],
+    at: float | None,
+    settled: Settled | None = None,
+) -> Hub:
     """Fetch what is new, and verify it. `folder` is TUF's cache; nobody else may use it meanwhile.
 
     `root`: the first root metadata that is trusted. `at`: the time that expiry is held against; None: expiry does not
     count. Raises Refused, Unreachable, OSError.
     """
+    once = partial(_refresh, folder, fetch, root, seen, at, settled)
     try:
-        return _refresh(folder, fetch, root, seen, at, probing=True)
+        return once(probing=True)
     except Refused:
         # Before somebody is accused: some servers know only one way to be asked whether there is a newer root.
-        return _refresh(folder, fetch, root, seen, at, probing=False)
+        return once(probing=False)
     except OSError:
         # Something is in the way: a file where a folder must be, a mode, a broken disk. All of it can be had again.
         _clear(folder)
-        hub = _refresh(folder, fetch, root, seen, at, probing=True)
+        hub = once(probing=True)
         hub.healed = True
         return hub
 
@@ -131,7 +153,14 @@ def _ours(bridge: _Bridge) -> Iterator[None]:
 
 
 def _refresh(
-    folder: Path, fetch: Fetch, root: bytes, seen: Mapping[str, Seen], at: float | None, *, probing: bool
+    folder: Path,
+    fetch: Fetch,
+    root: bytes,
+    seen: Mapping[str, Seen],
+    at: float | None,
+    settled: Settled | None,
+    *,
+    probing: bool,
 ) -> Hub:
     folder.mkdir(parents=True, exist_ok=True)
     bridge = _Bridge(fetch, probing)
@@ -143,11 +172,11 @@ def _refresh(
         updater.refresh()
     top = _Top(folder, trusted, seen)
     top.refuse_older()
-    hub = Hub(seen={role: top.seen(role) for role in ("root", "timestamp", "snapshot", "targets")})
-    for name in COLLECTIONS:
-        path = f"collections/{name}.json"
-        if not top.publishes(path):
-            continue
+    paths = {name: path for name in COLLECTIONS if top.publishes(path := f"collections/{name}.json")}
+    if settled and settled.collections == paths.keys() and settled.versions == top.versions():
+        return Hub(settled=True)
+    hub = Hub(seen={role: top.seen(role) for role in TOP})
+    for name, path in paths.items():
         try:
             with _ours(bridge):
                 target = updater.get_targetinfo(path)
@@ -163,13 +192,16 @@ def _refresh(
 
 
 class _Top:
-    """The four roles that every hub has, once they are verified."""
+    """Those roles, once they are verified."""
 
     def __init__(self, folder: Path, trusted: Any, seen: Mapping[str, Seen]) -> None:
         self.folder, self.trusted, self.before = folder, trusted, seen
         self.root: Root = trusted.root
         self.targets: Targets = trusted.targets
         self.delegated: dict[str, Role] = dict((self.targets.delegations and self.targets.delegations.roles) or {})
+
+    def versions(self) -> dict[str, int]:
+        return {role: self.trusted[role].version for role in TOP}
 
     def refuse_older(self) -> None:
         """Hold the versions against those seen before, whatever TUF's own cache has forgotten.
@@ -178,7 +210,7 @@ class _Top:
         far as it goes would otherwise keep everybody from what is signed after the rotation.
         """
         offered = {name.removesuffix(".json"): meta.version for name, meta in self.trusted.snapshot.meta.items()}
-        offered |= {role: self.trusted[role].version for role in ("root", "timestamp", "snapshot", "targets")}
+        offered |= self.versions()
         for role, before in self.before.items():
             if offered.get(role, 0) < before.version and (role == "root" or self._still_counts(role, before)):
                 now = f"version {offered[role]}" if role in offered else "gone"
@@ -226,7 +258,7 @@ def _target(name: str, role: str, target: TargetFile, seen: Seen, top: _Top) -> 
         raise Refused("too_large", f"the collection {name} has {target.length} bytes; at most {MAX_SNAPSHOT} are taken")
     custom = target.custom if isinstance(target.custom, dict) else {}
     delta_from = custom.get("delta_from")
-    roles = dict.fromkeys(["root", "timestamp", "snapshot", "targets", role])
+    roles = dict.fromkeys([*TOP, role])
     return Target(
         name=name,
         role=role,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from ..sqlite import Database
 
-__all__ = ["CollectionState", "HubStore"]
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["CollectionState", "HubStore", "load_states"]
 
 VERSION = 1
 SCHEMA = """
@@ -63,21 +67,10 @@ class HubStore:
 
     def state(self, name: str) -> CollectionState | None:
         """How a collection stands; None when it was never had."""
-        import json
-
         if not self.db.exists:
             return None
         with self.db.read() as db:
-            row = db.execute(
-                "SELECT name, seq, sha256, count, verified_at, checked_at, expires_at, origin, role, keyids, versions"
-                " FROM collection WHERE name = ?",
-                [name],
-            ).fetchone()
-        if row is None:
-            return None
-        fields = dict(zip(CollectionState.__struct_fields__, row, strict=True))
-        fields |= {"keyids": json.loads(fields["keyids"]), "versions": json.loads(fields["versions"])}
-        return CollectionState(**fields)
+            return load_states(db, name).get(name)
 
     def get(self, name: str, id: str) -> bytes | None:
         """The canonical bytes of one record."""
@@ -98,3 +91,16 @@ class HubStore:
 
     def close(self) -> None:
         self.db.close()
+
+
+def load_states(db: sqlite3.Connection, name: str | None = None) -> dict[str, CollectionState]:
+    """How the collections stand, by name; None: all of them."""
+    import json
+
+    fields = CollectionState.__struct_fields__
+    found = {}
+    for row in db.execute(f"SELECT {', '.join(fields)} FROM collection WHERE name = ?1 OR ?1 IS NULL", [name]):
+        one = dict(zip(fields, row, strict=True))
+        one |= {"keyids": json.loads(one["keyids"]), "versions": json.loads(one["versions"])}
+        found[one["name"]] = CollectionState(**one)
+    return found

@@ -17,14 +17,14 @@ from .delta import read_delta, read_snapshot, unpack
 from .errors import Refused
 from .fetching import Fetch, NotThere, TooLarge, Unreachable
 from .report import CollectionReport, SyncReport
-from .store import CollectionState, HubStore
+from .store import CollectionState, HubStore, load_states
 from .trust import load_seen, save_seen
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
-    from .metadata import Hub, Target
+    from .metadata import Hub, Settled, Target
 
 __all__ = ["CollectionReport", "OnModels", "SyncReport", "sync"]
 
@@ -100,39 +100,57 @@ class _Sync:
         from .metadata import refresh
 
         with self.store.db.read() as db:
-            seen = load_seen(db)
-        hub = refresh(self.store.folder / "tuf", self.fetch, root, seen, self.at)
+            seen, states = load_seen(db), load_states(db)
+        hub = refresh(self.store.folder / "tuf", self.fetch, root, seen, self.at, self._settled(states))
         if hub.healed:
             self.report.note = "the cache of signed metadata was damaged and was fetched anew"
-        states = {name: self.store.state(name) for name in _ORDER}
+        if hub.settled:
+            self._touch(states)
+            return
         done = self._confirm(hub, states)
         errors: list[Refused | NotThere] = []
         for name in _ORDER:
+            state = states.get(name)
             if name in done:
                 continue
             try:
                 if name in hub.failed:
                     raise hub.failed[name]
                 if name in hub.targets:
-                    self.report.collections.append(self._update(hub.targets[name], states[name]))
-                elif name in hub.withdrawn and states[name] is not None:
+                    self.report.collections.append(self._update(hub.targets[name], state))
+                elif name in hub.withdrawn and state is not None:
                     self.report.collections.append(self._remove(name))
             except (Refused, NotThere) as error:
                 errors.append(error)
-                state = states[name]
                 seq = state.seq if state else 0
                 self.report.collections.append(CollectionReport(name=name, how="failed", seq=seq, error=str(error)))
         # A refusal says more than a file that is missing.
         if errors:
             raise min(errors, key=lambda one: not isinstance(one, Refused))
 
-    def _confirm(self, hub: Hub, states: dict[str, CollectionState | None]) -> set[str]:
-        """Remember the versions that were seen, and what is as it was: one transaction, all that an idle poll does."""
+    def _settled(self, states: dict[str, CollectionState]) -> Settled | None:
+        """What needs no second look when the hub is at the same versions; None when something was left undone."""
+        from .metadata import TOP, Settled
+
+        at = [{role: state.versions.get(role, 0) for role in TOP} for state in states.values()]
+        if not at or any(one != at[0] for one in at) or any(state.expires_at <= self.at for state in states.values()):
+            return None
+        return Settled(at[0], states.keys())
+
+    def _touch(self, states: dict[str, CollectionState]) -> None:
+        with self.store.db.write() as db:
+            db.execute("UPDATE collection SET checked_at = ?", [int(self.at)])
+        self.report.collections += [
+            CollectionReport(name=name, how="unchanged", seq=state.seq) for name, state in states.items()
+        ]
+
+    def _confirm(self, hub: Hub, states: dict[str, CollectionState]) -> set[str]:
+        """Remember the versions that were seen, and what is as it was, in one transaction. What that is."""
         done = set()
         with self.store.db.write() as db:
             save_seen(db, hub.seen)
             for name, target in hub.targets.items():
-                state = states[name]
+                state = states.get(name)
                 if state is not None and state.sha256 == target.sha256:
                     rows.save_state(db, self._state(target, state.count, state.verified_at))
                     self.report.collections.append(CollectionReport(name=name, how="unchanged", seq=target.seq))
