@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -108,6 +109,21 @@ async def test_the_embedded_model_is_voted_on_like_any_other(client: Any, guard:
     assert caught.value.type == "model_refused"
     [load] = guard.asked
     assert load == ModelLoad(EMBEDDED_ID, [ModelFile(EMBEDDED_MODEL.name, "", EMBEDDED_MODEL.stat().st_size)])
+
+
+@pytest.mark.parametrize("kind", ["copied", "of a cache", "of another cache", "linked"])
+async def test_the_hash_is_known_of_what_is_copied_and_of_what_its_cache_names_by_it(
+    client: Any, guard: Guard, babble: Path, tmp_path: Path, kind: str
+) -> None:
+    sha256 = hashlib.sha256(babble.read_bytes()).hexdigest()
+    source = tmp_path / {"of a cache": f"sha256-{sha256}", "of another cache": sha256}.get(kind, "model.gguf")
+    shutil.copy(babble, source)
+    if kind == "of another cache":  # a link with the name, as Hugging Face's libraries keep it
+        (tmp_path / "snapshot.gguf").symlink_to(source)
+        source = tmp_path / "snapshot.gguf"
+    await client.call("models.import", {"path": str(source), "id": "babble", "copy": kind == "copied"})
+    await client.call("models.load", {"id": "babble"})
+    assert [file.sha256 for file in guard.asked[0].files] == ["" if kind == "linked" else sha256]
 
 
 @pytest.mark.parametrize("hashes", [{"x.gguf": "abc"}, {"x.gguf": "A" * 64}, {"x.gguf": 1}, []])

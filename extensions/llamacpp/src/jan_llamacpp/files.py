@@ -38,17 +38,26 @@ def link(source: Path, target: Path) -> bool:
     return True
 
 
-async def copy(source: Path, target: Path, size: int, on_bytes: OnBytes) -> None:
+async def copy(source: Path, target: Path, size: int, on_bytes: OnBytes) -> str:
     """Copy in chunks, each in a worker thread: the event loop stays free and a cancel takes effect between
-    two.
+    two. Returns the SHA-256 of what was copied.
     """
+    import hashlib
+
     import anyio
 
+    digest = hashlib.sha256()
     with source.open("rb") as old, target.open("xb") as new:
+
+        def take(chunk: bytes) -> None:
+            new.write(chunk)
+            digest.update(chunk)
+
         done = 0
         while chunk := await anyio.to_thread.run_sync(old.read, _CHUNK):
-            await anyio.to_thread.run_sync(new.write, chunk)
+            await anyio.to_thread.run_sync(take, chunk)
             done += len(chunk)
             on_bytes(done, size)
         new.flush()
         await anyio.to_thread.run_sync(os.fsync, new.fileno())
+    return digest.hexdigest()

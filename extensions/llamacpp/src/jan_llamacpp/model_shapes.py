@@ -167,7 +167,7 @@ class ImportModel(Struct, forbid_unknown_fields=True):
     `projector`: the file that turns images into embeddings for this model; left out: the one beside it that fits, if
     there is just one; empty: none. `base`: the file is a LoRA adapter for this installed model.
 
-    `hashes`: the SHA-256 of files, by name, where whoever brings them computed it (a download); they are kept, not
+    `hashes`: the SHA-256 of files, by name, where whoever brings them computed it (a download); they are kept, and not
     checked. `origin`: the id of the catalogue's model that this is.
     """
 

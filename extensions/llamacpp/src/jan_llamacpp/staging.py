@@ -17,8 +17,11 @@ __all__ = ["staged"]
 
 
 @asynccontextmanager
-async def staged(root: Path, files: dict[str, Path], share: bool, on_bytes: OnBytes) -> AsyncIterator[Path]:
-    """A folder inside `root` with these files by their new names, shared or copied; gone at the end.
+async def staged(
+    root: Path, files: dict[str, Path], share: bool, on_bytes: OnBytes
+) -> AsyncIterator[tuple[Path, dict[str, str]]]:
+    """A folder inside `root` with these files by their new names, shared or copied; gone at the end. And the SHA-256 of
+    those that were copied, by their new names: who reads them anyway can say it.
 
     `on_bytes` counts over all of them. Raises StorageError, also for what fails with it inside the block.
     """
@@ -29,12 +32,13 @@ async def staged(root: Path, files: dict[str, Path], share: bool, on_bytes: OnBy
         sizes = {name: path.stat().st_size for name, path in files.items()}
         total, done = sum(sizes.values()), 0
         stage.mkdir(parents=True)
+        hashes: dict[str, str] = {}
         for name, path in files.items():
             if not share or not await anyio.to_thread.run_sync(link, path, stage / name):
                 _check_room(stage, total - done)
-                await copy(path, stage / name, sizes[name], partial(_of_all, on_bytes, done, total))
+                hashes[name] = await copy(path, stage / name, sizes[name], partial(_of_all, on_bytes, done, total))
             done += sizes[name]
-        yield stage
+        yield stage, hashes
     except OSError as failure:
         raise StorageError(f"the model could not be stored: {failure.strerror or failure}") from failure
     finally:

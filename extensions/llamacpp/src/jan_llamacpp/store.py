@@ -37,6 +37,7 @@ from .staging import staged
 __all__ = ["ModelStore", "model_id"]
 
 _ABANDONED = 24 * 3600.0  # seconds
+_BLOB = re.compile(r"(?:sha256-)?([0-9a-f]{64})")  # as the caches of Ollama and Hugging Face name files
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,94}[a-z0-9]|[a-z0-9]")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # names Windows gives to devices
 
@@ -115,7 +116,8 @@ class ModelStore:
 
         Checked, then cloned or hard-linked where the file system can, else copied; `share` False: always copied. `id`
         None: made from the file's name. `projector` None: with `find_projector`, the one beside the file that fits it.
-        `hashes`: what is known of the sources' SHA-256, by name; `origin`: the catalogue's id; both are only kept.
+        `hashes`: what is known of the sources' SHA-256, by name; it is kept where the file is not read to be copied.
+        `origin`: the catalogue's id.
         The sources stay where they are. Cancelling leaves nothing. Raises InvalidModelFile, InvalidModelId,
         ModelExists, ModelReadOnly, StorageError.
         """
@@ -131,11 +133,12 @@ class ModelStore:
         wanted = dict(zip(names, intake.files, strict=True))
         if intake.projector:
             wanted[f"mmproj-{id}.gguf"] = intake.projector
-        async with staged(self._root, wanted, share, on_bytes) as stage:
+        async with staged(self._root, wanted, share, on_bytes) as (stage, copied):
             # What is here now is what counts: the sources may have changed while they were copied.
             here = stage / f"mmproj-{id}.gguf" if intake.projector else None
             info = (await anyio.to_thread.run_sync(partial(look_at, stage / names[0], here, find=False))).info
-            kept = {name: _kept(stage / name, hashes.get(path.name, "")) for name, path in wanted.items()}
+            known = {name: copied.get(name) or _told(path, hashes) for name, path in wanted.items()}
+            kept = {name: StoredFile(name, (stage / name).stat().st_size, known[name]) for name in wanted}
             files = [kept[name] for name in names]
             record = ModelRecord(
                 id=id,
@@ -176,9 +179,9 @@ class ModelStore:
         id = model_id(source.name) if id is None else _checked_id(id)
         _check_adapter(self._record(base), id)
         name = f"lora-{id}.gguf"
-        async with staged(self._root, {name: source}, share, on_bytes) as stage:
+        async with staged(self._root, {name: source}, share, on_bytes) as (stage, copied):
             info = await anyio.to_thread.run_sync(look_at_adapter, stage / name, model)
-            added = AdapterRecord(id, StoredFile(name, info.size, hashes.get(source.name, "")))
+            added = AdapterRecord(id, StoredFile(name, info.size, copied.get(name) or _told(source, hashes)))
             await anyio.to_thread.run_sync(self._commit_adapter, stage, base, added)
         return self.get(base)
 
@@ -335,8 +338,10 @@ class ModelStore:
         )
 
 
-def _kept(path: Path, sha256: str) -> StoredFile:
-    return StoredFile(path.name, path.stat().st_size, sha256)
+def _told(path: Path, hashes: Mapping[str, str]) -> str:
+    """The SHA-256 that somebody told: whoever brings the file, or whose cache it is from; "" when nobody did."""
+    named = _BLOB.fullmatch(path.resolve().name)
+    return hashes.get(path.name, named[1] if named else "")
 
 
 def _damaged(directory: Path, problem: str) -> InstalledModel:
