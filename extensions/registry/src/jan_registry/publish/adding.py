@@ -45,7 +45,7 @@ def add(folder: Path, given: Add, progress: Callable[[int, int], None]) -> Chang
         # What a person says counts more than what the file says, and that more than nothing.
         said = {name: value for name, value in found.items() if value and not getattr(record, name)} | said
         if facts.shards > 1:
-            note = f"it is one of {facts.shards} parts: add each of them with --variant of the same name"
+            note = f"it is one of {facts.shards} parts: add each of them"
         pieced = split(path, progress)
         _hold(given, "size", pieced.size)
         _hold(given, "sha256", pieced.sha256)

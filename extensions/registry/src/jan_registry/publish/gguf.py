@@ -57,14 +57,15 @@ def read_facts(path: Path) -> Facts:
             reader.take(12)
     arch = _text(said.get("general.architecture"))
     context = said.get(f"{arch}.context_length")
-    shards = said.get("split.count")
+    split = said.get("split.count")
+    shards = split if isinstance(split, int) and split > 1 else 1
     return Facts(
         name=_text(said.get("general.name")),
         arch=arch,
         license=_text(said.get("general.license")),
-        params=params if params < 2**53 else 0,
+        params=params if params < 2**53 and shards == 1 else 0,  # of a part, nobody can tell the whole
         ctx=context if isinstance(context, int) and 0 < context < 2**53 else 0,
-        shards=shards if isinstance(shards, int) and shards > 1 else 1,
+        shards=shards,
     )
 
 
