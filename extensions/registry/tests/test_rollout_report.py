@@ -11,13 +11,16 @@ import pytest
 from jan_registry.errors import RegistryRefused
 from jan_registry.rollout.compare import Deviation
 from jan_registry.rollout.evalue import Tally
-from jan_registry.rollout.export import Export, ExportDay
+from jan_registry.rollout.export import Export, ExportDay, export
 from jan_registry.rollout.fleet import Period, periods
 from jan_registry.rollout.observations import Entered, Pair, Serve, Sync
 from jan_registry.rollout.page import page
 from jan_registry.rollout.report import RolloutReport, make
 from msgspec.structs import replace
 
+from jan_core import RpcError
+
+from .conftest import OpenHouse
 from .rollout_kit import BEGINNING, Machine
 
 pytestmark = pytest.mark.anyio
@@ -64,7 +67,7 @@ async def machine(tmp_path: Path) -> Machine:
         seen = one.rollout.observations
         at = FIRST
         assert one.keeper.effective(at - 200).phase == "mixed"
-        seen.add(at - 100, Entered(phase="mixed", level="signed", reason="the operator asks for it"))
+        seen.add(at - 100, Entered(phase="mixed", level="signed", percent=25, reason="the operator asks for it"))
         seen.add(at + 10, Sync(outcome="ok", seq=3))
         seen.add(at + 20, Sync(outcome="refused", refused="expired"))
         seen.add(at + 30, Serve(arm="dynamic", count=10, errors=1, micros=[200] * 8 + [400]))
@@ -139,8 +142,8 @@ async def test_what_is_handed_on_are_counts_of_whole_days_in_mixed_and_nothing_e
     assert given is not None
     first = FIRST // DAY
     assert given.days == [
-        ExportDay(day=first, arm="dynamic", answers=10, errors=1, conflicts=0, demoted=False),
-        ExportDay(day=first + 1, arm="dynamic", answers=5, errors=0, conflicts=1, demoted=True),
+        ExportDay(day=first, percent=25, arm="dynamic", answers=10, errors=1, conflicts=0, demoted=False),
+        ExportDay(day=first + 1, percent=25, arm="dynamic", answers=5, errors=0, conflicts=1, demoted=True),
     ]
     plain = msgspec.json.decode(msgspec.json.encode(given))
     assert {type(value) for day in plain["days"] for name, value in day.items() if name != "arm"} == {int, bool}
@@ -156,18 +159,58 @@ async def test_refusals_are_counted_by_what_they_are(tmp_path: Path) -> None:
     assert report(one).syncs.kinds == {"rollback": 2, "signature": 1}
 
 
-def test_many_exports_add_up_to_periods_with_a_gap_where_nobody_reported() -> None:
-    def day(number: int, arm: str, errors: int = 0, demoted: bool = False) -> ExportDay:
-        return ExportDay(day=number, arm=arm, answers=9, errors=errors, conflicts=0, demoted=demoted)  # type: ignore[arg-type]
+async def test_a_day_on_which_the_percentage_changed_is_not_handed_on(tmp_path: Path) -> None:
+    one = await machine(tmp_path)
+    raised = Entered(phase="mixed", level="signed", percent=50, reason="the operator asks for it")
+    one.rollout.observations.add(FIRST + 5, raised)
+    await one.rollout.flush()
+    history = sorted(one.rollout.observations.latest("phase"), key=lambda row: -row.at)
+    given = export(history, one.rollout.observations.latest("serve"), [], one.clock.now)
+    assert [(day.day, day.percent) for day in given.days] == [(FIRST // DAY + 1, 50)]
 
+
+def exported(number: int, arm: str, *, percent: int = 5, errors: int = 0, demoted: bool = False) -> ExportDay:
+    return ExportDay(day=number, percent=percent, arm=arm, answers=9, errors=errors, conflicts=0, demoted=demoted)  # type: ignore[arg-type]
+
+
+def test_many_exports_add_up_to_periods_with_a_gap_where_nobody_reported() -> None:
     exports = [
-        Export(days=[day(10, "dynamic"), day(12, "dynamic", demoted=True)]),
-        Export(days=[day(10, "builtin", errors=2), day(12, "builtin", demoted=True)]),
-        Export(days=[day(10, "dynamic", errors=1), day(10, "dynamic", errors=1)]),
+        Export(days=[exported(10, "dynamic"), exported(12, "dynamic", demoted=True)]),
+        Export(days=[exported(10, "builtin", errors=2), exported(12, "builtin", demoted=True)]),
+        Export(days=[exported(10, "dynamic", errors=1), exported(10, "dynamic", errors=1)]),
+        Export(days=[exported(10, "dynamic", percent=25)]),
     ]
     assert periods(exports) == [
-        Period(at=11 * DAY, control=Tally(1, 1), candidate=Tally(2, 1)),
+        Period(at=11 * DAY, percent=5, control=Tally(1, 1), candidate=Tally(2, 1)),
         Period(at=12 * DAY),
-        Period(at=13 * DAY, control=Tally(1, 0), candidate=Tally(1, 1)),
+        Period(at=13 * DAY, percent=5, control=Tally(1, 0), candidate=Tally(1, 1)),
     ]
     assert periods([]) == []
+
+
+async def test_the_operator_has_a_folder_of_exports_judged(open_house: OpenHouse, tmp_path: Path) -> None:
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    for number in range(2_000):
+        days = [exported(day, "dynamic" if number % 20 == 0 else "builtin") for day in range(100, 105)]
+        (folder / f"{number}.json").write_bytes(msgspec.json.encode(Export(days=days)))
+    (folder / "broken.json").write_text('{"schema": 1, "days": [{"day": -1}]}')
+    (folder / "named.json").write_text('{"schema": 1, "days": [], "machine": "anna"}')
+    (folder / "notes.txt").write_text("not one of them")
+    async with open_house() as house:
+        answer = await house.call("operator.fleet", folder=str(folder))
+        assert (answer["machines"], len(answer["periods"])) == (2_000, 5)
+        assert answer["periods"][0]["control"] == {"units": 1_900, "failed": 0}
+        assert [line.partition(":")[0] for line in answer["skipped"]] == ["broken.json", "named.json"]
+        verdict = answer["verdicts"][-1]
+        assert (verdict["action"], verdict["percent"], answer["percent"]) == ("stay", 5, 5)
+        strict = await house.call("operator.fleet", folder=str(folder), margin=500)
+        assert [each["action"] for each in strict["verdicts"]][:3] == ["stay", "stay", "promote"]
+        assert "it does not count: machines were at 5 %, not at 25 %" in strict["verdicts"][3]["reason"]
+        for params in (
+            {"folder": "exports"},
+            {"folder": str(folder), "steps": [5, 5]},
+            {"folder": str(tmp_path / "no")},
+        ):
+            with pytest.raises(RpcError):
+                await house.call("operator.fleet", **params)

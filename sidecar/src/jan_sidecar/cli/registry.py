@@ -11,7 +11,7 @@ from .app import App, pass_app, wrong_usage
 from .output import Column, json_option, note, print_json, print_record, print_table
 from .registry_experiments import experiments
 from .registry_operator import OPERATOR_COMMANDS, show_status
-from .registry_report import report
+from .registry_report import fleet, report
 
 __all__ = ["registry"]
 
@@ -152,7 +152,7 @@ def sources(app: App, as_json: bool) -> None:
     print_table(answer["sources"], SOURCES, as_json=as_json, empty="there are none")
 
 
-for command in (experiments, report, *OPERATOR_COMMANDS):
+for command in (experiments, report, fleet, *OPERATOR_COMMANDS):
     registry.add_command(command)
 
 

@@ -1,8 +1,9 @@
-"""`jan registry report`: what the roll-out of the model list on this machine has come to."""
+"""`jan registry report` and `fleet`: what the roll-out of the model list has come to, on this machine and on many."""
 
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 from .app import App, pass_app
 from .output import Column, json_option, note, print_json, print_record, print_table
 
-__all__ = ["report"]
+__all__ = ["fleet", "report"]
 
 COLUMNS = (Column("name", "WHAT"), Column("dynamic", "DYNAMIC"), Column("builtin", "BUILT-IN"), Column("note", ""))
 CRITERIA = (Column("mark", ""), Column("name", "NEXT STEP NEEDS"), Column("value", "SEEN"), Column("bound", "NEEDED"))
@@ -22,6 +23,13 @@ DECISIONS = (
     Column("reason", "WHY"),
     Column("replayed", "AGAIN"),
     Column("detail", ""),
+)
+VERDICTS = (
+    Column("day", "UNTIL"),
+    Column("units", "UNITS"),
+    Column("action", "DO"),
+    Column("percent", "PERCENT"),
+    Column("reason", "WHY"),
 )
 SHOWN = 10
 
@@ -58,6 +66,46 @@ def report(app: App, replay: bool, html: Path | None, export: Path | None, as_js
         _show(answer)
     if replay and answer["replayed"]["differs"]:
         sys.exit(1)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--margin", type=click.IntRange(1, 5000), help="Failures per 10,000 that are too many. Default: 100.")
+@click.option("--steps", metavar="PERCENT,…", help="Steps of the roll-out. Default: 5,25,50,100.")
+@json_option
+@pass_app
+def fleet(app: App, folder: Path, margin: int | None, steps: str | None, as_json: bool) -> None:
+    """Judge a roll-out from the exports in FOLDER that people handed in (`jan registry report --export`).
+
+    Says how many machines may be served the dynamic list now; raise the percentage with `jan registry flag`.
+    """
+    params: dict[str, Any] = {"folder": str(folder.absolute())}
+    if margin is not None:
+        params["margin"] = margin
+    if steps is not None:
+        try:
+            params["steps"] = [int(step) for step in steps.split(",")]
+        except ValueError:
+            raise click.BadParameter("percentages with commas between them", param_hint="--steps") from None
+    answer = app.call("registry.operator.fleet", params, activate=True)
+    if as_json:
+        print_json(answer)
+        return
+    for skipped in answer["skipped"]:
+        note(f"not used: {skipped}")
+    rows = [
+        {**verdict, **_period(period)} for verdict, period in zip(answer["verdicts"], answer["periods"], strict=True)
+    ]
+    print_table(rows, VERDICTS, as_json=False, empty="there is no export of a whole day in this folder")
+    note(f"{answer['machines']} exports; {answer['percent']} % of machines may be served the dynamic list")
+
+
+def _period(period: dict[str, Any]) -> dict[str, str]:
+    """The day's last moment, and failures of units in both arms."""
+    day = datetime.fromtimestamp(period["at"], UTC).strftime("%Y-%m-%d %H:%M")
+    control, candidate = ({"units": 0, "failed": 0} | period.get(arm, {}) for arm in ("control", "candidate"))
+    arms = (f"{arm['failed']}/{arm['units']}" for arm in (candidate, control))
+    return {"day": day, "units": " beside ".join(arms)}
 
 
 def _write(path: Path, text: str) -> None:

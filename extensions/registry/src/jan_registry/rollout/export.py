@@ -21,10 +21,12 @@ Count = Annotated[int, Meta(ge=0, le=10**12)]
 
 
 class ExportDay(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole day in the phase `mixed`. `day`: days since 1970-01-01, UTC; `arm`: which list was served; `answers` and
-    `errors` of it; `conflicts` between the lists; `demoted`: this machine went back on that day."""
+    """A whole day in the phase `mixed`. `day`: days since 1970-01-01, UTC; `percent`: of all machines that were to have
+    the dynamic list; `arm`: which list was served; `answers` and `errors` of it; `conflicts` between the lists;
+    `demoted`: this machine went back on that day."""
 
     day: Annotated[int, Meta(ge=0, le=10**6)]
+    percent: Annotated[int, Meta(ge=0, le=100)]
     arm: Arm
     answers: Count
     errors: Count
@@ -45,14 +47,15 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def export(history: Sequence[Row], serves: Sequence[Row], pairs: Sequence[Row], now: float) -> Export:
-    """Of the days that are over and began in `mixed`: on others which list is served was not drawn by lot. The rows are
-    newest first."""
-    entered = [(row.at, row.seen) for row in reversed(history) if isinstance(row.seen, Entered)]
+    """Of the days that are over, and throughout which `mixed` was in force at one percentage, or until the machine went
+    back: on others which list is served was not drawn by lot. The rows are newest first."""
+    entered = [(row.at // DAY, row.seen) for row in reversed(history) if isinstance(row.seen, Entered)]
     days = []
     for day in sorted({row.at // DAY for row in serves} - {int(now) // DAY}):
-        began = [seen.phase for at, seen in entered if at < day * DAY]
+        began = next((seen for at, seen in reversed(entered) if at < day), None)
+        changes = [seen for at, seen in entered if at == day]
         answered = [row.seen for row in serves if row.at // DAY == day and isinstance(row.seen, Serve)]
-        if not began or began[-1] != "mixed" or not answered:
+        if began is None or began.phase != "mixed" or not answered or (changes and changes[0].level != "demotion"):
             continue
         arm: Arm = "dynamic" if any(seen.arm == "dynamic" for seen in answered) else "builtin"
         own = [seen for seen in answered if seen.arm == arm]
@@ -60,11 +63,12 @@ def export(history: Sequence[Row], serves: Sequence[Row], pairs: Sequence[Row], 
         days.append(
             ExportDay(
                 day=day,
+                percent=began.percent,
                 arm=arm,
                 answers=sum(seen.count for seen in own),
                 errors=sum(seen.errors for seen in own),
                 conflicts=sum(max(0, seen.conflicts) for seen in compared),
-                demoted=any(at // DAY == day and seen.level == "demotion" for at, seen in entered),
+                demoted=bool(changes),
             )
         )
     return Export(days=days)

@@ -44,9 +44,11 @@ class FleetThresholds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 class Period(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What was reported of the time since the last check, which ends `at` (seconds since the epoch). An arm that nobody
-    reported is missing data, and a failed check."""
+    reported is missing data, and a failed check. `percent`: of the machines that were to have the candidate then, -1 if
+    nobody says: what the gate had decided."""
 
     at: int
+    percent: int = -1
     control: Tally = Tally()
     candidate: Tally = Tally()
 
@@ -83,18 +85,22 @@ class FleetVerdict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def periods(exports: Iterable[Export]) -> list[Period]:
     """One period a day, from the first day that anybody reported to the last; a day that nobody reported is one with
-    nothing in it."""
-    arms: dict[int, dict[Arm, Tally]] = {}
+    nothing in it. Of a day on which machines were at several percentages, that counts which most of them were at."""
+    found: dict[int, dict[int, dict[Arm, Tally]]] = {}
     for one in exports:
         for day in {day.day: day for day in one.days}.values():
-            tallies = arms.setdefault(day.day, {"builtin": Tally(), "dynamic": Tally()})
+            tallies = found.setdefault(day.day, {}).setdefault(day.percent, {"builtin": Tally(), "dynamic": Tally()})
             tallies[day.arm] += Tally(1, int(day.failed))
-    return [
-        Period(at=(day + 1) * DAY, control=arms[day]["builtin"], candidate=arms[day]["dynamic"])
-        if day in arms
-        else Period(at=(day + 1) * DAY)
-        for day in (range(min(arms), max(arms) + 1) if arms else ())
-    ]
+    return [_period(day, found.get(day, {})) for day in (range(min(found), max(found) + 1) if found else ())]
+
+
+def _period(day: int, found: dict[int, dict[Arm, Tally]]) -> Period:
+    at = (day + 1) * DAY
+    if not found:
+        return Period(at=at)
+    percent = max(found, key=lambda percent: (sum(tally.units for tally in found[percent].values()), percent))
+    arms = found[percent]
+    return Period(at=at, percent=percent, control=arms["builtin"], candidate=arms["dynamic"])
 
 
 def begin(at: int) -> Fleet:
@@ -107,6 +113,9 @@ def advance(fleet: Fleet, period: Period, thresholds: FleetThresholds) -> tuple[
     last = len(thresholds.steps) - 1
     if fleet.stopped or fleet.step >= last:
         return fleet, _verdict(fleet, period, thresholds, "stay", fleet.stopped or "everybody has it")
+    if period.percent not in (-1, fleet.percent(thresholds)):
+        reason = f"it does not count: machines were at {period.percent} %, not at {fleet.percent(thresholds)} %"
+        return fleet, _verdict(fleet, period, thresholds, "stay", reason)
     missing = not period.control.units or not period.candidate.units
     now = fleet if missing else _counted(fleet, period, thresholds)
     if _skewed(now, thresholds):

@@ -1,19 +1,22 @@
-"""The method `registry.report`: what the roll-out has come to, as data, as a page, or as counts to hand on."""
+"""The methods `registry.report` (what the roll-out has come to on this machine, as data, as a page, as counts to hand
+on) and `registry.operator.fleet` (what the operator makes of many such counts)."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import anyio.to_thread
-from msgspec import Struct
+from msgspec import Meta, Struct, field
 
-from jan_core import method
+from jan_core import InvalidParams, method
 
+from .fleet_report import FleetAnswer, judged
 from .phase_methods import PhaseServices
 from .report import RolloutReport
 from .rollout import Rollout
 
-__all__ = ["ReportQuery", "RolloutMethods"]
+__all__ = ["FleetQuery", "ReportQuery", "RolloutMethods"]
 
 
 class ReportQuery(Struct, forbid_unknown_fields=True):
@@ -23,6 +26,17 @@ class ReportQuery(Struct, forbid_unknown_fields=True):
     replay: bool = False
     html: bool = False
     export: bool = False
+
+
+class FleetQuery(Struct, forbid_unknown_fields=True):
+    """`folder`: where machines' exports lie, one `.json` file each. `margin`: how many more failures per 10,000 units
+    are too many. `steps`: percentages of machines that are served the dynamic list."""
+
+    folder: Annotated[str, Meta(min_length=1, max_length=4096)]
+    margin: Annotated[int, Meta(ge=1, le=5_000)] = 100
+    steps: Annotated[list[Annotated[int, Meta(ge=1, le=100)]], Meta(min_length=2, max_length=20)] = field(
+        default_factory=lambda: [5, 25, 50, 100]
+    )
 
 
 class RolloutMethods:
@@ -38,6 +52,17 @@ class RolloutMethods:
         await self.phase_services.ready()
         await self.rollout.flush()
         return await anyio.to_thread.run_sync(self._report, params, self.phase_services.clock())
+
+    @method("registry.operator.fleet")
+    async def fleet(self, params: FleetQuery) -> FleetAnswer:
+        """Judge a roll-out from the counts that machines' people handed in: how many machines may have the dynamic list
+        next. Changes nothing; the percentage is raised with `registry.operator.flag`."""
+        folder = Path(params.folder)
+        if not folder.is_absolute():
+            raise InvalidParams("a folder's path must be absolute", path="$.folder")
+        if params.steps != sorted(set(params.steps)):
+            raise InvalidParams("steps must rise", path="$.steps")
+        return await anyio.to_thread.run_sync(judged, folder, params.margin, params.steps)
 
     def _report(self, params: ReportQuery, now: float) -> RolloutReport:
         from .page import page

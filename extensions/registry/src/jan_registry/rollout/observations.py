@@ -88,10 +88,12 @@ class Serve(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="ki
 
 
 class Entered(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="phase"):
-    """Another phase is in force, or somebody else chose it: `level` of `inforce.py`."""
+    """Another phase is in force, or somebody else chose it (`level` of `inforce.py`), or another percentage of machines
+    is served the dynamic list in `mixed`."""
 
     phase: Phase
     level: str = ""
+    percent: int = 0
     reason: str = ""
 
     @property

@@ -8,7 +8,7 @@ from html import escape
 
 from .gates import Criterion, Thresholds
 from .plots import Series, bands, lines
-from .report import DayFigures, RolloutReport
+from .report import DayFigures, PhaseLine, RolloutReport
 
 __all__ = ["page"]
 
@@ -120,11 +120,15 @@ def _history(report: RolloutReport, now: float) -> str:
         for line, begin, end in zip(report.history, begins, [*begins[1:], now], strict=True)
     ]
     rows = (
-        (_time(line.at), f"{escape(line.phase)}", f"{escape(line.level)}: {escape(line.reason)}")
+        (_time(line.at), _phase(line), f"{escape(line.level)}: {escape(line.reason)}")
         for line in reversed(report.history[-LISTED:])
     )
     bar = bands("Phases over time", spans, (_time(report.history[0].at), _time(report.at)))
-    return bar + _table((("since", "t"), ("phase", ""), ("who decided, and why", "")), rows)
+    return bar + _table((("since", "t"), ("phase", "t"), ("who decided, and why", "")), rows)
+
+
+def _phase(line: PhaseLine) -> str:
+    return f"{escape(line.phase)}, {line.percent} %" if line.phase == "mixed" else escape(line.phase)
 
 
 def _latency(days: Sequence[DayFigures]) -> str:

@@ -43,11 +43,12 @@ T = TypeVar("T", Pair, Serve)
 
 
 class PhaseLine(Struct):
-    """A phase, from `at` on."""
+    """A phase, from `at` on. `percent`: of the machines that are served the dynamic list, in `mixed`."""
 
     at: str
     phase: Phase
     level: str
+    percent: int
     reason: str
 
 
@@ -158,7 +159,7 @@ def make(rollout: Rollout[Any], effective: Effective, now: float, *, again: bool
         reason=effective.reason,
         since=rfc3339(effective.since),
         history=[
-            PhaseLine(rfc3339(row.at), row.seen.phase, row.seen.level, row.seen.reason)
+            PhaseLine(rfc3339(row.at), row.seen.phase, row.seen.level, row.seen.percent, row.seen.reason)
             for row in reversed(history)
             if isinstance(row.seen, Entered)
         ],

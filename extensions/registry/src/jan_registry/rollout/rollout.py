@@ -64,7 +64,7 @@ class Rollout(Generic[Q]):
             builtin, dynamic, start, self._paired, suspicious=self._suspicious, clock=monotonic, sleep=sleep
         )
         self._judging, self._checking = threading.Lock(), False
-        self._entered: tuple[str, str] | None = None
+        self._entered: tuple[str, str, int] | None = None
 
     def served(
         self, effective: Effective, arm: Arm, micros: int, question: Q, answer: Answer | None, error: str = ""
@@ -119,13 +119,14 @@ class Rollout(Generic[Q]):
     def _written(self, rows: list[Row], now: float) -> None:
         effective = self._keeper.effective(now)
         level = "demotion" if effective.cooling else effective.level
-        entered = (effective.phase, level)
+        percent = effective.percent if effective.phase == "mixed" else 0
+        entered = (effective.phase, level, percent)
         if self._entered != entered and self._keeper.settled(now):
             last = self.observations.latest("phase", limit=1)
             before = last[0].seen if last else None
-            if not isinstance(before, Entered) or (before.phase, before.level) != entered:
+            if not isinstance(before, Entered) or (before.phase, before.level, before.percent) != entered:
                 reason = effective.cause if effective.cooling else effective.reason
-                seen = Entered(phase=effective.phase, level=level, reason=reason)
+                seen = Entered(phase=effective.phase, level=level, percent=percent, reason=reason)
                 rows = [*rows, Row(int(now), seen)]
             self._entered = entered
         self.observations.write(rows, now)
