@@ -13,7 +13,6 @@ from jan_registry.publish.errors import KeyUnusable, MissingSignatures, PublishI
 from jan_registry.publish.keys import Keys, generate, load, load_public, public_pem, save
 from jan_registry.publish.rotation import KeyChange, renew, rotate
 from jan_registry.publish.signing import describe, sign
-from jan_registry.publish.status import status
 
 from .hubmaker import Hub, key
 from .publish_client import Client
@@ -211,7 +210,7 @@ def test_what_waits_and_is_no_metadata_is_refused_with_its_name(hub: Hub, tmp_pa
             (hub.pending / name).write_bytes(content)
             for refused in (
                 lambda: hub.publish(now=NOW),
-                lambda: status(hub.tree, now=NOW, pending=hub.pending),
+                lambda name=name: describe(hub.pending / name),
                 lambda name=name: sign(hub.pending / name, key("a")),
             ):
                 with pytest.raises(PublishInvalid, match=name):

@@ -18,12 +18,12 @@ from .conditions import written
 from .errors import TreeUnknown, WorkspaceInvalid
 from .keys import Keys, load, load_public
 from .plan import CollectionChange, Plan
-from .roles import DELEGATED, OFFLINE, ONLINE, due
 from .shapes import (
     KeyState,
     Lacking,
     OperatorStatus,
     Preview,
+    Problem,
     Publication,
     RoleState,
     ShownCollection,
@@ -36,7 +36,7 @@ from .signing import Pending, describe
 from .workspace import Workspace
 
 if TYPE_CHECKING:
-    from .state import State
+    from .status import RoleStatus
 
 __all__ = ["key_files", "open_keys", "publish_folder", "status", "valid", "waiting"]
 
@@ -98,14 +98,15 @@ def open_keys(files: Iterable[Path], passphrase: bytes | None) -> Keys:
 
 def status(folder: Path, *, now: float) -> OperatorStatus:
     """How the folder, the hub and its keys stand. Raises WorkspaceUnknown, TreeDamaged."""
-    from .state import read
+    from .status import status as status_of
     from .tree import plan
 
     held = reviewed(folder)
-    version, roles, changes = 0, [], []
+    version, size, roles, changes, warnings = 0, 0, [], [], list(held.warnings)
     try:
-        state = read(held.tree)
-        version, roles = state.version, _roles(state, key_files(held), now)
+        hub, files = status_of(held.tree, now=now), key_files(held)
+        version, size, roles = hub.version, hub.bytes, [_role(role, files) for role in hub.roles]
+        warnings += [Problem(one.name, 0, "", one.problem) for one in hub.collections if one.problem]
         if not held.problems:
             changes = [_change(one) for one in plan(held.tree, held.collections(), now=now).collections]
     except TreeUnknown:
@@ -116,12 +117,13 @@ def status(folder: Path, *, now: float) -> OperatorStatus:
         url=held.config.url,
         tree=str(held.tree),
         version=version,
+        bytes=size,
         records={name: len(entries) for name, entries in held.entries.items()},
         changes=changes,
         roles=roles,
         waiting=waiting(held.pending),
         problems=held.problems,
-        warnings=held.warnings,
+        warnings=warnings,
     )
 
 
@@ -201,21 +203,12 @@ def _text(value: bool | int | str) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _roles(state: State, files: Mapping[str, Path], now: float) -> list[RoleState]:
-    found = []
-    for role in (*OFFLINE, *DELEGATED, *ONLINE):
-        signers = state.signers(role)
-        if signers is not None:
-            expires = state.expires(role) if role in state.metadata else 0.0
-            keys = [KeyState(key.keyid, str(files.get(key.keyid, ""))) for key in signers.keys]
-            found.append(
-                RoleState(
-                    role=role,
-                    version=state.version_of(role),
-                    expires=rfc3339(expires),
-                    due=not expires or due(role, expires, now),
-                    threshold=signers.threshold,
-                    keys=keys,
-                )
-            )
-    return found
+def _role(it: RoleStatus, files: Mapping[str, Path]) -> RoleState:
+    return RoleState(
+        role=it.role,
+        version=it.version,
+        expires=rfc3339(it.expires),
+        due=it.standing != "valid",
+        threshold=it.threshold,
+        keys=[KeyState(keyid, str(files.get(keyid, ""))) for keyid in it.keyids],
+    )

@@ -363,13 +363,15 @@ class RoleState(Struct):
 
 
 class OperatorStatus(Struct):
-    """`version` of the published hub, 0 before the first time. `changes` would be published."""
+    """`version` of the published hub, 0 before the first time, and `bytes` of all its files. `changes` would be
+    published."""
 
     folder: str
     name: str
     url: str
     tree: str
     version: int
+    bytes: int
     records: dict[str, int]
     changes: list[ShownCollection]
     roles: list[RoleState]

@@ -11,7 +11,6 @@ from .deltas import delta_path
 from .errors import TreeDamaged
 from .files import interrupted, on_disk
 from .roles import DELEGATED, OFFLINE, ONLINE, due, margin
-from .signing import Pending, Waiting, describe
 from .state import State, read
 
 __all__ = ["CollectionStatus", "RoleStatus", "Status", "status"]
@@ -51,26 +50,24 @@ class CollectionStatus(Struct, frozen=True, kw_only=True):
 class Status(Struct, frozen=True, kw_only=True):
     """`version`: of the timestamp; 0 when nothing was published yet. `expires`: when clients begin to call what they
     have stale, because the first of all these roles expires. `interrupted`: a publication was cut off; the next one
-    finishes it, or begins again. `waiting`: what waits for signatures. `files`, `bytes`: of the whole tree."""
+    finishes it, or begins again. `files`, `bytes`: of the whole tree."""
 
     version: int
     expires: int
     roles: list[RoleStatus]
     collections: list[CollectionStatus]
     interrupted: bool
-    waiting: list[Waiting]
     files: int
     bytes: int
 
 
-def status(tree: Path, *, now: float, pending: Path | None = None) -> Status:
-    """Changes nothing. Raises TreeUnknown, TreeDamaged (metadata that cannot be read or are not signed), and
-    PublishInvalid for a file that waits and is damaged, StorageError."""
+def status(tree: Path, *, now: float) -> Status:
+    """Changes nothing. Raises TreeUnknown, TreeDamaged (metadata that are unreadable or unsigned), StorageError."""
     with on_disk(tree):
-        return _status(tree, now, Pending(pending))
+        return _status(tree, now)
 
 
-def _status(tree: Path, now: float, pending: Pending) -> Status:
+def _status(tree: Path, now: float) -> Status:
     try:
         state = read(tree)
     except TreeDamaged as error:
@@ -87,7 +84,6 @@ def _status(tree: Path, now: float, pending: Pending) -> Status:
         roles=roles,
         collections=[_collection(state, name) for name in DELEGATED if state.target(name)],
         interrupted=interrupted(tree),
-        waiting=[describe(path) for path, _, _ in pending.files()],
         files=len(sizes),
         bytes=sum(sizes),
     )
