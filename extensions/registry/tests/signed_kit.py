@@ -12,7 +12,7 @@ from jan_registry.collections import COLLECTIONS
 from jan_registry.signed.fetching import Fetch, NotThere, TooLarge
 from jan_registry.signed.folder import FolderFetch
 from jan_registry.signed.store import CollectionState, HubStore
-from jan_registry.signed.sync import SyncReport, sync
+from jan_registry.signed.sync import Base, SyncReport, sync
 
 __all__ = ["Client", "Overlay", "Served"]
 
@@ -58,13 +58,13 @@ class Client:
         self.store, self.root = HubStore(folder), root
         self.indexed: list[set[str] | None] = []
 
-    def sync(self, hub: Path | Fetch, at: float | None = None) -> SyncReport:
+    def sync(self, hub: Path | Fetch, at: float | None = None, base: Base | None = None) -> SyncReport:
         def on_models(db: Any, ids: Iterable[str] | None) -> None:
             self.indexed.append(None if ids is None else set(ids))
 
         fetch = FolderFetch(hub) if isinstance(hub, Path) else hub
         now = time.time if at is None else lambda: at
-        return sync(self.store, fetch, self.root, now=now, on_models=on_models)
+        return sync(self.store, fetch, self.root, now=now, on_models=on_models, base=base)
 
     def served(self) -> Served:
         """All records of all collections, as every reader gets them."""

@@ -15,13 +15,14 @@ import pytest
 from jan_registry.collections import COLLECTIONS
 from jan_registry.publish.package import package
 from jan_registry.signed.bundle import read_bundle, shipped_root, verify_bundle
+from jan_registry.signed.check import verify_store
 from jan_registry.signed.errors import Refused
 from jan_registry.signed.fetching import Unreachable
 from jan_registry.signed.verification import vouch
 
 from .hubmaker import Hub, key
 from .signed_keys import newest, rotate_online, signed, write
-from .signed_kit import Client
+from .signed_kit import Client, Overlay
 
 DAY = 86400
 IDS = [f"maker/model-{number:03}" for number in range(20)]
@@ -60,6 +61,46 @@ def test_it_reads_as_a_client_that_has_just_synced(hub: Hub, folder: Path, tmp_p
     assert bundle.get("models", IDS[3]) == client.store.get("models", IDS[3])
     assert bundle.get("models", "nothing") is None
     assert bundle.state("nothing") is None
+    client.close()
+
+
+def test_a_first_sync_fetches_only_what_changed_since_it_was_made(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    client = Client(tmp_path / "client", hub.root)
+    hub.models(*IDS[2:], "maker/new").publish()
+    way = Overlay(hub.tree)
+    client.sync(way, base=read_bundle(folder, now=time.time()))
+    assert [path for path in way.paths if not path.startswith("metadata/")] == ["deltas/models/2-3.json.gz"]
+    assert client.ids() == [*IDS[2:], "maker/new"]
+    assert client.ids("featured") == ["main"]
+    assert client.indexed == [None]
+    assert verify_store(client.store) == []
+    assert client.state().origin == "net"
+    client.close()
+
+
+@pytest.mark.parametrize("damage", ["package", "delta", "other"])
+def test_a_first_sync_fetches_all_of_it_when_that_is_no_base(
+    hub: Hub, folder: Path, tmp_path: Path, damage: str
+) -> None:
+    client = Client(tmp_path / "client", hub.root)
+    way = Overlay(hub.tree)
+    if damage == "package":
+        snapshot_file(folder).write_bytes(b"")
+    elif damage == "delta":
+        hub.models(*IDS[2:]).publish()
+        way.files["deltas/models/2-3.json.gz"] = gzip.compress(
+            json.dumps({"collection": "models", "from": 2, "to": 3, "upsert": [], "delete": []}).encode()
+        )
+    else:
+        other = Hub(tmp_path, name="other")
+        other.models("evil/model").publish()
+        other.publish()
+        shutil.rmtree(folder)
+        package(other.tree, folder)
+    report = client.sync(way, base=read_bundle(folder, now=time.time()))
+    assert {one.name: one.how for one in report.collections}["models"] == "full"
+    assert client.ids() == (IDS[2:] if damage == "delta" else IDS)
+    assert verify_store(client.store) == []
     client.close()
 
 

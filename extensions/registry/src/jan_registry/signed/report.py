@@ -10,7 +10,8 @@ __all__ = ["CollectionReport", "SyncReport"]
 
 
 class CollectionReport(Struct, kw_only=True):
-    """One collection. `removed`: the hub has withdrawn it; `failed`: it is as it was, and `error` says why."""
+    """One collection. `delta`: only the changes came, to what was stored or was shipped with the program; `removed`:
+    the hub has withdrawn it; `failed`: it is as it was, and `error` says why."""
 
     name: str
     how: Literal["unchanged", "delta", "full", "removed", "failed"]

@@ -10,10 +10,11 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from ..collections import snapshot
 from . import rows
-from .delta import read_delta, read_snapshot, unpack
+from .delta import Delta, read_delta, read_snapshot, unpack
 from .errors import Refused
 from .fetching import Fetch, NotThere, TooLarge, Unreachable
 from .report import CollectionReport, SyncReport
@@ -26,10 +27,18 @@ if TYPE_CHECKING:
 
     from .metadata import Hub, Settled, Target
 
-__all__ = ["CollectionReport", "OnModels", "SyncReport", "sync"]
+__all__ = ["Base", "CollectionReport", "OnModels", "SyncReport", "sync"]
 
 OnModels = Callable[["sqlite3.Connection", Iterable[str] | None], None]
 """Called inside the transaction that changes `models`: with the ids that were made, changed or deleted; None: all."""
+
+
+class Base(Protocol):
+    """What bundle.py reads. `records` may raise Refused: what is damaged is no base."""
+
+    def state(self, name: str) -> CollectionState | None: ...
+    def records(self, name: str) -> list[bytes]: ...
+
 
 _ORDER = ("revocations", "flags", "models", "featured", "stats")
 """What protects comes first: a sync that is cut short has done that."""
@@ -45,14 +54,23 @@ class _Differs(Exception):
 
 
 def sync(
-    store: HubStore, fetch: Fetch, root: bytes, *, now: Callable[[], float], on_models: OnModels | None = None
+    store: HubStore,
+    fetch: Fetch,
+    root: bytes,
+    *,
+    now: Callable[[], float],
+    on_models: OnModels | None = None,
+    base: Base | None = None,
 ) -> SyncReport:
     """Ask the hub once. `root`: its first root metadata, which this program trusts; `now`: seconds since the epoch.
+
+    `base`: what was shipped with the program. A collection that was never had is made from it and the changes since,
+    if that gives what the hub has signed.
 
     Blocks, for a worker thread; other processes wait for their turn. Raises Unreachable, Refused (both with the
     `report` of what was done nevertheless: a collection that cannot be had does not keep others back), StorageError.
     """
-    run = _Sync(store, fetch, now(), on_models)
+    run = _Sync(store, fetch, now(), on_models, base)
     try:
         with _alone(store.folder):
             run.all(root)
@@ -80,8 +98,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 class _Sync:
-    def __init__(self, store: HubStore, fetch: Fetch, at: float, on_models: OnModels | None) -> None:
-        self.store, self.fetch, self.at, self.on_models = store, fetch, at, on_models
+    def __init__(self, store: HubStore, fetch: Fetch, at: float, on_models: OnModels | None, base: Base | None) -> None:
+        self.store, self.fetch, self.at, self.on_models, self.base = store, fetch, at, on_models, base
         self.report = SyncReport()
         self.began = time.perf_counter()
         fetch.backoff = 0.0
@@ -179,28 +197,34 @@ class _Sync:
         return CollectionReport(name=name, how="removed", deleted=deleted)
 
     def _update(self, target: Target, state: CollectionState | None) -> CollectionReport:
-        if state is not None and state.seq in target.delta_from:
+        start = state or (self.base.state(target.name) if self.base else None)
+        if start is not None and (start.seq in target.delta_from or start.sha256 == target.sha256):
             try:
-                return self._by_delta(target, state)
-            except (NotThere, TooLarge, ValueError, _Differs) as error:
+                return self._by_delta(target, start, None if state else self.base)
+            except (NotThere, TooLarge, ValueError, _Differs, Refused) as error:
                 reason = str(error)
             except Unreachable as error:
                 if not error.status or error.retry_after:
                     raise  # the hub as a whole does not answer, or wants to be left alone
                 reason = str(error)
-            self.report.fallbacks.append(f"{target.name}, delta {state.seq} to {target.seq}: {reason}")
+            self.report.fallbacks.append(f"{target.name}, delta {start.seq} to {target.seq}: {reason}")
         return self._whole(target, state)
 
-    def _by_delta(self, target: Target, state: CollectionState) -> CollectionReport:
-        path = f"deltas/{target.name}/{state.seq}-{target.seq}.json.gz"
-        content = unpack(self.fetch(path, max(target.gz // 2, _SMALL)), target.length + _SLACK)
-        delta = read_delta(content, target.name, state.seq, target.seq)
+    def _by_delta(self, target: Target, start: CollectionState, base: Base | None) -> CollectionReport:
+        delta = Delta([], [])
+        if start.sha256 != target.sha256:
+            path = f"deltas/{target.name}/{start.seq}-{target.seq}.json.gz"
+            content = unpack(self.fetch(path, max(target.gz // 2, _SMALL)), target.length + _SLACK)
+            delta = read_delta(content, target.name, start.seq, target.seq)
+        shipped = read_snapshot(snapshot(base.records(target.name))) if base else []
         with self.store.db.write() as db:
+            if base:
+                rows.replace(db, target.name, shipped)
             change = rows.apply(db, target.name, delta)
             sha256, count = rows.digest(db, target.name)
             if sha256 != target.sha256:
                 raise _Differs("what comes out is not what was signed")
-            self._accept(db, target, count, change)
+            self._accept(db, target, count, change, everything=base is not None)
         return _report("delta", target, change)
 
     def _whole(self, target: Target, state: CollectionState | None) -> CollectionReport:
