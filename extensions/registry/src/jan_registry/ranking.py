@@ -9,6 +9,7 @@ nothing: it returns the models it was given.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -82,6 +83,7 @@ def _meant(extra: Mapping[str, Any], facts: Facts, engines: Mapping[str, str]) -
     return all(in_range(engines.get(name, ""), span) for name, span in wanted.items())
 
 
+@lru_cache(maxsize=1024)
 def in_range(version: str, span: str) -> bool:
     """Whether a version lies in a range such as `>=0.3, <2` or `>=b5000`; False for what cannot be compared."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
