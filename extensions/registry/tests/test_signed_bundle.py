@@ -211,6 +211,9 @@ def test_what_is_missing_is_said(hub: Hub, folder: Path, tmp_path: Path) -> None
     (folder / "metadata" / "timestamp.json").unlink()
     with pytest.raises(Refused, match="timestamp"):
         read_bundle(folder, now=time.time())
+    (folder / "metadata" / "timestamp.json").symlink_to(folder / "metadata" / "timestamp.json")
+    with pytest.raises(Refused):
+        read_bundle(folder, now=time.time())
     with pytest.raises(Refused, match="root"):
         shipped_root(tmp_path / "nothing")
 

@@ -20,7 +20,7 @@ from msgspec import Struct, field
 from ..collections import COLLECTIONS
 from .delta import read_snapshot, unpack
 from .errors import Refused
-from .fetching import NotThere, TooLarge
+from .fetching import TooLarge, Unreachable
 from .folder import FolderFetch
 from .store import CollectionState
 
@@ -191,7 +191,7 @@ def _read(fetch: FolderFetch, name: str, form: type[_Form]) -> _Form:
 def _get(fetch: FolderFetch, path: str, limit: int) -> bytes:
     try:
         return fetch(path, limit)
-    except NotThere as error:
+    except Unreachable as error:
         raise Refused("malformed", str(error)) from None
     except TooLarge as error:
         raise Refused("too_large", str(error)) from None
