@@ -51,13 +51,22 @@ Ask = Callable[[str], Awaitable[Answer]]
 class Machine:
     """`builtin` and `dynamic` are what the two lists do; the operator asks for `phase`."""
 
-    def __init__(self, folder: Path, tasks: TaskGroup, *, phase: Phase = "mixed", setting: Phase | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tasks: TaskGroup,
+        *,
+        phase: Phase = "mixed",
+        setting: Phase | None = None,
+        shadow: bool = True,
+    ) -> None:
         self.clock = Clock()
         self.db = open_local(folder)
         flags = {
             "registry.phase": Flag(id="registry.phase", value=phase),
             "registry.phase.ceiling": Flag(id="registry.phase.ceiling", value="dynamic"),
             "registry.mixed.percent": Flag(id="registry.mixed.percent", value=100),
+            "registry.shadow.enabled": Flag(id="registry.shadow.enabled", value=shadow),
         }
         signed, settings = FlagList(flags), RegistrySettings(phase=setting or "")
         board = FlagBoard(

@@ -140,6 +140,14 @@ async def test_in_dynamic_three_failed_answers_in_a_row_go_one_step_back(tmp_pat
     assert machine.phase == "mixed", "what was held against one phase is not held against the next"
 
 
+async def test_in_mixed_without_a_shadow_three_failed_answers_in_a_row_go_one_step_back(tmp_path: Path) -> None:
+    async with anyio.create_task_group() as tasks:
+        machine = Machine(tmp_path, tasks, shadow=False)
+        for _ in range(3):
+            machine.serve("dynamic", error="x")
+    assert (machine.phase, machine.asked) == ("fallback", [])
+
+
 async def test_a_refused_fetch_keeps_from_promotion_and_never_demotes(tmp_path: Path) -> None:
     async with anyio.create_task_group() as tasks:
         machine = Machine(tmp_path, tasks)

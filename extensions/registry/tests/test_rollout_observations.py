@@ -9,7 +9,7 @@ from jan_registry.local import open_local
 from jan_registry.rollout import observations as module
 from jan_registry.rollout.evidence import gather
 from jan_registry.rollout.gates import Thresholds
-from jan_registry.rollout.observations import Observations, Pair, Serve, Sync, percentile
+from jan_registry.rollout.observations import Entered, Observations, Pair, Serve, Sync, percentile
 from jan_registry.sqlite import Database
 
 DAY = 86_400
@@ -67,9 +67,9 @@ def test_answers_are_batched_and_sampled_evenly(seen: Observations) -> None:
     rows = [row.seen for row in seen.take(7)]
     dynamic, builtin = (row for row in rows if isinstance(row, Serve))
     assert (dynamic.count, dynamic.errors) == (10_000, 0)
-    assert 256 <= len(dynamic.micros) <= 512
-    assert abs(percentile(dynamic.micros, 50) - 5_000) < 100
-    assert (builtin.count, builtin.errors, builtin.errors_in_a_row) == (1, 1, 1)
+    assert 32 <= len(dynamic.micros) <= 64
+    assert abs(percentile(dynamic.micros, 50) - 5_000) < 200
+    assert (builtin.count, builtin.errors, builtin.micros) == (1, 1, [])
     assert seen.take(8) == []
 
 
@@ -89,9 +89,11 @@ def test_old_and_many_rows_are_dropped(seen: Observations, monkeypatch: pytest.M
     for at in range(now - 30, now):
         seen.add(at, Sync(outcome="ok"))
     seen.add(now - 5, GOOD)
+    seen.add(5, Entered(phase="mixed"))
     write(seen, now)
     assert [row.at for row in seen.latest("sync")] == list(range(now - 1, now - 11, -1))
     assert len(seen.latest("pair")) == 1
+    assert len(seen.latest("phase")) == 1, "it may still be in force"
 
 
 def test_what_cannot_be_written_does_not_pile_up(seen: Observations) -> None:

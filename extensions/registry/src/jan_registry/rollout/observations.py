@@ -24,7 +24,7 @@ __all__ = ["Entered", "Observation", "Observations", "Pair", "Row", "Serve", "Sy
 KEPT_SECONDS = 90 * 86_400
 KEPT_ROWS = 20_000
 PENDING = 1_000
-SAMPLES = 512
+SAMPLES = 64
 PRUNE_SECONDS = 3_600
 
 
@@ -79,7 +79,6 @@ class Serve(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="ki
     arm: Arm
     count: int
     errors: int = 0
-    errors_in_a_row: int = 0
     micros: list[int] = field(default_factory=list)
 
     @property
@@ -157,23 +156,15 @@ class Observations:
 
     def forget_errors(self) -> None:
         """Another phase begins: what failed before is not held against it."""
-        for answers in self._answers.values():
+        for answers in list(self._answers.values()):  # called in a worker thread
             answers.in_a_row = 0
 
     def take(self, now: float) -> list[Row]:
         """What is not yet on the disk, for `write`; those that it fails to write are lost."""
         for arm, answers in self._answers.items():
             if answers.count:
-                self.add(
-                    now,
-                    Serve(
-                        arm=arm,
-                        count=answers.count,
-                        errors=answers.errors,
-                        errors_in_a_row=answers.in_a_row,
-                        micros=answers.micros,
-                    ),
-                )
+                serve = Serve(arm=arm, count=answers.count, errors=answers.errors, micros=answers.micros)
+                self.add(now, serve)
                 self._answers[arm] = _Answers(answers.in_a_row)
         rows = list(self._pending)
         self._pending.clear()
@@ -190,7 +181,8 @@ class Observations:
         with self._db.write() as db:
             db.executemany("INSERT INTO observation (at, flag, kind, ok, data) VALUES (?, ?, ?, ?, ?)", values)
             if due:
-                db.execute("DELETE FROM observation WHERE at < ?", [int(now) - KEPT_SECONDS])
+                old = "DELETE FROM observation WHERE at < ? AND kind <> 'phase'"  # one may be in force for years
+                db.execute(old, [int(now) - KEPT_SECONDS])
                 for name in kind.values():
                     db.execute(
                         "DELETE FROM observation WHERE flag = ?1 AND kind = ?2 AND rowid <= (SELECT rowid FROM"

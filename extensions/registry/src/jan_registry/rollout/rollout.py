@@ -40,7 +40,7 @@ CHECK_SECONDS = 900.0
 class Rollout(Generic[Q]):
     """`builtin` and `dynamic` answer a question as it is answered when it is served; `usual` is the one that is asked
     when nobody did. `start`: `ctx.tasks.start_soon`. `clock`: seconds since the epoch; `monotonic` and `sleep` for the
-    shadow. Run `serve` as a background task, and `close` when it was cancelled."""
+    shadow. Run `serve` as a background task, and `flush` when it was cancelled."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Rollout(Generic[Q]):
         self.observations.served(arm, micros, answer is not None)
         if effective.shadow:
             self._shadow.served(arm, micros, question, answer, error)
-        elif effective.phase == "dynamic" and self.observations.errors_in_a_row("dynamic") >= self.thresholds.errors:
+        elif self._failed(effective) >= self.thresholds.errors:
             self._check_soon()
 
     def synced(self, effective: Effective, found: SyncReport | JanError) -> None:
@@ -99,7 +99,7 @@ class Rollout(Generic[Q]):
 
     async def flush(self) -> None:
         """Bring what was seen to the disk."""
-        await self._in_thread(self._written)
+        await self._in_thread(self._flush)
 
     async def check(self) -> Verdict | None:
         """Ask the gate, and obey it. None when nothing was decided: the disk did not do, or no flag was read yet."""
@@ -115,6 +115,10 @@ class Rollout(Generic[Q]):
         except StorageError as error:
             self._log.warning("observations of the roll-out are lost: %s", error.message)
             return None
+
+    def _flush(self, rows: list[Row], now: float) -> None:
+        with self._judging:
+            self._written(rows, now)
 
     def _written(self, rows: list[Row], now: float) -> None:
         effective = self._keeper.effective(now)
@@ -153,7 +157,6 @@ class Rollout(Generic[Q]):
     def inputs(self, now: float) -> Inputs:
         """What the gate would judge now. Blocks; raises StorageError."""
         effective = self._keeper.effective(now)
-        served = self.observations.errors_in_a_row("dynamic") if effective.phase == "dynamic" else 0
         since = effective.since + 1 if effective.since else 0  # what led to the phase is no evidence in it
         return Inputs(
             gate=VERSION,
@@ -161,9 +164,16 @@ class Rollout(Generic[Q]):
             now=int(now),
             pinned=effective.pinned,
             obstacle=self._keeper.obstacle(now),
-            evidence=gather(self.observations, self.thresholds, since=since, errors=served),
+            evidence=gather(self.observations, self.thresholds, since=since, errors=self._failed(effective)),
             thresholds=self.thresholds,
         )
+
+    def _failed(self, effective: Effective) -> int:
+        """Answers in a row that the dynamic list failed to give. Where the shadow runs, its pairs say more: whether the
+        other list could answer. In `fallback` the other list answers in its place."""
+        if effective.shadow or effective.phase == "fallback":
+            return 0
+        return self.observations.errors_in_a_row("dynamic")
 
     async def _paired(self, pair: Pair) -> bool:
         """Whether to look again at once, where the pair is suspicious."""
