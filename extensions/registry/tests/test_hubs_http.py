@@ -260,6 +260,19 @@ async def test_a_token_follows_a_redirect_at_home_and_never_comes_back_from_else
     assert [asked.headers.get("authorization") for asked in elsewhere.asked] == [None]
 
 
+async def test_a_veto_holds_for_where_a_redirect_leads(tmp_path: Path) -> None:
+    async def only_home(url: str) -> str:
+        return "" if url.startswith(home.url) else "only at home"
+
+    with hub_server() as home, hub_server() as elsewhere:
+        home.reply = says(b"", 302, Location=elsewhere.url)
+        async with desk(tmp_path) as one:
+            http = Http(one.context, one.database, admit=only_home, now=one.clock)
+            with pytest.raises(HubRefused, match="only at home"):
+                await http.get(home.url, hub="h", decode=bytes)
+        assert (home.connections, elsewhere.connections) == (1, 0)
+
+
 async def test_cookies_are_not_sent_back(tmp_path: Path) -> None:
     with hub_server() as server:
         server.reply = says(Set_Cookie=f"session={SECRET}")

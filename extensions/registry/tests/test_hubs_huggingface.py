@@ -95,6 +95,18 @@ async def test_a_private_model_is_unknown_to_who_is_unknown(tmp_path: Path) -> N
     assert page.notes == ["huggingface has no public model 'acme/unknown'; a private one needs a token"]
 
 
+async def test_a_model_that_became_private_is_not_shown_any_longer(tmp_path: Path) -> None:
+    with hub_server(HUGGING_FACE.routes) as server:
+        async with desk(tmp_path) as one:
+            hub = one.hub(HUGGING_FACE.setting(server.url))
+            assert (await hub.page(WANTED)).models
+            one.clock.now += 2 * 3600
+            server.reply = lambda asked: json_shape({"error": "no"}, 401, X_Error_Code="RepoNotFound")
+            assert (await hub.page(WANTED)).stale  # while it is asked anew
+            await one.context.tasks.ended()
+            assert (await hub.page(WANTED)).models == []
+
+
 async def test_sizes_and_hashes_come_from_the_tree_where_the_hub_leaves_them_out(tmp_path: Path) -> None:
     without = json.loads(HUGGING_FACE.routes["/api/models/acme/Rocket-8B-GGUF"].body)
     for sibling in without["siblings"]:

@@ -72,9 +72,8 @@ class Answer(Generic[T]):
 class Http:
     """Asks hubs, for one generation of the extension.
 
-    `admit` may veto each use of the network: offline mode. `timeout` in seconds, of one
-    answer with its redirects. Transfers run in the context's tasks: they end with the generation, not with whoever
-    asked first.
+    `admit` may veto each use of the network: offline mode. `timeout` in seconds, of one answer with its redirects.
+    Transfers run in the context's tasks: they end with the generation, not with whoever asked first.
     """
 
     def __init__(
@@ -217,6 +216,8 @@ class Http:
         if wait := wait_asked(response.status, response.headers, now):
             self._limits.hold(scope, now + wait)
             await self._store(scope, ask.hub, Entry(429, {}, b"", int(now), int(now + wait), int(now + wait)))
+        if response.status in (401, 403) and entry is not None:
+            await self._forget(ask.key)
         if response.status == 304 and entry is not None:
             kept = _entry(ask.kind, 200, entry.headers | _kept(response), entry.body, response, now, entry)
         elif response.status == 200:
@@ -226,8 +227,6 @@ class Http:
         elif response.status in ask.answers:
             return Entry(response.status, response.headers, response.body, int(now), 0, 0)
         else:
-            if response.status in (401, 403) and entry is not None:
-                await self._forget(ask.key)
             raise _error(host, response, wait)
         await _value(ask, kept)  # what is no answer is not kept
         if ask.kind != "none":
