@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import struct
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from jan_registry.hubs.base import open_hub
 from jan_registry.hubs.http import Http
 from jan_registry.local import open_local
 from jan_registry.publish import state
+from jan_registry.publish.changes import reviewed
 from jan_registry.publish.methods import OperatorMethods
+from jan_registry.publish.publishing import key_files, open_keys
+from jan_registry.publish.tree import publish
 from jan_registry.settings import SourceSetting
 
 from jan_core import Context, RpcError, hookimpl, methods_of
@@ -359,3 +363,29 @@ async def test_only_what_somebody_may_sign_is_published(office: Office) -> None:
     await office.publish(only=["flags", "featured", "revocations", "stats"])
     assert office.records("flags")["registry.phase"]["value"] == "mixed"
     assert office.records("models") == {}
+
+
+async def test_a_publication_that_was_interrupted_is_finished_by_the_next(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    await office.publish()
+    await add(office, "a")
+    held = reviewed(office.folder)
+    keys = open_keys(key_files(held).values(), PASSPHRASE.encode())
+    move = Path.replace
+
+    def replace(source: Path, target: Path) -> Path:
+        if target.name == "timestamp.json" and source.name != "order.json":
+            raise Killed  # all is in place but for what makes it visible
+        return move(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Path, "replace", replace)
+        publish(held.tree, keys, held.collections(), now=time.time())
+    assert (office.folder / "public/.staged/order.json").exists()
+    assert office.records("models") == {}
+    await office.publish()
+    assert list(office.records("models")) == ["a"]

@@ -393,7 +393,7 @@ def show_status(app: App, folder: Path, as_json: bool) -> None:
                 "due": "now" if role["due"] else "",
             }
         )
-    print_table(rows, ROLES, as_json=False, empty="its first root still waits for signatures")
+    print_table(rows, ROLES, as_json=False, empty="there is no hub in it yet")
 
 
 def _show_preview(preview: dict[str, Any], dry_run: bool) -> None:

@@ -67,7 +67,7 @@ def rotate_keys(
     Raises as `rotation.rotate` does, WorkspaceInvalid and KeyUnusable. What waits for signatures of keys that are
     elsewhere keeps the new keys; the old ones are set aside only when they do not count any more.
     """
-    held = valid(folder)
+    held = valid(folder, mend=True)
     files = key_files(held)
     signers = _signers(held, role)
     gone = _named(remove, signers, files) if remove else signers
@@ -92,7 +92,7 @@ def rotate_keys(
 
 def renew_role(folder: Path, role: str, *, passphrase: bytes | None, now: float) -> Published:
     """Root or targets for another of its lifetimes. Raises as `rotate_keys` does."""
-    held = valid(folder)
+    held = valid(folder, mend=True)
     return renew(held.tree, [role], open_keys(key_files(held).values(), passphrase), now=now, pending=held.pending)
 
 

@@ -7,6 +7,7 @@ to it.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from ..collections import Experiment, Record
 from ..collections.check import check
 from .consistency import review
 from .errors import TreeUnknown, WorkspaceInvalid, WorkspaceUnknown
-from .files import write
+from .files import exclusive, recover, write
 from .shapes import Problem
 from .workspace import FOLDERS, Workspace, is_workspace, read_workspace
 
@@ -29,12 +30,18 @@ if TYPE_CHECKING:
 __all__ = ["Changes", "published_experiments", "reviewed", "to_toml"]
 
 
-def reviewed(folder: Path) -> Workspace:
-    """The folder, read and reviewed. Raises WorkspaceUnknown, TreeDamaged."""
+def reviewed(folder: Path, *, mend: bool = False) -> Workspace:
+    """The folder, read and reviewed. `mend`: finish first what was interrupted while it was published.
+
+    Raises WorkspaceUnknown, TreeDamaged; when mending PublishBusy and StorageError.
+    """
     if not is_workspace(folder):
         message = f"there is no registry.toml in {folder}; make one with: jan registry init"
         raise WorkspaceUnknown(message, folder=str(folder))
     held = read_workspace(folder)
+    if mend and held.tree.is_dir():
+        with exclusive(held.tree):
+            recover(held.tree)
     review(held, published_experiments(held.tree))
     return held
 
@@ -47,8 +54,13 @@ def published_experiments(tree: Path) -> dict[str, Experiment]:
         content = read(tree).content("flags")
     except TreeUnknown:
         return {}
-    records = [check("flags", record) for record in content.records.values()] if content else []
-    return {record.id: record for record in records if isinstance(record, Experiment)}
+    found = {}
+    for id, data in content.records.items() if content else ():
+        with contextlib.suppress(ValueError):  # a newer version of this program may have published it
+            record = check("flags", data)
+            if isinstance(record, Experiment):
+                found[id] = record
+    return found
 
 
 class Changes:

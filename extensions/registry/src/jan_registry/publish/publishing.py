@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["key_files", "open_keys", "publish_folder", "status", "valid", "waiting"]
 
 
-def valid(folder: Path) -> Workspace:
-    """A folder that may be published. Raises WorkspaceUnknown, WorkspaceInvalid, TreeDamaged."""
-    held = reviewed(folder)
+def valid(folder: Path, *, mend: bool = False) -> Workspace:
+    """A folder that may be published. Raises as `reviewed` does, and WorkspaceInvalid."""
+    held = reviewed(folder, mend=mend)
     if held.problems:
         count = len(held.problems)
         message = f"{folder} cannot be published: {count} problem{'s' if count > 1 else ''}, of which the first: "
@@ -63,7 +63,7 @@ def publish_folder(
     """Publish, or say what would come of it. Raises WorkspaceInvalid and what `tree.publish` raises."""
     from .tree import plan, publish
 
-    held = valid(folder)
+    held = valid(folder, mend=not dry_run)
     collections = _chosen(held, only)
     pieces = held.folder / "pieces"
     planned = plan(held.tree, collections, now=now, keys=Keys(), pending=held.pending, pieces=pieces)
@@ -138,7 +138,9 @@ def _waiting(path: Path) -> WaitingFile:
         f"{role}: {it.thresholds[role]} of {', '.join(keyid[:12] for keyid in keyids)}"
         for role, keyids in it.signers.items()
     ]
-    says += [f"{name}: {it.target[name]}" for name in ("hashes", "length", "custom") if name in it.target]
+    if it.target:
+        custom, hashes = it.target.get("custom") or {}, it.target.get("hashes") or {}
+        says.append(f"{custom.get('count')} records, SHA-256 {hashes.get('sha256')}")
     return WaitingFile(str(path), it.role, it.version, rfc3339(it.expires), it.signed_by, says)
 
 
