@@ -50,8 +50,8 @@ class Featuring:
             ctx.log,
         )
 
-    async def featured(self, given: ModelContext) -> Shown:
-        """What is recommended to whom `given` describes, best first."""
+    async def featured(self, given: ModelContext, limit: int) -> Shown:
+        """What is recommended to whom `given` describes, best first; `limit` of it is shown."""
         served = await self._serving.served()
         context = self._serving.context(given)
         chosen = await self._experiments.choose()
@@ -65,7 +65,7 @@ class Featuring:
         micros = int((time.perf_counter() - began) * 1e6)
         answer = self._answer(served.listing, models)
         self.rollout.served(served.effective, served.listing.arm, micros, context, answer)
-        self._experiments.shown(chosen, models)
+        self._experiments.shown(chosen, models[:limit])
         return Shown(models, served, chosen.experiment if chosen else "", chosen.branch if chosen else "")
 
     async def _recommended(self, listing: Listing, context: ModelContext, slot: str = "") -> list[ModelRecord]:

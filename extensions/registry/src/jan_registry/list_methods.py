@@ -51,7 +51,7 @@ class ListMethods:
         """Recommended models, filtered and ranked by the extensions for the given context, best first."""
         services, now = self._services, time.time()
         services.refresher.read()
-        shown = await services.featuring.featured(params.context)
+        shown = await services.featuring.featured(params.context, params.limit)
         listing = shown.served.listing
         return ModelList(
             shown.models[: params.limit],
