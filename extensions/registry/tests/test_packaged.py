@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from jan_registry.collections.check import check
 from jan_registry.convert import to_model
 from jan_registry.publish.publishing import valid
 from jan_registry.signed.bundle import read_bundle, shipped_root, verify_bundle
+
+from .hubmaker import Hub
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -40,3 +44,17 @@ def test_it_says_what_the_list_in_the_program_says() -> None:
 def test_no_private_key_lies_beside_it() -> None:
     for path in (*HERE.rglob("*.pem"), *PACKAGED.rglob("*")):
         assert path.is_dir() or b"PRIVATE KEY" not in path.read_bytes(), path
+
+
+def test_a_distributor_ships_a_hub_of_their_own(tmp_path: Path) -> None:
+    hub = Hub(tmp_path).models("owner/tiny")
+    for name in COLLECTIONS:
+        hub.collections.setdefault(name, [])
+    hub.publish()
+    shipped = tmp_path / "shipped"
+    tool = HERE.parents[1] / "tools" / "package_registry.py"
+    arguments = [sys.executable, tool, "--tree", hub.tree, "--output", shipped]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert shipped_root(shipped) == hub.root
+    assert read_bundle(shipped, now=time.time()).records("models") == hub.collections["models"]
