@@ -221,6 +221,27 @@ async def test_the_list_of_one_hub_is_never_shown_for_another(open_house: OpenHo
         assert await house.ids() == ("cache", ["a"])
 
 
+async def test_of_hubs_long_not_used_only_the_versions_that_were_seen_are_kept(
+    open_house: OpenHouse, tmp_path: Path
+) -> None:
+    for number in range(5):
+        hub = listed(Hub(tmp_path, name=f"hub{number}"), f"m{number}")
+        async with open_house(hub=hub) as house:
+            await house.call("refresh")
+            folder = house.data_dir / "hubs"
+    kept = []
+    for path in sorted(folder.glob("*/hub.db")):
+        db = sqlite3.connect(path)
+        kept.append(
+            (
+                db.execute("SELECT count(*) FROM record").fetchone()[0] > 0,
+                db.execute("SELECT count(*) FROM trusted_version").fetchone()[0] > 0,
+            )
+        )
+        db.close()
+    assert sorted(kept) == [(False, True), *[(True, True)] * 4]
+
+
 async def test_without_a_root_to_trust_a_hub_is_not_asked(open_house: OpenHouse, hub: Hub, tmp_path: Path) -> None:
     listed(hub, "a")
     for root in ("", str(tmp_path / "not there")):

@@ -6,7 +6,6 @@ Blocks, except for `fetcher`; it does not decide when to ask (`refresh.py`) nor 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
 from jan_core import StorageError
@@ -54,10 +53,16 @@ def hub_of(settings: RegistrySettings, folder: Path, shipped: bytes | None) -> H
 
 
 def prune(folder: Path, keep: Path) -> None:
-    """Forget the hubs that were not used for longest. Raises StorageError."""
+    """Forget the lists of the hubs that were not used for longest. Raises StorageError."""
     try:
-        others = [path for path in (folder / "hubs").iterdir() if path.is_dir() and path != keep]
-        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_KEEP - 1 :]:
-            shutil.rmtree(path)
+        others = [path for path in (folder / "hubs").iterdir() if path != keep and (path / "hub.db").is_file()]
+        others.sort(key=lambda path: (path / "hub.db").stat().st_mtime, reverse=True)
     except OSError as error:
         raise StorageError(f"{folder}: {error}") from error
+    for path in others[_KEEP - 1 :]:
+        store = HubStore(path)
+        try:
+            if store.state("models") is not None:
+                store.forget()
+        finally:
+            store.close()

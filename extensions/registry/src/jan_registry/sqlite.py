@@ -70,6 +70,13 @@ class Database:
             finally:
                 db.execute("ROLLBACK")
 
+    def compact(self) -> None:
+        """Give the space of what was deleted back to the disk."""
+        with self._writing, self._translated():
+            if self._writer is not None:
+                self._writer.execute("VACUUM")
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         with self._writing, self._reading:
             for connection in (self._writer, self._reader):

@@ -89,6 +89,18 @@ class HubStore:
             for (data,) in db.execute("SELECT data FROM record WHERE coll = ? ORDER BY id", [name]):
                 yield bytes(data)
 
+    def forget(self) -> None:
+        """Drop every record, for the space; not the versions that were seen, without which an older list would be
+        believed."""
+        if not self.db.exists:
+            return
+        with self.db.write() as db:
+            for table in ("words", "starts"):
+                db.execute(f"INSERT INTO {table}({table}) VALUES ('delete-all')")
+            for table in ("entry", "file", "record", "collection"):
+                db.execute(f"DELETE FROM {table}")
+        self.db.compact()
+
     def close(self) -> None:
         self.db.close()
 
