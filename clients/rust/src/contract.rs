@@ -3965,11 +3965,13 @@ pub mod registry {
         pub days: Option<Vec<ExportDay>>,
     }
 
-    /// A whole day in the phase `mixed`. `day`: days since 1970-01-01, UTC; `arm`: which list was served; `answers` and
-    /// `errors` of it; `conflicts` between the lists; `demoted`: this machine went back on that day.
+    /// A whole day in the phase `mixed`. `day`: days since 1970-01-01, UTC; `percent`: of all machines that were to have
+    /// the dynamic list; `arm`: which list was served; `answers` and `errors` of it; `conflicts` between the lists;
+    /// `demoted`: this machine went back on that day.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ExportDay {
         pub day: u64,
+        pub percent: u64,
         pub arm: ExportDayArm,
         pub answers: u64,
         pub errors: u64,
@@ -4138,6 +4140,67 @@ pub mod registry {
         Flag(bool),
         Integer(i64),
         Text(String),
+    }
+
+    /// `percent`: of the machines that may have the dynamic list now; `verdicts` and `periods`: one a day, oldest first.
+    /// `machines`: how many exports were read; `skipped`: files that are none, and why.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct FleetAnswer {
+        pub percent: i64,
+        pub machines: i64,
+        pub verdicts: Vec<FleetVerdict>,
+        pub periods: Vec<Period>,
+        pub skipped: Vec<String>,
+    }
+
+    /// `folder`: where machines' exports lie, one `.json` file each. `margin`: how many more failures per 10,000 units
+    /// are too many. `steps`: percentages of machines that are served the dynamic list.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct FleetQuery {
+        pub folder: String,
+        /// Default: `100`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub margin: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub steps: Option<Vec<u64>>,
+    }
+
+    impl FleetQuery {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(folder: String) -> Self {
+            Self {
+                folder,
+                margin: None,
+                steps: None,
+            }
+        }
+    }
+
+    /// `stop`: the counts cannot be trusted, or there is no step to go back to; a person has to look.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct FleetVerdict {
+        pub at: i64,
+        pub action: FleetVerdictAction,
+        pub percent: i64,
+        pub reason: String,
+    }
+
+    /// One of `back`, `promote`, `stay`, `stop`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum FleetVerdictAction {
+        #[serde(rename = "back")]
+        Back,
+        #[serde(rename = "promote")]
+        Promote,
+        #[serde(rename = "stay")]
+        Stay,
+        #[serde(rename = "stop")]
+        Stop,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
     }
 
     /// The operator's folder: the one with `registry.toml`.
@@ -4339,7 +4402,8 @@ pub mod registry {
         pub reason: String,
     }
 
-    /// `version` of the published hub, 0 before the first time. `changes` would be published.
+    /// `version` of the published hub, 0 before the first time, and `bytes` of all its files. `changes` would be
+    /// published.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct OperatorStatus {
         pub folder: String,
@@ -4347,6 +4411,7 @@ pub mod registry {
         pub url: String,
         pub tree: String,
         pub version: i64,
+        pub bytes: i64,
         pub records: std::collections::BTreeMap<String, i64>,
         pub changes: Vec<ShownCollection>,
         pub roles: Vec<RoleState>,
@@ -4403,6 +4468,23 @@ pub mod registry {
         pub counts: Option<std::collections::BTreeMap<String, i64>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub examples: Option<Vec<Deviation>>,
+    }
+
+    /// What was reported of the time since the last check, which ends `at` (seconds since the epoch). An arm that nobody
+    /// reported is missing data, and a failed check. `percent`: of the machines that were to have the candidate then, -1 if
+    /// nobody says: what the gate had decided.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Period {
+        pub at: i64,
+        /// Default: `-1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub percent: Option<i64>,
+        /// Default: `{"units": 0, "failed": 0}`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub control: Option<Tally>,
+        /// Default: `{"units": 0, "failed": 0}`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub candidate: Option<Tally>,
     }
 
     /// The phase of the roll-out that is in force, and why.
@@ -4564,12 +4646,13 @@ pub mod registry {
         Other(String),
     }
 
-    /// A phase, from `at` on.
+    /// A phase, from `at` on. `percent`: of the machines that are served the dynamic list, in `mixed`.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct PhaseLine {
         pub at: String,
         pub phase: PhaseLinePhase,
         pub level: String,
+        pub percent: i64,
         pub reason: String,
     }
 
@@ -5056,6 +5139,17 @@ pub mod registry {
         pub kinds: Option<std::collections::BTreeMap<String, i64>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub last_ok: Option<String>,
+    }
+
+    /// `failed` of `units` failed.
+    #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Tally {
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub units: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub failed: Option<i64>,
     }
 
     /// `phase` is the one to be in. `criteria`: what the next step needs; `defects`: limits that were overstepped.
@@ -5861,6 +5955,17 @@ pub mod methods {
         const NAME: &'static str = "registry.operator.flag";
         type Params = super::registry::Flagging;
         type Result = super::registry::Changed;
+    }
+
+    /// `registry.operator.fleet`: Judge a roll-out from the counts that machines' people handed in: how many machines may have the dynamic list
+    ///
+    /// next. Changes nothing; the percentage is raised with `registry.operator.flag`.
+    pub struct RegistryOperatorFleet;
+
+    impl super::Method for RegistryOperatorFleet {
+        const NAME: &'static str = "registry.operator.fleet";
+        type Params = super::registry::FleetQuery;
+        type Result = super::registry::FleetAnswer;
     }
 
     /// `registry.operator.import`: Take models over from another hub, or from a copy of Jan's catalogue.

@@ -2621,8 +2621,9 @@ export namespace registry {
   }
 
   /**
-   * A whole day in the phase `mixed`. `day`: days since 1970-01-01, UTC; `arm`: which list was served; `answers` and
-   * `errors` of it; `conflicts` between the lists; `demoted`: this machine went back on that day.
+   * A whole day in the phase `mixed`. `day`: days since 1970-01-01, UTC; `percent`: of all machines that were to have
+   * the dynamic list; `arm`: which list was served; `answers` and `errors` of it; `conflicts` between the lists;
+   * `demoted`: this machine went back on that day.
    */
   export interface ExportDay {
     /**
@@ -2630,6 +2631,11 @@ export namespace registry {
      * @maximum 1000000
      */
     day: number;
+    /**
+     * @minimum 0
+     * @maximum 100
+     */
+    percent: number;
     arm: Open<"builtin" | "dynamic">;
     /**
      * @minimum 0
@@ -2729,6 +2735,49 @@ export namespace registry {
     /** @default false */
     remove?: boolean;
     salt?: string | null;
+  }
+
+  /**
+   * `percent`: of the machines that may have the dynamic list now; `verdicts` and `periods`: one a day, oldest first.
+   * `machines`: how many exports were read; `skipped`: files that are none, and why.
+   */
+  export interface FleetAnswer {
+    percent: number;
+    machines: number;
+    verdicts: registry.FleetVerdict[];
+    periods: registry.Period[];
+    skipped: string[];
+  }
+
+  /**
+   * `folder`: where machines' exports lie, one `.json` file each. `margin`: how many more failures per 10,000 units
+   * are too many. `steps`: percentages of machines that are served the dynamic list.
+   */
+  export interface FleetQuery {
+    /**
+     * @minLength 1
+     * @maxLength 4096
+     */
+    folder: string;
+    /**
+     * @default 100
+     * @minimum 1
+     * @maximum 5000
+     */
+    margin?: number;
+    /**
+     * @minItems 2
+     * @maxItems 20
+     */
+    steps?: number[];
+  }
+
+  /** `stop`: the counts cannot be trusted, or there is no step to go back to; a person has to look. */
+  export interface FleetVerdict {
+    at: number;
+    action: Open<"back" | "promote" | "stay" | "stop">;
+    percent: number;
+    reason: string;
   }
 
   /** The operator's folder: the one with `registry.toml`. */
@@ -2903,13 +2952,17 @@ export namespace registry {
     reason: string;
   }
 
-  /** `version` of the published hub, 0 before the first time. `changes` would be published. */
+  /**
+   * `version` of the published hub, 0 before the first time, and `bytes` of all its files. `changes` would be
+   * published.
+   */
   export interface OperatorStatus {
     folder: string;
     name: string;
     url: string;
     tree: string;
     version: number;
+    bytes: number;
     records: { [name: string]: number };
     changes: registry.ShownCollection[];
     roles: registry.RoleState[];
@@ -2957,6 +3010,21 @@ export namespace registry {
   }
 
   /**
+   * What was reported of the time since the last check, which ends `at` (seconds since the epoch). An arm that nobody
+   * reported is missing data, and a failed check. `percent`: of the machines that were to have the candidate then, -1 if
+   * nobody says: what the gate had decided.
+   */
+  export interface Period {
+    at: number;
+    /** @default -1 */
+    percent?: number;
+    /** @default {"units": 0, "failed": 0} */
+    control?: registry.Tally;
+    /** @default {"units": 0, "failed": 0} */
+    candidate?: registry.Tally;
+  }
+
+  /**
    * The phase of the roll-out that is in force, and why.
    *
    * `level`: who decided it: `policy` (the administrator), `environment`, `setting`, `extension`, `demotion` (something
@@ -2989,11 +3057,12 @@ export namespace registry {
     notes?: string[];
   }
 
-  /** A phase, from `at` on. */
+  /** A phase, from `at` on. `percent`: of the machines that are served the dynamic list, in `mixed`. */
   export interface PhaseLine {
     at: string;
     phase: Open<"dynamic" | "fallback" | "mixed">;
     level: string;
+    percent: number;
     reason: string;
   }
 
@@ -3349,6 +3418,14 @@ export namespace registry {
     kinds?: { [name: string]: number };
     /** @default "" */
     last_ok?: string;
+  }
+
+  /** `failed` of `units` failed. */
+  export interface Tally {
+    /** @default 0 */
+    units?: number;
+    /** @default 0 */
+    failed?: number;
   }
 
   /** `phase` is the one to be in. `criteria`: what the next step needs; `defects`: limits that were overstepped. */
@@ -3919,6 +3996,17 @@ export interface Methods {
     result: registry.Changed;
     item: never;
     errors: "workspace_unknown" | "tree_damaged" | "workspace_invalid";
+  };
+  /**
+   * Judge a roll-out from the counts that machines' people handed in: how many machines may have the dynamic list
+   *
+   * next. Changes nothing; the percentage is raised with `registry.operator.flag`.
+   */
+  "registry.operator.fleet": {
+    params: registry.FleetQuery;
+    result: registry.FleetAnswer;
+    item: never;
+    errors: never;
   };
   /** Take models over from another hub, or from a copy of Jan's catalogue. */
   "registry.operator.import": {
