@@ -237,6 +237,7 @@ def test_more_signatures_than_before_can_be_asked_for(hub: Hub, clients: Both) -
         ("flags", KeyChange(), "Nothing would change"),
         ("flags", KeyChange(remove=["00"]), "has no key 00"),
         ("flags", KeyChange(threshold=2), "2 of 1 keys"),
+        ("flags", KeyChange(threshold=0), "0 of 1 keys"),
         ("timestamp", KeyChange(add=[key("hub timestamp 0").public_key]), "same key twice"),
         ("root", KeyChange(threshold=4), "4 of 3 keys"),
     ],

@@ -165,11 +165,16 @@ def test_what_expires_soon_is_signed_anew_when_its_keys_are_there_and_said_when_
     assert days[3] == []
     assert days[4] == ["featured", "flags", "revocations", "stats"]
     assert "models" in days[28]
+    # A collection that has expired keeps no other back…
+    done = hub.set("revocations", [{"id": "r1", "reason": "x"}]).publish(now=NOW + 80 * DAY, keys=online)
+    assert [change.name for change in done.collections] == ["revocations"]
+    assert done.due["models"].keyids == [hub.signers["models"][0].public_key.keyid]
+    assert any(warning.startswith("models expired 2027-03-14, and") for warning in done.warnings)
+    # …but without the top nothing is believed.
     with pytest.raises(MissingSignatures) as missing:
-        hub.publish(now=NOW + 80 * DAY, keys=online)
-    assert missing.value.data["roles"] == {
-        "models": {"needs": 1, "keyids": [hub.signers["models"][0].public_key.keyid]}
-    }
+        hub.publish(now=NOW + 91 * DAY, keys=online)
+    keyids = sorted(signer.public_key.keyid for signer in hub.signers["targets"])
+    assert missing.value.data["roles"] == {"targets": {"needs": 2, "keyids": keyids}}
 
 
 def test_the_same_input_keys_and_time_give_the_same_bytes(tmp_path: Path) -> None:

@@ -141,7 +141,9 @@ class Draft:
             if not reason:
                 self._keep(role)
                 return
-            payload, needed = copy.deepcopy(present.signed), reason != "expires soon"
+            # One collection that is late must not keep the others back, least of all the revocations.
+            optional = reason == "expires soon" or (reason == "expired" and role in DELEGATED)
+            payload, needed = copy.deepcopy(present.signed), not optional
         if present is None:
             reason = "first"
         payload.version = self.state.version_of(role) + 1
@@ -156,7 +158,8 @@ class Draft:
         lack = self._lack(role, candidate)
         if lack is not None and not needed:
             self.due[role] = lack
-            self.warnings.append(f"{role} expires {utc(self.state.expires(role)):%F}, and its keys are not here.")
+            verb = "expired" if reason == "expired" else "expires"
+            self.warnings.append(f"{role} {verb} {utc(self.state.expires(role)):%F}, and its keys are not here.")
             self._keep(role)
             return
         if lack is not None:

@@ -40,7 +40,7 @@ class RoleChange(Struct, frozen=True, kw_only=True):
 class Plan(Struct, frozen=True, kw_only=True):
     """`version`: of the timestamp, which grows with each publication. `missing`: role -> the signatures that are not
     there; with any of them nothing can be published. `due`: the same for what expires soon and could be signed anew by
-    the way. `bytes_written`: all files that are new."""
+    the way, and for collections that have expired. `bytes_written`: all files that are new."""
 
     version: int
     roles: list[RoleChange]

@@ -103,7 +103,8 @@ def _changed(state: State, role: str, change: KeyChange) -> RoleKeys:
     if unknown:
         raise PublishInvalid(f"{role} has no key {', '.join(sorted(unknown))}.", reason="unknown key")
     kept = [key for key in present.keys if key.keyid not in change.remove]
-    signers = RoleKeys([*kept, *change.add], change.threshold or present.threshold)
+    threshold = present.threshold if change.threshold is None else change.threshold
+    signers = RoleKeys([*kept, *change.add], threshold)
     if signers == present:
         raise PublishInvalid(f"Nothing would change about the keys of {role}.", reason="no change")
     return signers
