@@ -47,7 +47,23 @@ def publish(folder: Path, models: int) -> Hub:
     return hub
 
 
-async def house(stack: AsyncExitStack, folder: Path, hub: Hub, *, shadow: bool, every: float) -> tuple[Any, Any]:
+class Watched:
+    """A shadow of which is known when it works."""
+
+    def __init__(self, runner: Any, every: float) -> None:
+        self.busy, self.count, self._pair = False, 0, runner._pair
+        runner._every, runner._pair = every, self._watched
+
+    async def _watched(self, *given: Any) -> Any:
+        self.busy = True
+        self.count += 1
+        try:
+            return await self._pair(*given)
+        finally:
+            self.busy = False
+
+
+async def house(stack: AsyncExitStack, folder: Path, hub: Hub, *, shadow: bool, every: float) -> tuple[Any, Watched]:
     """A client of a host in `mixed`, and its shadow."""
     made: list[RegistryExtension] = []
 
@@ -67,20 +83,18 @@ async def house(stack: AsyncExitStack, folder: Path, hub: Hub, *, shadow: bool, 
     await client.call("registry.refresh")
     phase = await client.call("registry.phase")
     assert (phase["phase"], phase["arm"], phase["shadow"]) == ("mixed", "dynamic", shadow), phase
-    runner = made[-1]._services.featuring.rollout._shadow
-    runner._every = every
-    return client, runner
+    return client, Watched(made[-1]._services.featuring.rollout._shadow, every)
 
 
-async def round_of(client: Any, runner: Any, requests: int) -> tuple[list[int], int]:
-    """Microseconds of each request, and how many of them met a pair under way."""
+async def round_of(client: Any, shadow: Watched, requests: int) -> tuple[list[int], int]:
+    """Microseconds of each request, and during how many of them a pair was under way."""
     taken, met = [], 0
     for _ in range(requests):
-        before = runner._running
+        busy, count = shadow.busy, shadow.count
         began = time.perf_counter_ns()
         await client.call("registry.featured")
         taken.append((time.perf_counter_ns() - began) // 1000)
-        met += before
+        met += busy or shadow.count > count
         await asyncio.sleep(PACE)
     return taken, met
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jan_registry.rollout.compare import compare
 
@@ -101,6 +101,7 @@ files = st.builds(
 models = st.lists(st.builds(ModelRecord, id=ids, name=st.just("n"), files=st.lists(files, max_size=3)), max_size=6)
 
 
+@settings(deadline=None)
 @given(models, models)
 def test_whatever_the_lists_are_shares_are_shares_and_the_same_lists_give_the_same(
     control: list[ModelRecord], candidate: list[ModelRecord]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import comb, exp
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jan_registry.rollout.evalue import Tally, inferiority_refuted, odds, worse
 
@@ -28,6 +28,7 @@ sizes = st.integers(1, 12)
 rates = st.floats(0, 0.9)
 
 
+@settings(deadline=None)
 @given(sizes, sizes, rates, st.floats(0, 0.9), befores)
 def test_under_an_inferior_candidate_the_evidence_against_it_is_one_at_most(
     n: int, m: int, a: float, more: float, before: Tally
@@ -35,6 +36,7 @@ def test_under_an_inferior_candidate_the_evidence_against_it_is_one_at_most(
     assert expectation("inferiority_refuted", n, m, a, min(1.0, a + 0.1 + more), before) <= 1 + 1e-9
 
 
+@settings(deadline=None)
 @given(sizes, sizes, rates, rates, befores)
 def test_under_a_candidate_that_is_no_worse_the_evidence_of_harm_is_one_at_most(
     n: int, m: int, a: float, b: float, before: Tally

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jan_registry.rollout.gates import VERSION, Evidence, Inputs, Thresholds, Verdict, judge
 from msgspec.structs import replace
@@ -129,6 +129,7 @@ numbers = st.integers(-1, 10**9)
 evidences = st.builds(Evidence, **dict.fromkeys(Evidence.__struct_fields__, numbers))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["fallback", "mixed", "dynamic"]), evidences)
 def test_a_verdict_is_one_step_at_most_and_says_why(phase: Phase, evidence: Any) -> None:
     order = ["fallback", "mixed", "dynamic"]
@@ -140,6 +141,7 @@ def test_a_verdict_is_one_step_at_most_and_says_why(phase: Phase, evidence: Any)
     assert found == verdict(phase, evidence)
 
 
+@settings(deadline=None)
 @given(evidences, st.sampled_from(["coverage", "conflicts", "dynamic_p95", "builtin_p95", "age"]))
 def test_missing_data_never_promotes_from_mixed(evidence: Any, name: str) -> None:
     assert verdict("mixed", replace(evidence, **{name: -1})).action != "promote"

@@ -51,8 +51,9 @@ class ShadowRunner(Generic[Q]):
     """`builtin` and `dynamic` answer a question; `record` takes a pair and says whether to look again.
 
     At most one pair in `every` seconds; after a defect one in `soon` seconds until it is gone or nobody wants to know.
-    An answer may take `budget` seconds, and `hurried` in the pairs that follow a defect. An arm that blocks in a worker
-    thread is waited for beyond that, and counts as late.
+    It begins `after` seconds, when whoever was served has their answer: on one event loop, what begins at once is in
+    the way of the very answer that it follows. An answer may take `budget` seconds, and `hurried` in the pairs that
+    follow a defect. An arm that blocks in a worker thread is waited for beyond that, and counts as late.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ShadowRunner(Generic[Q]):
         suspicious: Callable[[Pair], bool] = lambda pair: pair.ok == 0,
         every: float = 30.0,
         soon: float = 2.0,
+        after: float = 0.1,
         budget: float = 3.0,
         hurried: float = 2.5,
         clock: Callable[[], float] = time.monotonic,
@@ -72,7 +74,8 @@ class ShadowRunner(Generic[Q]):
     ) -> None:
         self._asks: dict[Arm, Ask[Q]] = {"builtin": builtin, "dynamic": dynamic}
         self._start, self._record, self._suspicious = start, record, suspicious
-        self._every, self._soon, self._budget, self._hurried = every, soon, budget, hurried
+        self._every, self._soon, self._after = every, soon, after
+        self._budget, self._hurried = budget, hurried
         self._clock, self._sleep = clock, sleep
         self._running = False
         self._due = 0.0
@@ -100,14 +103,16 @@ class ShadowRunner(Generic[Q]):
     async def _run(self, question: Q, arm: Arm | None, answered: _Answered | None) -> None:
         import anyio
 
+        sleep = self._sleep or anyio.sleep
         try:
+            await sleep(self._after)
             began, budget = self._clock(), self._budget
             while True:
                 pair = await self._pair(question, arm, answered, budget)
                 wanted = await self._record(pair)
                 if not (wanted and self._suspicious(pair)):
                     return
-                await (self._sleep or anyio.sleep)(max(0.0, began + self._soon - self._clock()))
+                await sleep(max(0.0, began + self._soon - self._clock()))
                 began, budget, arm, answered = self._clock(), self._hurried, None, None
         finally:
             self._running = False
