@@ -13,13 +13,14 @@ from jan_core import InvalidParams
 
 from ..collections import File, Record, Variant
 from ..hubs.grouping import quantization_of
+from .answers import Changed
 from .changes import Changes
 from .conditions import condition
 from .editing import put_model
 from .gguf import Facts, read_facts
 from .importing import source_of
 from .pieces import split, store
-from .shapes import Add, Changed
+from .shapes import Add
 
 __all__ = ["add"]
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from jan_core import StorageError
 
+from .answers import Signed
 from .errors import PublishInvalid
 from .founding import CUSTODY, save_key
 from .keys import generate, load, load_public
 from .plan import Published
 from .publishing import key_files, open_keys, valid, waiting
 from .rotation import KeyChange, renew, rotate
-from .shapes import Signed
 from .signing import Pending, sign
 from .workspace import Workspace
 

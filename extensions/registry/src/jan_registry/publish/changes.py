@@ -18,16 +18,24 @@ from jan_core import StorageError
 
 from ..collections import Experiment, Record
 from ..collections.check import check
+from .answers import Problem
 from .consistency import review
 from .errors import TreeUnknown, WorkspaceInvalid, WorkspaceUnknown
 from .files import exclusive, recover, write
-from .shapes import Problem
 from .workspace import FOLDERS, Workspace, is_workspace, read_workspace
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
-__all__ = ["Changes", "published_experiments", "reviewed", "to_toml"]
+__all__ = ["Changes", "opened", "published_experiments", "reviewed", "to_toml"]
+
+
+def opened(folder: Path) -> Workspace:
+    """The folder, read. Raises WorkspaceUnknown."""
+    if not is_workspace(folder):
+        message = f"there is no registry.toml in {folder}; make one with: jan registry init"
+        raise WorkspaceUnknown(message, folder=str(folder))
+    return read_workspace(folder)
 
 
 def reviewed(folder: Path, *, mend: bool = False) -> Workspace:
@@ -35,10 +43,7 @@ def reviewed(folder: Path, *, mend: bool = False) -> Workspace:
 
     Raises WorkspaceUnknown, TreeDamaged; when mending PublishBusy and StorageError.
     """
-    if not is_workspace(folder):
-        message = f"there is no registry.toml in {folder}; make one with: jan registry init"
-        raise WorkspaceUnknown(message, folder=str(folder))
-    held = read_workspace(folder)
+    held = opened(folder)
     if mend and held.tree.is_dir():
         with exclusive(held.tree):
             recover(held.tree)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..collections import Constraint, Experiment, Flag, Record, Revocation, Rule, Slot
 from ..flags.known import KNOWN, fit
 from ..targeting import FIELDS, OPERATORS
-from .shapes import Problem
+from .answers import Problem
 from .workspace import Entry, Workspace
 
 __all__ = ["review"]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from jan_core import StorageError
 
 from ..collections import digest
+from .answers import Founded
 from .errors import PublishInvalid, WorkspaceInvalid
 from .files import write
 from .roles import RoleKeys
-from .shapes import Founded
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner

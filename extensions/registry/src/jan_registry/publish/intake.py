@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from ..collections import Record, Stats
+from .answers import Imported
 from .changes import Changes
 from .editing import put_model, put_stats
-from .shapes import Imported
 from .workspace import STATS
 
 __all__ = ["take_in"]

@@ -21,7 +21,7 @@ from jan_core import Call, InvalidParams, StorageError, method
 
 from ..hubs.errors import HubInvalid, HubRefused, HubUnreachable
 from ..settings import SourceSetting
-from . import shapes
+from . import answers, shapes
 from .errors import (
     KeyUnusable,
     MissingSignatures,
@@ -56,7 +56,7 @@ class OperatorMethods:
         self._sources, self._open_hub = sources, open_hub
 
     @method("registry.operator.init", errors=[WorkspaceInvalid, PublishInvalid, KeyUnusable, PublishBusy])
-    async def init(self, params: shapes.Init) -> shapes.Founded:
+    async def init(self, params: shapes.Init) -> answers.Founded:
         """Make an operator's folder: keys for every role, an empty hub, and files to begin with."""
         from .founding import found
 
@@ -66,14 +66,14 @@ class OperatorMethods:
         return await _thread(partial(work, _folder(params.folder), params.name, passphrase=_secret(params.passphrase)))
 
     @method("registry.operator.status", errors=_READING)
-    async def status(self, params: shapes.Folder) -> shapes.OperatorStatus:
+    async def status(self, params: shapes.Folder) -> answers.OperatorStatus:
         """How an operator's folder stands: what would be published, what is wrong, whose signature is due or waits."""
         from .publishing import status
 
         return await _thread(partial(status, _folder(params.folder), now=time.time()))
 
     @method("registry.operator.add", errors=_EDITING)
-    async def add(self, params: shapes.Add, call: Call) -> shapes.Changed:
+    async def add(self, params: shapes.Add, call: Call) -> answers.Changed:
         """Add a model to the folder, or change one: from what is given, a URL, or a GGUF file on this machine, whose
         pieces are hashed."""
         from .adding import add
@@ -84,7 +84,7 @@ class OperatorMethods:
         return await _thread(partial(add, _folder(params.folder), params, progress))
 
     @method("registry.operator.feature", errors=_EDITING)
-    async def feature(self, params: shapes.Feature) -> shapes.Changed:
+    async def feature(self, params: shapes.Feature) -> answers.Changed:
         """Change a featured list; one that is not there is made."""
         from .editing import feature
 
@@ -105,7 +105,7 @@ class OperatorMethods:
         return await _thread(partial(_edit, params.folder, edit))
 
     @method("registry.operator.flag", errors=_EDITING)
-    async def flag(self, params: shapes.Flagging) -> shapes.Changed:
+    async def flag(self, params: shapes.Flagging) -> answers.Changed:
         """Set a flag, for everybody or for some."""
         from .editing import set_flag
 
@@ -125,7 +125,7 @@ class OperatorMethods:
         return await _thread(partial(_edit, params.folder, edit))
 
     @method("registry.operator.experiment", errors=_EDITING)
-    async def experiment(self, params: shapes.Experimenting) -> shapes.Changed:
+    async def experiment(self, params: shapes.Experimenting) -> answers.Changed:
         """Begin, pause, go on with or end an experiment on featured lists."""
         from .editing import end_experiment, start_experiment
 
@@ -148,7 +148,7 @@ class OperatorMethods:
         return await _thread(partial(_edit, params.folder, edit))
 
     @method("registry.operator.revoke", errors=_EDITING)
-    async def revoke(self, params: shapes.Revoke) -> shapes.Changed:
+    async def revoke(self, params: shapes.Revoke) -> answers.Changed:
         """Revoke a file or a model: clients neither download nor load it any more. It leaves the featured lists."""
         from .editing import revoke
 
@@ -160,7 +160,7 @@ class OperatorMethods:
         return await _thread(partial(_edit, params.folder, edit))
 
     @method("registry.operator.import", errors=[*_EDITING, HubUnreachable, HubRefused, HubInvalid])
-    async def import_(self, params: shapes.Import, call: Call) -> shapes.Imported:
+    async def import_(self, params: shapes.Import, call: Call) -> answers.Imported:
         """Take models over from another hub, or from a copy of Jan's catalogue."""
         from .importing import catalogue_copy, collect, to_record, to_stats
         from .intake import take_in
@@ -176,7 +176,7 @@ class OperatorMethods:
             pin=not params.file,
             each=lambda done, total: call.progress("asking", done=done, total=total),
         )
-        said = shapes.Imported([], [], 0, [], [], [])
+        said = answers.Imported([], [], 0, [], [], [])
         endpoint = hub.url if hub.kind in ("huggingface", "cortexso") else ""
         records: list[Record] = []
         stats = []
@@ -190,12 +190,12 @@ class OperatorMethods:
                 records.append(to_record(model, endpoint=endpoint))
                 stats.append(to_stats(model) if params.stats else None)
             except ValueError as error:
-                said.skipped.append(shapes.NotImported(id, str(error)))
+                said.skipped.append(answers.NotImported(id, str(error)))
         work = partial(take_in, _folder(params.folder), records, [one for one in stats if one], said)
         return await _thread(partial(work, write_it=not params.dry_run))
 
     @method("registry.operator.publish", errors=_SIGNING)
-    async def publish(self, params: shapes.Publish) -> shapes.Publication:
+    async def publish(self, params: shapes.Publish) -> answers.Publication:
         """Sign the folder into the tree that clients read; with `dry_run` only say what they would see."""
         from .publishing import publish_folder
 
@@ -204,7 +204,7 @@ class OperatorMethods:
         return await _thread(partial(work, only=params.only, passphrase=_secret(params.passphrase), expect=expect))
 
     @method("registry.operator.sign", errors=[PublishInvalid, KeyUnusable])
-    async def sign(self, params: shapes.Sign) -> shapes.Signed:
+    async def sign(self, params: shapes.Sign) -> answers.Signed:
         """Sign metadata that wait for keys kept on this machine. Needs no network and no operator's folder."""
         from .ceremony import sign_waiting
 
@@ -213,18 +213,18 @@ class OperatorMethods:
         return await _thread(partial(sign_waiting, _folder(params.pending), paths, passphrase, show=params.show))
 
     @method("registry.operator.rotate_keys", errors=_SIGNING)
-    async def rotate_keys(self, params: shapes.Rotate) -> shapes.Changed:
+    async def rotate_keys(self, params: shapes.Rotate) -> answers.Changed:
         """Give a role other keys, or sign root or targets for another lifetime, and publish."""
         from .ceremony import renew_role, rotate_keys
 
         folder, passphrase, now = _folder(params.folder), _secret(params.passphrase), time.time()
         if params.renew:
             await _thread(partial(renew_role, folder, params.role, passphrase=passphrase, now=now))
-            return shapes.Changed([])
+            return answers.Changed([])
         add = [_folder(path) for path in params.add]
         work = partial(rotate_keys, folder, params.role, remove=params.remove, add=add, threshold=params.threshold)
         _, made = await _thread(partial(work, stolen=params.stolen, passphrase=passphrase, now=now))
-        return shapes.Changed(made)
+        return answers.Changed(made)
 
     def _hub(self, params: shapes.Import) -> HubClient:
         for setting in self._sources():
@@ -235,12 +235,12 @@ class OperatorMethods:
         raise InvalidParams(f"there is no source {params.source}; there are {known}", path="$.source")
 
 
-def _edit(folder: str, edit: Callable[[Changes], str]) -> shapes.Changed:
+def _edit(folder: str, edit: Callable[[Changes], str]) -> answers.Changed:
     from .changes import Changes
 
     changes = Changes(_folder(folder))
     note = edit(changes)
-    return shapes.Changed(changes.save(), note)
+    return answers.Changed(changes.save(), note)
 
 
 def _target(where: Sequence[str]) -> list[Constraint]:

@@ -5,6 +5,7 @@ Blocks. Keys are opened only when their signature is needed: those of the offlin
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,7 @@ import msgspec
 
 from ..collections import Constraint, Experiment, Flag, Rule
 from ..shapes import rfc3339
-from .changes import reviewed
-from .conditions import written
-from .errors import TreeUnknown, WorkspaceInvalid
-from .keys import Keys, load, load_public
-from .plan import CollectionChange, Plan
-from .shapes import (
+from .answers import (
     KeyState,
     Lacking,
     OperatorStatus,
@@ -32,6 +28,12 @@ from .shapes import (
     ShownList,
     WaitingFile,
 )
+from .changes import opened, published_experiments, reviewed
+from .conditions import written
+from .consistency import review
+from .errors import TreeUnknown, WorkspaceInvalid
+from .keys import Keys, load, load_public
+from .plan import CollectionChange, Plan
 from .signing import Pending, describe
 from .workspace import Workspace
 
@@ -101,16 +103,15 @@ def status(folder: Path, *, now: float) -> OperatorStatus:
     from .status import status as status_of
     from .tree import plan
 
-    held = reviewed(folder)
-    version, size, roles, changes, warnings = 0, 0, [], [], list(held.warnings)
-    try:
+    held = opened(folder)
+    version, size, roles, changes, damaged = 0, 0, [], [], []
+    with contextlib.suppress(TreeUnknown):  # its first root still waits for signatures
         hub, files = status_of(held.tree, now=now), key_files(held)
         version, size, roles = hub.version, hub.bytes, [_role(role, files) for role in hub.roles]
-        warnings += [Problem(one.name, 0, "", one.problem) for one in hub.collections if one.problem]
-        if not held.problems:
-            changes = [_change(one) for one in plan(held.tree, held.collections(), now=now).collections]
-    except TreeUnknown:
-        pass  # its first root still waits for signatures
+        damaged = [Problem(one.name, 0, "", one.problem) for one in hub.collections if one.problem]
+    review(held, published_experiments(held.tree))
+    if roles and not held.problems:
+        changes = [_change(one) for one in plan(held.tree, held.collections(), now=now).collections]
     return OperatorStatus(
         folder=str(held.folder),
         name=held.config.name,
@@ -123,7 +124,7 @@ def status(folder: Path, *, now: float) -> OperatorStatus:
         roles=roles,
         waiting=waiting(held.pending),
         problems=held.problems,
-        warnings=warnings,
+        warnings=[*held.warnings, *damaged],
     )
 
 

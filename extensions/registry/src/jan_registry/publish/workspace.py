@@ -29,8 +29,8 @@ from msgspec import Struct
 
 from ..collections import COLLECTIONS, Experiment, Flag, canonical
 from ..collections.check import check
+from .answers import Problem
 from .places import find, line_of, lines_of
-from .shapes import Problem
 
 __all__ = ["FOLDERS", "STATS", "Config", "Entry", "Workspace", "collection_of", "is_workspace", "read_workspace"]
 
