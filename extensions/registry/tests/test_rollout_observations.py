@@ -140,6 +140,13 @@ def test_errors_count_only_while_the_other_list_answers(seen: Observations) -> N
     assert (found.errors, found.failing, found.pairs) == (2, 2, 0)
 
 
+def test_what_nobody_would_notice_is_not_slow(seen: Observations) -> None:
+    for _ in range(60):
+        seen.add(1, Pair(builtin_us=100, dynamic_us=50_000, coverage=10_000, age=1))
+    write(seen)
+    assert gather(seen, Thresholds(), since=0).slow == 0
+
+
 def test_two_slow_pairs_among_twenty_are_soon_forgotten_and_slow_ones_in_a_row_are_not(seen: Observations) -> None:
     slow = Pair(builtin_us=100, dynamic_us=80_000, coverage=10_000, age=1)
     for pair in [*[GOOD] * 30, slow, slow, *[GOOD] * 17]:

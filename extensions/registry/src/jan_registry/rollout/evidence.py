@@ -47,7 +47,7 @@ def _slow(warm: list[Pair], thresholds: Thresholds) -> int:
         window = warm[place : place + thresholds.window]
         dynamic = percentile([pair.dynamic_us for pair in window], 95)
         builtin = percentile([pair.builtin_us for pair in window], 95)
-        if dynamic <= max(thresholds.floor, builtin * thresholds.slow_percent // 100):
+        if dynamic <= max(thresholds.p95, builtin * thresholds.slow_percent // 100):
             return place
     return len(warm)
 

@@ -59,8 +59,8 @@ class Thresholds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     60 good ones in a row bound the share of failures at 5 % with 95 % confidence (the rule of three). Below `floor`
     times are not held against each other: a list in memory is not slower in a way that anybody notices because
     another one, of five models, took a tenth of a millisecond. Slow is a 95th percentile over `window` pairs beyond
-    `slow_percent` of the built-in list's; `slow` such windows in a row are a defect, so that a machine that was busy
-    for a moment is none.
+    `slow_percent` of the built-in list's and beyond `p95`, what a person might notice; `slow` such windows in a row are
+    a defect, so that a machine that was busy for a moment, as one that infers often is, demotes nothing.
     """
 
     syncs: int = 20

@@ -185,7 +185,7 @@ class Rollout(Generic[Q]):
         return effective is not None and effective.shadow and not effective.pinned
 
     def _suspicious(self, pair: Pair) -> bool:
-        limit = max(self.thresholds.floor, pair.builtin_us * self.thresholds.slow_percent // 100)
+        limit = max(self.thresholds.p95, pair.builtin_us * self.thresholds.slow_percent // 100)
         return pair.ok == 0 or (not pair.cold and pair.builtin_us >= 0 and pair.dynamic_us > limit)
 
     def _check_soon(self) -> None:
