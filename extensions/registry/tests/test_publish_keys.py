@@ -81,14 +81,6 @@ def test_a_public_key_travels_as_a_file(tmp_path: Path) -> None:
     assert load_public(tmp_path / "one.pub") == key("a").public_key
 
 
-def test_all_keys_of_a_folder_are_at_hand(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        save(key(name), tmp_path / f"{name}.pem", b"same")
-    keys = Keys.open(tmp_path, b"same")
-    assert [signer.public_key for signer in keys] == [key("a").public_key, key("b").public_key]
-    assert keys.get(key("c").public_key.keyid) is None
-
-
 @pytest.fixture
 def hub(tmp_path: Path) -> Hub:
     return Hub(tmp_path, now=NOW)

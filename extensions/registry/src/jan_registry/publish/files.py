@@ -83,18 +83,13 @@ def differs(path: Path, content: bytes) -> bool:
     return not (path.is_file() and path.read_bytes() == content)
 
 
-def recover(tree: Path) -> bool:
-    """Finish what was interrupted after it was decided, drop what was interrupted before. True: something was
-    finished."""
+def recover(tree: Path) -> None:
+    """Finish what was interrupted after it was decided, drop what was interrupted before."""
     staged = tree / _STAGED
-    if not staged.is_dir():
-        return False
-    decided = (staged / _ORDER).is_file()
-    if decided:
+    if (staged / _ORDER).is_file():
         _roll_forward(tree)
-    else:
+    elif staged.is_dir():
         shutil.rmtree(staged)
-    return decided
 
 
 def interrupted(tree: Path) -> bool:

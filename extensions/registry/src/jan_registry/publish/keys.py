@@ -26,19 +26,11 @@ class Keys:
     def __init__(self, signers: Iterable[CryptoSigner] = ()) -> None:
         self._signers = {signer.public_key.keyid: signer for signer in signers}
 
-    @classmethod
-    def open(cls, folder: Path, passphrase: bytes | None) -> Keys:
-        """All `*.pem` private keys of a folder; one passphrase opens them all. Raises KeyUnusable."""
-        return cls(load(path, passphrase) for path in sorted(folder.glob("*.pem")))
-
     def get(self, keyid: str) -> CryptoSigner | None:
         return self._signers.get(keyid)
 
     def __iter__(self) -> Iterator[CryptoSigner]:
         return iter(self._signers.values())
-
-    def __len__(self) -> int:
-        return len(self._signers)
 
 
 def generate(seed: bytes | None = None) -> CryptoSigner:
