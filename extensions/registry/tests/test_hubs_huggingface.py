@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from jan_registry.hubs.base import open_hub
-from jan_registry.hubs.errors import HubInvalid, HubRefused
+from jan_registry.hubs.errors import HubRefused
 from jan_registry.hubs.hf_forms import next_cursor
 from jan_registry.settings import SourceSetting
 
@@ -162,13 +162,26 @@ async def test_a_list_that_goes_on_elsewhere_is_not_followed_and_it_is_said(link
 
 
 def test_the_next_page_is_found_among_several_links() -> None:
-    asked = "https://hub.example/api/models?limit=2"
-    link = '<https://hub.example/api/models?cursor=a>; rel="prev", </api/models?limit=2&cursor=b%3D>; rel="next"'
-    assert next_cursor(link, asked) == "b="
-    assert next_cursor('<https://hub.example/api/models?cursor=a>; rel="prev"', asked) == ""
-    assert next_cursor('</api/models?page=2>; rel="next"', asked) == ""
-    with pytest.raises((ValueError, HubInvalid)):
-        next_cursor('<http://hub.example/api/models?cursor=b>; rel="next"', asked)
+    endpoint = "https://hub.example/hf"
+    asked = f"{endpoint}/api/models?limit=2"
+
+    def cursor(link: str) -> str:
+        return next_cursor(link, asked, endpoint)
+
+    prev = f'<{endpoint}/api/models?cursor=a>; rel="prev"'
+    assert cursor(f'{prev}, </hf/api/models?limit=2&cursor=b%3D>; rel="next"') == "b="
+    assert cursor('<https://huggingface.co/api/models?cursor=c>; rel="next"') == "c"  # as a mirror hands it on
+    assert cursor(prev) == ""
+    assert cursor('</hf/api/models?page=2>; rel="next"') == ""
+    for elsewhere in (
+        "http://hub.example/hf/api/models",
+        "https://hub.example/api/models",
+        "https://huggingface.co.evil.example/api/models",
+        "https://huggingface.co@evil.example/api/models",
+        "https://huggingface.co/api/spaces",
+    ):
+        with pytest.raises(ValueError, match="somewhere else"):
+            cursor(f'<{elsewhere}?cursor=b>; rel="next"')
 
 
 def hub(**setting: Any) -> Any:

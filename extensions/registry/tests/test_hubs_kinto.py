@@ -298,6 +298,18 @@ async def test_records_that_are_not_ours_are_left_out_and_named(tmp_path: Path) 
     assert page.notes[0].startswith("wrong: files[0].path: ")
 
 
+async def test_of_two_records_with_one_id_the_first_counts(chain: Chain, tmp_path: Path) -> None:
+    collection = Collection(chain)
+    collection.put("a", model="acme/a", schema=1790000000000)
+    collection.put("b", model="acme/a")
+    with hub_server() as server:
+        server.reply = collection.reply
+        async with desk(tmp_path) as one:
+            page = await one.hub(setting(server, chain.root)).page(SourceQuery())
+    assert [(model.id, model.name) for model in page.models] == [("acme/a", "A")]
+    assert page.notes == ["b: id: another record has it"]
+
+
 async def test_a_server_that_asks_for_peace_gets_it(chain: Chain, tmp_path: Path) -> None:
     collection = Collection(chain)
     collection.put("a")

@@ -14,11 +14,11 @@ from msgspec import Struct
 
 from jan_core.types import ModelRecord, ModelVariant
 
+from ..convert import HUGGING_FACE
 from .grouping import RepoFile
 from .ids import model_id
 from .records import model_record
 from .text import line
-from .transfer import origin_of
 
 __all__ = [
     "COMMIT",
@@ -153,19 +153,22 @@ def record_of(model: Model, variants: list[ModelVariant], source: str, *, partia
     )
 
 
-def next_cursor(link: str, asked: str) -> str:
+def next_cursor(link: str, asked: str, endpoint: str) -> str:
     """The cursor of the next page from the `Link` header (RFC 8288) of an answer to `asked`; "" on the last page.
 
-    Raises ValueError when the next page is said to be somewhere else: no one but the hub itself continues its list.
+    `endpoint`: what was asked, without a slash at its end. A mirror may hand on the hub's own link: only the cursor of
+    it is used. Raises ValueError when the next page is said to be anywhere else.
     """
     found = _LINK.search(link)
     if found is None:
         return ""
     target = urljoin(asked, found[1])
-    if urlsplit(target).path != urlsplit(asked).path or origin_of(target) != origin_of(asked):
-        raise ValueError("the next page is said to be somewhere else")
-    cursors = parse_qs(urlsplit(target).query, max_num_fields=100).get("cursor", [""])
-    return cursors[0] if len(cursors[0]) <= 2000 else ""
+    path = urlsplit(asked.removeprefix(endpoint)).path
+    for base in (endpoint, HUGGING_FACE):
+        if target.startswith(f"{base}/") and urlsplit(target.removeprefix(base)).path == path:
+            cursors = parse_qs(urlsplit(target).query, max_num_fields=100).get("cursor", [""])
+            return cursors[0] if len(cursors[0]) <= 2000 else ""
+    raise ValueError("the next page is said to be somewhere else")
 
 
 def _file(path: str, size: int | None, lfs: Lfs | None, sha256: str | None) -> RepoFile:

@@ -10,11 +10,13 @@ import os
 from typing import Any, ClassVar
 from urllib.parse import urlencode, urlsplit
 
+import anyio.to_thread
 import msgspec
 
 from jan_core import InvalidParams
 from jan_core.types import ModelRecord, SourcePage, SourceQuery
 
+from ..convert import HUGGING_FACE
 from ..settings import SourceSetting
 from .base import Capability, HubClient, escaped
 from .errors import HubInvalid, HubRefused
@@ -42,7 +44,7 @@ class HuggingFaceHub(HubClient):
 
     kind: ClassVar[str] = "huggingface"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"list", "search", "get", "pinned"})
-    default_url: ClassVar[str] = "https://huggingface.co"
+    default_url: ClassVar[str] = HUGGING_FACE
     filters: ClassVar[tuple[tuple[str, str], ...]] = (("filter", "gguf"),)
 
     def __init__(self, setting: SourceSetting, http: Http) -> None:
@@ -73,8 +75,21 @@ class HuggingFaceHub(HubClient):
         answer = await self.http.get(
             url, hub=self.id, kind="search", decode=_listed, token=self.token(), limit=_MAX_LIST
         )
-        models, notes = [], []
-        for raw in answer.value or []:
+        models, notes = await anyio.to_thread.run_sync(self._records, answer.value or [])
+        try:
+            cursor = next_cursor(answer.headers.get("link", ""), url, self.url)
+        except ValueError:
+            cursor = ""
+            notes.append("the list goes on at another address, which is not followed")
+        if cursor == query.cursor:
+            cursor = ""  # a hub that continues with the page it has just given would go on for ever
+        return SourcePage(models, cursor, few(notes), answer.age, answer.from_cache == "stale")
+
+    def _records(self, entries: list[msgspec.Raw]) -> tuple[list[ModelRecord], list[str]]:
+        """The records of the entries of a list, and notes on those that are of no use."""
+        models: list[ModelRecord] = []
+        notes: list[str] = []
+        for raw in entries:
             try:
                 model = msgspec.json.decode(raw, type=Model)
             except (ValueError, RecursionError) as error:
@@ -82,14 +97,7 @@ class HuggingFaceHub(HubClient):
                 continue
             record = self._listed_record(model, notes)
             models += [record] if record else []
-        try:
-            cursor = next_cursor(answer.headers.get("link", ""), url)
-        except (ValueError, HubInvalid):
-            cursor = ""
-            notes.append("the list goes on at another address, which is not followed")
-        if cursor == query.cursor:
-            cursor = ""  # a hub that continues with the page it has just given would go on for ever
-        return SourcePage(models, cursor, few(notes), answer.age, answer.from_cache == "stale")
+        return models, notes
 
     def _listed_record(self, model: Model, notes: list[str]) -> ModelRecord | None:
         """The record of an entry of the list; None with a note when it is of no use."""
@@ -158,7 +166,7 @@ class HuggingFaceHub(HubClient):
             self.refuse(answer, repo)
             files += tree_files(answer.value or [])
             try:
-                cursor = next_cursor(answer.headers.get("link", ""), asked)
+                cursor = next_cursor(answer.headers.get("link", ""), asked, self.url)
             except ValueError:
                 raise HubInvalid(
                     f"{self.title}: the files of {repo} go on at another address", source=self.id

@@ -121,7 +121,7 @@ class KintoHub(HubClient):
         exchanged. Raises SignatureInvalid with the last one's reason."""
         if not self.root:
             return
-        content = signed_bytes(records, changeset.timestamp)
+        content = await anyio.to_thread.run_sync(signed_bytes, records, changeset.timestamp)
         signatures = changeset.metadata.signatures or [one for one in [changeset.metadata.signature] if one is not None]
         reason = "it is not signed"
         for one in signatures[:8]:
