@@ -1,4 +1,4 @@
-"""What the methods `registry.operator.*` answer. Times RFC 3339 in UTC; paths absolute, but those of the folder's files."""
+"""What the methods `registry.operator.*` answer. Paths are absolute or of the folder; times RFC 3339 in UTC."""
 
 from __future__ import annotations
 
