@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from jan_core import JanError
 
-__all__ = ["HubInvalid", "HubRefused", "HubUnreachable", "Refusal"]
+__all__ = ["HubInvalid", "HubRefused", "HubUnreachable", "Refusal", "error_of"]
 
 Refusal = Literal["auth_required", "license_required", "rate_limited", "offline", "unsupported"]
 
@@ -39,3 +39,17 @@ class HubInvalid(JanError):
     """The hub answered with something that cannot be used."""
 
     code, type = -32077, "hub_invalid"
+
+
+def error_of(host: str, status: int, wait: float) -> JanError:
+    """What a status of HTTP that is no answer means. `wait`: seconds for which the server wants to be left alone."""
+    if status == 401:
+        return HubRefused(f"{host} wants to know who asks (401)", reason="auth_required", host=host, status=status)
+    if status == 403:
+        return HubRefused(f"{host} does not show this (403)", reason="auth_required", host=host, status=status)
+    if status == 429:
+        message = f"{host} was asked too often (429); again in {wait:.0f} s"
+        return HubRefused(message, reason="rate_limited", retry_after=wait, host=host, status=status)
+    if status >= 500 or status in (408, 425):
+        return HubUnreachable(f"{host} answered {status}", host=host, status=status, retry_after=wait)
+    return HubInvalid(f"{host} answered {status}", host=host, status=status)

@@ -18,25 +18,21 @@ import anyio.to_thread
 from jan_core import JanError, ShuttingDown, StorageError
 
 from .cache import Entry, HubCache, cache_key
-from .errors import HubInvalid, HubRefused, HubUnreachable
+from .errors import HubInvalid, HubRefused, HubUnreachable, error_of
+from .freshness import Kind, entry_of, shown_while_asking
 from .limits import Limits, wait_asked
-from .transfer import Admit, Response, Token, host_of, origin_of, transfer
+from .transfer import Admit, Token, host_of, origin_of, transfer
 
 if TYPE_CHECKING:
     from jan_core import Context
 
     from ..sqlite import Database
 
-__all__ = ["MAX_BODY", "Answer", "Http", "Kind", "Token"]
+__all__ = ["MAX_BODY", "Answer", "Http", "Token"]
 
 MAX_BODY = 8 << 20
 """Bytes of an answer, also after decompression, where a hub does not say otherwise."""
 
-Kind = Literal["detail", "search", "base", "immutable", "none"]
-"""What is asked for: one thing, a list or search, a whole that only what changed since is asked for, something that a
-hash or commit names, or what must not be kept."""
-
-_HOUR, _DAY = 3600, 86400
 _FAILED = 30
 """Seconds after a failure, for which what is known is shown without asking again: nobody waits for a time-out twice."""
 
@@ -44,7 +40,6 @@ _LARGE = 256 << 10
 """Bytes of a body that is read in a thread of its own."""
 
 _NOT_THERE = (404, 410)
-_KEPT = frozenset({"link", "content-type", "docker-content-digest", "x-repo-commit", "x-error-code"})
 T = TypeVar("T")
 
 
@@ -147,7 +142,7 @@ class Http:
         if entry is not None and usable:
             if self._limits.left(ask.key, now):
                 return self._answer(entry, value, "stale")
-            if entry.fetched_at <= now < entry.fetched_at + _shown_while_asking(kind, entry.status):
+            if entry.fetched_at <= now < entry.fetched_at + shown_while_asking(kind, entry.status):
                 self._fly(ask, entry)
                 return self._answer(entry, value, "stale")
         flight = self._fly(ask, entry)
@@ -219,15 +214,13 @@ class Http:
         if response.status in (401, 403) and entry is not None:
             await self._forget(ask.key)
         if response.status == 304 and entry is not None:
-            kept = _entry(ask.kind, 200, entry.headers | _kept(response), entry.body, response, now, entry)
-        elif response.status == 200:
-            kept = _entry(ask.kind, 200, _kept(response), response.body, response, now)
-        elif response.status in _NOT_THERE:
-            kept = _entry(ask.kind, 404, _kept(response), b"", response, now)
+            kept = entry_of(ask.kind, response, now, confirmed=entry)
+        elif response.status == 200 or response.status in _NOT_THERE:
+            kept = entry_of(ask.kind, response, now)
         elif response.status in ask.answers:
             return Entry(response.status, response.headers, response.body, int(now), 0, 0)
         else:
-            raise _error(host, response, wait)
+            raise error_of(host, response.status, wait)
         await _value(ask, kept)  # what is no answer is not kept
         if ask.kind != "none":
             await self._store(ask.key, ask.hub, kept)
@@ -307,41 +300,6 @@ def _scope(ask: _Ask[T]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _kept(response: Response) -> dict[str, str]:
-    return {name: value for name, value in response.headers.items() if name in _KEPT}
-
-
-def _shown_while_asking(kind: Kind, status: int) -> int:
-    """Seconds since it was fetched, for which an answer is shown while it is asked anew."""
-    if status != 200:
-        return 0
-    return {"detail": _DAY, "search": _HOUR, "base": 0, "immutable": 365 * _DAY, "none": 0}[kind]
-
-
-def _entry(
-    kind: Kind,
-    status: int,
-    headers: dict[str, str],
-    body: bytes,
-    response: Response,
-    now: float,
-    before: Entry | None = None,
-) -> Entry:
-    """An answer as it is kept, by what it is: fresh for, and shown on an error for, so many seconds."""
-    fresh, stale = {
-        "detail": (_HOUR, 30 * _DAY),
-        "search": (300, _DAY),
-        "base": (14 * _DAY, 90 * _DAY),
-        "immutable": (30 * _DAY, 365 * _DAY),
-        "none": (0, 0),
-    }[kind]
-    if status != 200:
-        fresh = stale = 600
-    etag = response.headers.get("etag", "") or (before.etag if before else "")
-    modified = response.headers.get("last-modified", "") or (before.last_modified if before else "")
-    return Entry(status, headers, body, int(now), int(now) + fresh, int(now) + stale, etag[:300], modified[:100])
-
-
 def _helps_to_wait(error: JanError) -> bool:
     """Whether what was known before may stand in: not where the hub said who may see it."""
     return not (isinstance(error, HubRefused) and error.reason in ("auth_required", "license_required"))
@@ -353,17 +311,3 @@ def _again(error: JanError) -> JanError:
     copy.__dict__.update(error.__dict__)
     copy.args = error.args
     return copy
-
-
-def _error(host: str, response: Response, wait: float) -> JanError:
-    status = response.status
-    if status == 401:
-        return HubRefused(f"{host} wants to know who asks (401)", reason="auth_required", host=host, status=status)
-    if status == 403:
-        return HubRefused(f"{host} does not show this (403)", reason="auth_required", host=host, status=status)
-    if status == 429:
-        message = f"{host} was asked too often (429); again in {wait:.0f} s"
-        return HubRefused(message, reason="rate_limited", retry_after=wait, host=host, status=status)
-    if status >= 500 or status in (408, 425):
-        return HubUnreachable(f"{host} answered {status}", host=host, status=status, retry_after=wait)
-    return HubInvalid(f"{host} answered {status}", host=host, status=status)

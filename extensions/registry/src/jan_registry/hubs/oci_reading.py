@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from .base import HubClient
 from .errors import HubInvalid, HubRefused, HubUnreachable
-from .http import Answer, Kind, Token
+from .freshness import Kind
+from .http import Answer, Token
 from .links import link
 from .oci_forms import ACCEPT, Config, Layer, Manifest, Tags, challenge, config_of
 
