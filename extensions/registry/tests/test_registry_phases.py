@@ -70,6 +70,7 @@ async def test_in_mixed_the_share_decides_and_both_lists_are_measured(
         assert await served(house) == ("mixed", arm)
         phase = await house.call("phase")
         assert (phase["level"], phase["percent"]) == ("signed", percent)
+        assert (await house.call("get", id="new"))["model"]["id"] == "new"  # by name, whichever list is served
         assert 0 <= phase["bucket"] < 10_000
         with anyio.fail_after(20):
             while not (report := await house.call("report"))["pairs"]["pairs"]:

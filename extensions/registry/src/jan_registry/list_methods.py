@@ -141,8 +141,9 @@ class ListMethods:
         served = await services.serving.served()
         listings = [served.listing]
         if served.effective.phase != "dynamic":
-            # What is shown may come from one list and be asked for after the other has taken its place.
-            listings.append(await services.catalogue.builtin())
+            # What is asked for by name may be known from the other list; one that was found wanting here has no say.
+            dynamic = None if served.effective.cooling else await services.catalogue.dynamic()
+            listings += [*([dynamic] if dynamic is not None else []), await services.catalogue.builtin()]
         for listing in listings:
             model = await anyio.to_thread.run_sync(listing.get, id)
             if model is not None:

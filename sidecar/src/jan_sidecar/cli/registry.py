@@ -90,7 +90,8 @@ def refresh(app: App, as_json: bool) -> None:
         note(line)
     changes = f"{answer['added']} new, {answer['changed']} changed, {answer['removed']} gone"
     cost = f"{answer['requests']} requests, {answer['bytes']} bytes"
-    note(f"{answer['outcome']}: {answer['models']} models ({changes}; {cost})")
+    count = answer["models"]
+    note(f"{answer['outcome']}: {count} model{'' if count == 1 else 's'} ({changes}; {cost})")
 
 
 @registry.command()
