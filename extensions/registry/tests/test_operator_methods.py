@@ -17,6 +17,8 @@ from jan_registry.hubs.http import Http
 from jan_registry.local import open_local
 from jan_registry.publish import state
 from jan_registry.publish.changes import reviewed
+from jan_registry.publish.founding import save_key
+from jan_registry.publish.keys import generate
 from jan_registry.publish.methods import OperatorMethods
 from jan_registry.publish.publishing import key_files, open_keys
 from jan_registry.publish.tree import publish
@@ -322,6 +324,31 @@ async def test_stolen_keys_are_replaced_and_what_a_thief_published_is_not_signed
     assert [Path(file).name for file in made["files"]] == ["root-4.pem"]
     await office.operate("rotate_keys", role="targets", renew=True, passphrase=PASSPHRASE)
     await office.publish()
+
+
+async def test_a_colleague_s_key_is_added_and_a_threshold_raised_without_any_key_going(
+    office: Office, tmp_path: Path
+) -> None:
+    def keys(status: Any) -> tuple[int, int]:
+        role = next(role for role in status["roles"] if role["role"] == "models")
+        return role["threshold"], len(role["keys"])
+
+    await office.publish()
+    colleague = save_key(generate(), tmp_path, "models", None).with_suffix(".pub")
+    await office.operate("rotate_keys", role="models", add=[str(colleague)], passphrase=PASSPHRASE)
+    assert keys(await office.operate("status")) == (1, 3)
+    await office.operate("rotate_keys", role="models", threshold=2, passphrase=PASSPHRASE)
+    assert keys(await office.operate("status")) == (2, 3)
+    with pytest.raises(RpcError, match="names 0 keys of the role"):
+        await office.operate("rotate_keys", role="models", remove=["ffff"], passphrase=PASSPHRASE)
+    with pytest.raises(RpcError, match="the passphrase is wrong"):
+        await office.operate("rotate_keys", role="models", passphrase="wrong")
+    with pytest.raises(RpcError):
+        await office.operate("rotate_keys", role="models", remove=["models-1"], threshold=9, passphrase=PASSPHRASE)
+    assert len(list((office.folder / "keys").rglob("models-*"))) == 4, "no key is left of what did not happen"
+    await add(office, "a")
+    await office.publish()
+    assert list(office.records("models")) == ["a"]
 
 
 async def test_private_keys_are_encrypted_and_stay_out_of_git(office: Office) -> None:

@@ -96,12 +96,12 @@ def sign(app: App, pending: Path, keys: tuple[Path, ...], show: bool, as_json: b
 @click.command("rotate-keys")
 @click.argument("role")
 @folder_option
-@click.option("--key", "remove", multiple=True, metavar="ID|FILE", help="Only this one goes. Default: all of the role.")
+@click.option("--key", "remove", multiple=True, metavar="ID|FILE", help="This one goes. Default: all of the role.")
 @click.option(
     "--add",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A public key that somebody else made. Default: as many new ones as go.",
+    help="A public key that somebody else made; alone, none go. Default: as many new ones as go.",
 )
 @click.option("--threshold", type=click.IntRange(1, 9), default=None, help="How many of them have to sign from now on.")
 @click.option("--stolen", is_flag=True, help="A thief may have published: trust nothing but the folder.")

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jan_core import StorageError
+from jan_core import JanError, StorageError
 
 from .answers import Signed
-from .errors import PublishInvalid
+from .errors import MissingSignatures, PublishInvalid
 from .founding import CUSTODY, save_key
-from .keys import generate, load, load_public
+from .keys import Keys, generate, load, load_public
 from .plan import Published
 from .publishing import key_files, open_keys, valid, waiting
 from .rotation import KeyChange, renew, rotate
@@ -61,16 +61,19 @@ def rotate_keys(
     passphrase: bytes | None,
     now: float,
 ) -> tuple[Published, list[str]]:
-    """Give a role other keys; when one was stolen, what is published comes from the folder, and the snapshot gets other
-    keys too. Returns what was published and the files of the new keys.
+    """Give a role other keys: all of them, unless some are named to go or to come. When one was stolen, what is
+    published comes from the folder, and the snapshot gets other keys too. Returns what was published and the files of
+    the new keys.
 
     Raises as `rotation.rotate` does, WorkspaceInvalid and KeyUnusable. What waits for signatures of keys that are
     elsewhere keeps the new keys; the old ones are set aside only when they do not count any more.
     """
     held = valid(folder, mend=True)
     files = key_files(held)
+    keys = open_keys(files.values(), passphrase)  # before any is made: with a wrong passphrase none is
     signers = _signers(held, role)
-    gone = _named(remove, signers, files) if remove else signers
+    named = remove or add or threshold
+    gone = _named(remove, signers, files) if named else signers
     made = [] if add else _make(held, role, len(gone), passphrase)
     changes = {role: KeyChange([load_public(path) for path in add] or _public(made), gone, threshold)}
     if stolen and role != "snapshot":
@@ -78,14 +81,17 @@ def rotate_keys(
         fresh = _make(held, "snapshot", len(also), passphrase)
         changes["snapshot"] = KeyChange(_public(fresh), also)
         made, gone = [*made, *fresh], [*gone, *also]
-    done = rotate(
-        held.tree,
-        changes,
-        open_keys([*files.values(), *made], passphrase),
-        collections=held.collections() if stolen else None,
-        now=now,
-        pending=held.pending,
-    )
+    collections = held.collections() if stolen else None
+    try:
+        keys = Keys([*keys, *open_keys(made, passphrase)])
+        done = rotate(held.tree, changes, keys, collections=collections, now=now, pending=held.pending)
+    except MissingSignatures:
+        raise
+    except JanError:
+        for path in made:  # nobody has heard of them
+            path.unlink(missing_ok=True)
+            path.with_suffix(".pub").unlink(missing_ok=True)
+        raise
     _set_aside(files[keyid] for keyid in gone if keyid in files)
     return done, list(map(str, made))
 
