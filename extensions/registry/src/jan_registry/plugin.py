@@ -6,7 +6,7 @@ The methods are in `list_methods.py` (the list itself), `hubs/methods.py`, `roll
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
@@ -28,11 +28,12 @@ from .experiments.methods import ExperimentMethods
 from .hubs.methods import HubMethods
 from .list_methods import ListMethods
 from .publish.methods import OperatorMethods
-from .rollout.gates import judge
 from .rollout.methods import RolloutMethods
 from .rollout.phase_methods import PhaseMethods, PhaseServices
-from .services import Services
 from .settings import RegistrySettings
+
+if TYPE_CHECKING:
+    from .services import Services
 
 __all__ = ["RegistryExtension"]
 
@@ -49,6 +50,10 @@ class RegistryExtension:
 
     @hookimpl
     async def jan_activate(self, ctx: Context) -> None:
+        # Imported here: what the methods' types do not need, a client is not kept waiting for.
+        from .rollout.gates import judge
+        from .services import Services
+
         self._services = Services(ctx)
         self._hubs.start(ctx, self._services.local, self._services.admit)
         self._list.start(self._services, self._hubs)

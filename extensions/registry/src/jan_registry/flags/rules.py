@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..collections import Flag
-from ..collections.check import check
 from ..targeting import Facts, matches
 from .bucket import FLAGS, bucket, within
 from .known import Value
@@ -39,6 +38,8 @@ class Evaluation:
 def read_flags(records: Iterable[bytes], *, expires_at: float = 0.0) -> FlagList:
     """The flags among the records of the collection `flags`. One of a kind or form that this program does not know is
     passed over: no flag is better than one that is misread."""
+    from ..collections.check import check
+
     flags = {}
     for record in records:
         try:

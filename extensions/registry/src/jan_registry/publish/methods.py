@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import anyio.from_thread
 import anyio.to_thread
 import msgspec
 
@@ -79,7 +78,9 @@ class OperatorMethods:
         from .adding import add
 
         def progress(done: int, total: int) -> None:
-            anyio.from_thread.run_sync(partial(call.progress, "hashing", done=float(done), total=float(total)))
+            from anyio import from_thread
+
+            from_thread.run_sync(partial(call.progress, "hashing", done=float(done), total=float(total)))
 
         return await _thread(partial(add, _folder(params.folder), params, progress))
 

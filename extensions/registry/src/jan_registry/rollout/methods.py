@@ -4,7 +4,7 @@ on) and `registry.operator.fleet` (what the operator makes of many such counts).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio.to_thread
 from msgspec import Meta, Struct, field
@@ -12,9 +12,11 @@ from msgspec import Meta, Struct, field
 from jan_core import InvalidParams, method
 
 from .fleet_report import FleetAnswer, judged
-from .phase_methods import PhaseServices
 from .report import RolloutReport
-from .rollout import Rollout
+
+if TYPE_CHECKING:
+    from .phase_methods import PhaseServices
+    from .rollout import Rollout
 
 __all__ = ["FleetQuery", "ReportQuery", "RolloutMethods"]
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
 from jan_core import Empty, method
 
-from ..flags.precedence import FlagBoard
-from .gates import Criterion
-from .phase import Effective, PhaseKeeper
 from .shapes import FlagTable, PhaseAnswer
+
+if TYPE_CHECKING:
+    from ..flags.precedence import FlagBoard
+    from .gates import Criterion
+    from .phase import Effective, PhaseKeeper
 
 __all__ = ["PhaseMethods", "PhaseServices"]
 
