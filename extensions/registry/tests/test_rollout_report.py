@@ -198,7 +198,7 @@ async def test_the_operator_has_a_folder_of_exports_judged(open_house: OpenHouse
     (folder / "named.json").write_text('{"schema": 1, "days": [], "machine": "anna"}')
     (folder / "notes.txt").write_text("not one of them")
     async with open_house() as house:
-        answer = await house.call("operator.fleet", folder=str(folder))
+        answer = await house.client.call("registry.operator.fleet", {"folder": str(folder)})
         assert (answer["machines"], len(answer["periods"])) == (2_000, 5)
         assert answer["periods"][0]["control"] == {"units": 1_900, "failed": 0}
         assert [line.partition(":")[0] for line in answer["skipped"]] == ["broken.json", "named.json"]
