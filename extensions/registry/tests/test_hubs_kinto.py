@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA224
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jan_registry.hubs.content_signature import SignatureInvalid, root_hash, signed_bytes, verify
 from jan_registry.hubs.errors import HubInvalid, HubRefused
@@ -236,6 +236,7 @@ def test_what_is_no_certificate_is_no_chain(bad: bytes, chain: Chain) -> None:
         verify(b"", chain.sign(b""), bad, root=bytes.fromhex(chain.root), signer=NAME, now=NOW)
 
 
+@example(b"/", 453)  # an algorithm that nobody knows
 @given(st.binary(max_size=60), st.integers(0, 3000))
 def test_a_chain_with_a_byte_changed_is_refused_in_words(noise: bytes, at: int) -> None:
     chain = _shared()

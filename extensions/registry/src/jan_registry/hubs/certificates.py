@@ -33,6 +33,7 @@ def signer_key(chain: bytes, root: bytes, signer: str, now: float) -> Any:
     Raises ChainInvalid.
     """
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import Encoding
 
     try:
@@ -53,7 +54,9 @@ def signer_key(chain: bytes, root: bytes, signer: str, now: float) -> Any:
         return certificates[0].public_key()
     except ChainInvalid:
         raise
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except (
+        ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType
+    ) as error:  # fmt: skip
         raise ChainInvalid(f"the signer's chain cannot be read ({type(error).__name__})") from None
 
 
