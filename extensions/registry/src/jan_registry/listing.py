@@ -20,7 +20,7 @@ from .collections import COLLECTIONS, Experiment, FlagRecord, Record, Slot
 from .search import find, scan
 from .shapes import Origin, Provenance, rfc3339
 from .signed.store import CollectionState, HubStore
-from .signed.verification import Verification
+from .signed.verification import Verification, vouch
 from .targeting import Facts, matches
 
 if TYPE_CHECKING:
@@ -179,18 +179,7 @@ class SignedListing:
 
     def verification(self, now: float, name: str = "models") -> Verification:
         state = self.states.get(name)
-        if state is None:
-            return Verification("unverified")
-        stale = "stale" if now >= state.expires_at else "verified"
-        return Verification(
-            status="bundled" if self.origin == "bundle" else stale,  # type: ignore[arg-type]
-            role=state.role,
-            keyids=state.keyids,
-            versions=state.versions,
-            digest=state.sha256,
-            verified_at=rfc3339(state.verified_at),
-            expires=rfc3339(state.expires_at),
-        )
+        return vouch(state, now) if state is not None else Verification("unverified")
 
     def models_with(self, sha256: str) -> list[str]:
         """The ids of the models that have a file of this hash."""
