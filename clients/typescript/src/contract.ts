@@ -3276,8 +3276,9 @@ export namespace registry {
   }
 
   /**
-   * Give a role other keys. `remove`: ids (or the beginnings of them) or files of keys that go; none: all of them.
-   * As many new ones are made beside them, unless `add` names files of public keys that others made.
+   * Give a role other keys. `remove`: ids (or the beginnings of them) or files of keys that go; as many new ones are
+   * made beside them, unless `add` names files of public keys that others made. With neither, all keys are replaced;
+   * with `add` or a `threshold` alone, none go.
    *
    * `stolen`: what is published is taken from the folder, not from what a thief may have published, and the snapshot
    * gets another key too. `renew`: keep the keys of root or targets, and sign them for another lifetime.
