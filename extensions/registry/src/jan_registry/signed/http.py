@@ -45,6 +45,8 @@ class HttpFetch:
         self.backoff = 0.0
 
     def __call__(self, path: str, limit: int, *, rare: bool = False) -> bytes:
+        import httpx  # noqa: F401  (in this thread: it takes long, and the event loop must not wait for it)
+
         try:
             return anyio.from_thread.run(self._get, path, limit, rare)
         except (concurrent.futures.CancelledError, anyio.RunFinishedError):
