@@ -291,6 +291,35 @@ async def test_a_stored_list_that_was_tampered_with_is_dropped_and_fetched_anew(
         assert (await house.call("get", id="a"))["model"]["name"] == "A"
 
 
+async def test_what_was_shipped_is_where_the_first_refresh_begins_and_is_shown_when_it_is_newer(
+    open_house: OpenHouse, hub: Hub, tmp_path: Path
+) -> None:
+    from jan_registry.publish.package import package
+
+    ids = [f"m{i:03}" for i in range(300)]
+    listed(hub, *ids)
+    first, second = tmp_path / "first release", tmp_path / "second release"
+    package(hub.tree, first)
+    listed(hub, *ids, "new")
+    package(hub.tree, second)
+    async with open_house(hub=hub, packaged=first, http=no_network) as house:
+        answer = await house.call("featured", limit=1)
+        assert (answer["provenance"]["origin"], answer["verification"]["status"]) == ("bundle", "bundled")
+        report = await house.call("refresh")
+        assert (report["fulls"], report["models"]) == (0, 301)
+        assert report["bytes"] < 8000
+        shutil.move(hub.tree, tmp_path / "away")
+    older = listed(Hub(tmp_path), *ids)  # the same keys: the state of the first release
+    async with open_house(hub=older, packaged=second, http=no_network) as house:
+        assert (await house.call("status"))["provenance"]["origin"] == "cache"
+    shutil.rmtree(tmp_path / "data" / "registry")
+    async with open_house(hub=older, http=no_network) as house:
+        await house.call("refresh")
+    async with open_house(hub=older, packaged=second, http=no_network) as house:
+        status = await house.call("status")
+        assert (status["provenance"]["origin"], status["models"]) == ("bundle", 301)
+
+
 async def test_another_process_s_refresh_is_seen(open_house: OpenHouse, hub: Hub) -> None:
     from jan_registry.search import index
     from jan_registry.signed.fetching import fetcher

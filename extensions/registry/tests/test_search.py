@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,25 @@ def test_no_text_is_a_query_of_the_database_s_own_language(text: str, tmp_path: 
     if text.encode("utf-8", "ignore") == b"":
         return
     find(db, text, 10, 0)
+
+
+def test_numbers_that_change_move_their_models(tmp_path: Path) -> None:
+    from jan_registry.signed.folder import FolderFetch
+    from jan_registry.signed.store import HubStore
+    from jan_registry.signed.sync import sync
+
+    from .hubmaker import Hub
+
+    hub = Hub(tmp_path)
+    hub.models("alpha", "bravo").set("stats", [{"id": "bravo", "downloads": 9}]).publish()
+    store = HubStore(tmp_path / "store")
+
+    def found() -> list[str]:
+        sync(store, FolderFetch(hub.tree), hub.root, now=time.time, on_models=index)
+        with store.db.read() as db:
+            return find(db, "", 10, 0)[0]
+
+    assert found() == ["bravo", "alpha"]
+    hub.set("stats", [{"id": "bravo", "downloads": 9}, {"id": "alpha", "downloads": 99}]).publish()
+    assert found() == ["alpha", "bravo"]
+    store.close()

@@ -72,7 +72,7 @@ def test_a_first_sync_fetches_only_what_changed_since_it_was_made(hub: Hub, fold
     assert [path for path in way.paths if not path.startswith("metadata/")] == ["deltas/models/2-3.json.gz"]
     assert client.ids() == [*IDS[2:], "maker/new"]
     assert client.ids("featured") == ["main"]
-    assert client.indexed == [None]
+    assert client.indexed == [None, None]
     assert verify_store(client.store) == []
     assert client.state().origin == "net"
     client.close()

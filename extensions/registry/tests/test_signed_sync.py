@@ -88,7 +88,7 @@ def test_the_first_sync_fetches_everything_and_says_who_signed_it(hub: Hub, clie
         "error": "",
     }
     assert is_published(client, hub)
-    assert client.indexed == [None]
+    assert client.indexed == [None, None]  # the numbers, and the models
     state = client.state()
     assert (state.seq, state.count, state.origin, state.role) == (1, 60, "net", "models")
     assert state.keyids == [hub.signers["models"][0].public_key.keyid]
@@ -107,7 +107,7 @@ def test_an_idle_poll_is_two_requests_and_small(hub: Hub, client: Client) -> Non
     after = client.state()
     assert after.checked_at > before.checked_at
     assert after.verified_at == before.verified_at
-    assert client.indexed == [None]
+    assert client.indexed == [None, None]
 
 
 def test_a_change_comes_as_a_delta_and_names_what_it_touched(hub: Hub, client: Client) -> None:
@@ -123,7 +123,7 @@ def test_a_change_comes_as_a_delta_and_names_what_it_touched(hub: Hub, client: C
         "deleted": 1,
     }
     assert report.fallbacks == []
-    assert client.indexed[1:] == [{IDS[0], IDS[1], "maker/new"}]
+    assert client.indexed[2:] == [{IDS[0], IDS[1], "maker/new"}]
     assert is_published(client, hub)
 
 

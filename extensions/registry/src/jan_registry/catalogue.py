@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -16,6 +17,9 @@ from jan_core.types import ModelRecord
 from .hub import Hub, hub_of
 from .listing import BuiltinListing, SignedListing, states_of
 from .settings import RegistrySettings
+
+if TYPE_CHECKING:
+    from .signed.bundle import Bundle
 
 __all__ = ["PACKAGED", "Catalogue"]
 
@@ -36,6 +40,7 @@ class Catalogue:
         self._named: tuple[str, str] | None = None
         self._listing: SignedListing | None = None
         self._bundled: SignedListing | None = None
+        self._bundle: Bundle | None = None
         self._confirmed = self._bundle_failed = False
         self._looked_at = 0.0
         self._loading = anyio.Lock()
@@ -119,6 +124,8 @@ class Catalogue:
         dropped = []
         hub = self.hub
         if hub is not None:
+            if not hub.store.db.check():
+                self._listing, self._looked_at = None, 0.0
             dropped = [f"the stored collection {name}" for name in verify_store(hub.store, on_models=index)]
             if dropped:
                 self.note = f"{', '.join(dropped)} was damaged, and is fetched anew"
@@ -129,7 +136,8 @@ class Catalogue:
             except (Refused, Unreachable) as error:
                 self.note = f"the list shipped with the program is not the one that was signed: {error}"
                 dropped.append("the list shipped with the program")
-                self._bundled, self._bundle_failed = None, True
+                self._bundled = self._bundle = None
+                self._bundle_failed = True
         return dropped
 
     def close(self) -> None:
@@ -149,7 +157,7 @@ class Catalogue:
             states = states_of(hub.store)
             held = self._listing
             origin = "network" if self._confirmed else "cache"
-            if "models" not in states:
+            if "models" not in states or self._shipped_is_newer(hub, states["models"].seq):
                 listing = None
             elif held is not None and held.states == states and held.origin == origin:
                 listing = held
@@ -161,6 +169,20 @@ class Catalogue:
         if hub is self._hub:
             self._listing, self._looked_at = listing, time.monotonic()
 
+    def _shipped_is_newer(self, hub: Hub, seq: int) -> bool:
+        """Whether this release came with a later state of this hub than the one that is stored."""
+        bundle = self.base(hub)
+        state = bundle.state("models") if bundle is not None else None
+        return state is not None and state.seq > seq
+
+    def base(self, hub: Hub) -> Bundle | None:
+        """What was shipped with the program, if it is of this hub: a sync may begin from there. Blocks."""
+        if hub.root != self._shipped_root():
+            return None
+        if self._bundled is None:
+            self._bundled = self._unpack()
+        return self._bundle
+
     def _unpack(self) -> SignedListing | None:
         from .signed.bundle import read_bundle
         from .signed.errors import Refused
@@ -168,7 +190,7 @@ class Catalogue:
         if self._bundle_failed or not self._packaged.is_dir():
             return None
         try:
-            bundle = read_bundle(self._packaged, now=time.time())
+            self._bundle = bundle = read_bundle(self._packaged, now=time.time())
             return SignedListing(bundle, states_of(bundle), "bundle", "")
         except (Refused, OSError, ValueError) as error:
             self._noted(f"the list shipped with the program cannot be used: {error}")

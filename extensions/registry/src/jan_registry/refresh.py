@@ -16,6 +16,7 @@ from jan_core import Context, JanError, StorageError
 from .catalogue import Catalogue
 from .errors import NoRegistry, RegistryRefused, RegistryUnreachable
 from .hub import Hub, prune
+from .listing import Nothing, SignedListing
 from .shapes import RefreshReport
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ _BACKOFF = (60.0, 300.0, 900.0, 3600.0, 14400.0)
 _SHORTEST = 60.0
 _WATCHED = 900.0
 """Seconds between refreshes while somebody looks at the list, and how long a look lasts."""
-_COOL = 5.0
-"""Seconds after a refresh in which reading starts no other."""
 
 Observer = Callable[["SyncReport | JanError"], Awaitable[None]]
 Admit = Callable[[str], Awaitable[str]]
@@ -57,7 +56,7 @@ class Refresher:
         self._admit, self._observe, self._interval = admit, observe, interval
         self._flight: _Flight | None = None
         self._wake = anyio.Event()
-        self._asked_at = self._retry_at = self._read_at = 0.0
+        self._asked_at = self._retry_at = self._read_at = self._not_before = 0.0
         self._spread = random.uniform(0.8, 1.2)
 
     @property
@@ -73,7 +72,7 @@ class Refresher:
             return self._retry_at
         if time.time() - self._read_at < _WATCHED:
             seconds = min(seconds, _WATCHED)
-        return max(self._asked_at + max(_SHORTEST, seconds) * self._spread, self._asked_at + _COOL)
+        return max(self._asked_at + max(_SHORTEST, seconds) * self._spread, self._not_before)
 
     async def refresh(self) -> RefreshReport:
         """Ask the hub now, or wait for the answer to a question that is under way.
@@ -166,7 +165,7 @@ class Refresher:
         try:
             fetch = fetcher(hub.url, lambda: self._ctx.http, timeout=self._catalogue.settings.timeout_seconds)
             found = await anyio.to_thread.run_sync(
-                lambda: sync(hub.store, fetch, hub.root, now=time.time, on_models=index), abandon_on_cancel=False
+                lambda: sync(hub.store, fetch, hub.root, now=time.time, on_models=index, base=self._catalogue.base(hub))
             )
         except Unreachable as error:
             self._changed_partly(hub, error.report)
@@ -176,6 +175,7 @@ class Refresher:
         except Refused as error:
             self._changed_partly(hub, error.report)
             raise RegistryRefused(str(error), kind=error.kind) from None
+        self._not_before = time.time() + found.backoff
         await anyio.to_thread.run_sync(self._tidy, hub)
         return await self._report(hub, found)
 
@@ -186,7 +186,7 @@ class Refresher:
 
     async def _report(self, hub: Hub, found: SyncReport) -> RefreshReport:
         self._catalogue.confirmed(hub)
-        listing = await self._catalogue.dynamic()
+        listing = await self._catalogue.dynamic() or SignedListing(Nothing(), {}, "network", hub.url)
         await self._observe(found)
         models = next((c for c in found.collections if c.name == "models"), None)
         counts = {
@@ -195,7 +195,6 @@ class Refresher:
             "changed": models.updated if models else 0,
         }
         now = time.time()
-        assert listing is not None
         report = RefreshReport(
             outcome=found.outcome,
             models=listing.count(),

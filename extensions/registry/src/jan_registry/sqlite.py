@@ -77,12 +77,36 @@ class Database:
                 self._writer.execute("VACUUM")
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def check(self) -> bool:
+        """Look for damage that no query may have met, and set the file aside if there is any. Reads all of it: for the
+        background. Answers whether it was whole."""
+        import sqlite3
+
+        if not self.path.exists():
+            return True
+        with self._translated(), contextlib.closing(self._open()) as db:
+            try:
+                found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError as error:
+                found = str(error)
+        if found == "ok":
+            return True
+        with self._reading, self._writing, self._translated():
+            self._disconnect()
+            self._set_aside(" ".join(found.split())[:200])
+        return False
+
     def close(self) -> None:
-        with self._writing, self._reading:
-            for connection in (self._writer, self._reader):
-                if connection is not None:
-                    connection.close()
-            self._writer = self._reader = None
+        with self._reading, self._writing:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        for connection in (self._writer, self._reader):
+            if connection is not None:
+                connection.close()
+        self._writer = self._reader = None
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -102,20 +126,21 @@ class Database:
         except sqlite3.OperationalError:
             raise  # locked, read-only, full: the file itself is not to blame
         except sqlite3.DatabaseError as error:
-            aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
-            self.path.replace(aside)
-            for suffix in ("-wal", "-shm"):
-                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-            self.note = f"{self.path.name} was damaged ({error}); it is kept as {aside.name} and a new one was begun"
+            self._set_aside(str(error))
             return self._prepared()
+
+    def _set_aside(self, why: str) -> None:
+        aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+        self.path.replace(aside)
+        for suffix in ("-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        self.note = f"{self.path.name} was damaged ({why}); it is kept as {aside.name} and a new one was begun"
 
     def _prepared(self) -> sqlite3.Connection:
         import sqlite3
 
         db = self._open()
         try:
-            if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                raise sqlite3.DatabaseError("quick_check failed")
             if db.execute("PRAGMA user_version").fetchone()[0] != self._version:
                 db.execute("BEGIN IMMEDIATE")  # another process may be making it, and is then waited for
                 version = db.execute("PRAGMA user_version").fetchone()[0]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Base", "CollectionReport", "OnModels", "SyncReport", "sync"]
 
 OnModels = Callable[["sqlite3.Connection", Iterable[str] | None], None]
-"""Called inside the transaction that changes `models`: with the ids that were made, changed or deleted; None: all."""
+"""Called inside the transaction that changes `models` or `stats`, with the ids that it touched; None: all of them."""
 
 
 class Base(Protocol):
@@ -40,8 +40,9 @@ class Base(Protocol):
     def records(self, name: str) -> list[bytes]: ...
 
 
-_ORDER = ("revocations", "flags", "models", "featured", "stats")
-"""What protects comes first: a sync that is cut short has done that."""
+_ORDER = ("revocations", "flags", "stats", "models", "featured")
+"""What protects comes first: a sync that is cut short has done that. Numbers come before the models, whose order in the
+index they decide."""
 _LOCK_SECONDS = 60.0
 _SMALL = 4096
 """Bytes that a compressed delta may always have, however small the collection; else at most half of it."""
@@ -252,7 +253,7 @@ class _Sync:
         self._reindex(db, target.name, None if everything else change.ids)
 
     def _reindex(self, db: sqlite3.Connection, name: str, ids: Iterable[str] | None) -> None:
-        if name == "models" and self.on_models is not None:
+        if name in ("models", "stats") and self.on_models is not None:
             self.on_models(db, ids)
 
 
