@@ -1,6 +1,6 @@
 """The registry beside simpler ways to have a list, in one run.
 
-    python bench/registry [--only wire,lookup,…] [--rounds 5] [--quick] [--data model_catalog_v2.json]
+    python bench/registry [--only wire,lookup,…] [--rounds 3] [--quick] [--data model_catalog_v2.json]
 
 A figure that misses its reach is marked, and never a failing exit status; one that could not be taken is said to be so.
 What is being measured is told on stderr. The fleets and the shadow have commands of their own (README.md).
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python bench/registry", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="", metavar="PART,…", help=f"some of: {', '.join(PARTS)}")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default: 3)")
     parser.add_argument("--quick", action="store_true", help="short, rough and small: to see that it works")
     parser.add_argument("--data", type=Path, help="a copy of Jan's catalogue (v2), for `content` and `replay`")
     return parser

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from catalogues import Catalogue
 from house import House, running
-from kit import Kit, Site
-from machine import Load
+from kit import Kit, NotTakenError, Site
 
 from jan_core import RpcError
 
@@ -25,11 +25,12 @@ TICK = 0.002
 
 @dataclass(frozen=True)
 class Synced:
-    """A data folder whose host has the list of a hub, and how it came to it: the answer of `registry.refresh`, and the
-    seconds that a `ping` every 2 ms took. `idle`: while nothing else was asked for; `first`: while the network was used
-    for the first time, in vain; `late`: while the list came."""
+    """A data folder whose host has the list `catalogue`, and how it came to it: what `registry.refresh` answered, and
+    the seconds that a `ping` every 2 ms took. `idle`: while nothing else was asked for; `first`: while the network was
+    used for the first time, in vain; `late`: while the list came."""
 
     data: Path
+    catalogue: Catalogue
     report: dict[str, Any]
     seconds: float
     idle: list[float]
@@ -78,7 +79,7 @@ async def synced(kit: Kit, size: int) -> Synced:
         began = time.perf_counter()
         late = await beside(house, refresh)
         seconds = time.perf_counter() - began
-    kit.synced[size] = Synced(data, report, seconds, idle, first, late)
+    kit.synced[size] = Synced(data, site.catalogue, report, seconds, idle, first, late)
     return kit.synced[size]
 
 
@@ -96,5 +97,8 @@ async def beside(house: House, work: Callable[[], Awaitable[object]]) -> list[fl
 
 
 def computed(house: House) -> float:
-    """Seconds of computing so far of a host. To the 10 ms of a tick."""
-    return Load.own([house.pid]) - Load.own()
+    """Seconds of computing so far of a host's threads. Raises NotTakenError where there is no /proc."""
+    tasks = [path.read_text() for path in Path(f"/proc/{house.pid}/task").glob("*/schedstat")]
+    if not tasks:
+        raise NotTakenError("what a process computes cannot be read here")
+    return sum(int(text.split()[0]) for text in tasks) / 1e9

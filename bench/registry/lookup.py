@@ -58,8 +58,9 @@ async def measure(kit: Kit) -> Report:
     totals, kinds, building, reaches, wrong, compared = [], [], [], [], 0, 0
     for size in kit.sizes:
         say(f"lookup: {size:,} models")
-        catalogue = kit.site(size).catalogue
-        (folder,) = ((await synced(kit, size)).data / "registry" / "hubs").iterdir()
+        having = await synced(kit, size)
+        catalogue = having.catalogue
+        (folder,) = (having.data / "registry" / "hubs").iterdir()
         store = HubStore(folder)
         try:
             building.append([f"{size:,}", *_built(store)])

@@ -7,6 +7,7 @@ import random
 import time
 from typing import Any
 
+from catalogues import Catalogue
 from hosts import opened, synced
 from kit import Kit, NotTakenError, say
 from machine import Load
@@ -27,10 +28,11 @@ async def measure(kit: Kit) -> Report:
     times = 40 if kit.quick else 200 * kit.rounds
     for size in kit.sizes:
         say(f"warm: {size:,} models")
-        async with opened((await synced(kit, size)).data) as house:
+        having = await synced(kit, size)
+        async with opened(having.data) as house:
             first = await timed(house.client, [("registry.featured", {})])
             rows.append([f"{size:,}: the first list of a host that is up", *percentiles(first)])
-            for name, questions in _questions(kit, size, times).items():
+            for name, questions in _questions(having.catalogue, times).items():
                 taken = await timed(house.client, questions)
                 rows.append([f"{size:,}: {name}", *percentiles(taken)])
                 if name == "list":
@@ -43,8 +45,8 @@ async def measure(kit: Kit) -> Report:
     return Report([Table("Questions to `jan-sidecar`", ["", *PERCENTILES], rows)], reaches, notes)
 
 
-def _questions(kit: Kit, size: int, times: int) -> dict[str, list[Question]]:
-    catalogue, rng = kit.site(size).catalogue, random.Random(5)
+def _questions(catalogue: Catalogue, times: int) -> dict[str, list[Question]]:
+    rng = random.Random(5)
     ids = list(catalogue.models)
     asked = [query for kind in queries(catalogue, times // 10).values() for query in kind]
     rng.shuffle(asked)
