@@ -161,6 +161,8 @@ class Catalogue:
                 listing = None
             elif held is not None and held.states == states and held.origin == origin:
                 listing = held
+            elif held is not None and held.holds(states):
+                listing = held.confirmed(states, origin)  # type: ignore[arg-type]
             else:
                 listing = SignedListing(hub.store, states, origin, hub.url)  # type: ignore[arg-type]
         except StorageError as error:

@@ -6,6 +6,8 @@ shipped with the program; it does not know the network, phases, or who asks.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -136,6 +138,21 @@ class SignedListing:
         self._lock = threading.Lock()
         for id in sorted(self._featured)[:_CACHED]:
             self.get(id)  # whoever asks for what is featured waits for no disk
+
+    def holds(self, states: Mapping[str, CollectionState]) -> bool:
+        """Whether these are states of the same content."""
+        return {name: each.sha256 for name, each in states.items()} == {
+            name: each.sha256 for name, each in self.states.items()
+        }
+
+    def confirmed(self, states: Mapping[str, CollectionState], origin: Origin) -> SignedListing:
+        """The same content, which its hub has vouched for again: nothing is read anew, and what is remembered stays."""
+        again = copy.copy(self)
+        again.states, again.origin = states, origin
+        expires_at = float(states["flags"].expires_at) if "flags" in states else 0.0
+        if expires_at != self.flags.expires_at:
+            again.flags = dataclasses.replace(self.flags, expires_at=expires_at)
+        return again
 
     def featured(self, facts: Facts, slot: str = "") -> list[ModelRecord]:
         chosen = next((s for s in self.slots if s.id == slot), None) if slot else None
