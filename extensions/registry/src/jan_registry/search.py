@@ -91,10 +91,10 @@ def _short(word: str) -> bool:
 def _condition(words: list[str]) -> tuple[str, list[str], list[Any]]:
     """What to select from, under which conditions, with which values. The trigram index finds candidates; what it says
     of a longer word is checked in the text itself."""
-    grams = {word[at : at + 3] for word in words for at in range(len(word) - 2)}
-    checks = ["instr(entry.spaced, ?) > 0" if _short(word) else "instr(entry.text, ?) > 0" for word in words]
     values = [f" {word}" if _short(word) else word for word in words]
-    if grams:
+    checks = ["instr(entry.text, ?) > 0"] * len(values)
+    grams = {gram for value in values for gram in _grams(value)}
+    if any(len(word) > 2 for word in words):
         match = " AND ".join(map(_quoted, sorted(grams)))
         return "words JOIN entry ON entry.rowid = words.rowid", ["words MATCH ?", *checks], [match, *values]
     if words and all(map(_short, words)):
@@ -103,39 +103,46 @@ def _condition(words: list[str]) -> tuple[str, list[str], list[Any]]:
     return "entry", checks, values
 
 
+def _grams(value: str) -> list[str]:
+    """Three characters each, from the beginning, the middle and the end: all others would find few candidates less, and
+    each costs the reading of a long list."""
+    last = len(value) - 3
+    return [value[at : at + 3] for at in sorted({0, last // 2, last})] if last >= 0 else []
+
+
 def _quoted(word: str) -> str:
     return '"' + word.replace('"', '""') + '"'
 
 
 def _insert(db: sqlite3.Connection, rows: list[tuple[str, bytes, bytes | None]], *, fresh: bool) -> None:
-    entries: list[tuple[int, str, str, str]] = []
+    entries: list[tuple[int, str, str]] = []
     files: list[tuple[str, str]] = []
     taken: set[int] = set()
     for id, data, number in rows:
         record = _record.decode(data)
-        text = _text_of(record.id, record.name, record.publisher, record.tags)
+        text = _indexed(_text_of(record.id, record.name, record.publisher, record.tags))
         place = _place(id, _stats.decode(number).downloads if number else 0)
         while place in taken or (
             not fresh and db.execute("SELECT 1 FROM entry WHERE rowid = ?", [place]).fetchone() is not None
         ):
             place += 1
         taken.add(place)
-        entries.append((place, id, text, _spaced(text)))
+        entries.append((place, id, text))
         files += [(file.sha256, id) for file in record.files if file.sha256]
     entries.sort()  # a tree that is filled in its own order stays small
-    db.executemany("INSERT INTO entry VALUES (?, ?, ?, ?)", entries)
-    db.executemany("INSERT INTO words(rowid, text) VALUES (?, ?)", ((place, text) for place, _, text, _ in entries))
-    db.executemany("INSERT INTO starts(rowid, spaced) VALUES (?, ?)", ((place, s) for place, _, _, s in entries))
+    db.executemany("INSERT INTO entry VALUES (?, ?, ?)", entries)
+    for table in ("words", "starts"):
+        db.executemany(f"INSERT INTO {table}(rowid, text) VALUES (?, ?)", ((place, text) for place, _, text in entries))
     db.executemany("INSERT OR IGNORE INTO file VALUES (?, ?)", files)
 
 
 def _remove(db: sqlite3.Connection, id: str) -> None:
-    row = db.execute("SELECT rowid, text, spaced FROM entry WHERE id = ?", [id]).fetchone()
+    row = db.execute("SELECT rowid, text FROM entry WHERE id = ?", [id]).fetchone()
     if row is None:
         return
-    place, text, spaced = row
-    db.execute("INSERT INTO words(words, rowid, text) VALUES ('delete', ?, ?)", [place, text])
-    db.execute("INSERT INTO starts(starts, rowid, spaced) VALUES ('delete', ?, ?)", [place, spaced])
+    place, text = row
+    for table in ("words", "starts"):
+        db.execute(f"INSERT INTO {table}({table}, rowid, text) VALUES ('delete', ?, ?)", [place, text])
     db.execute("DELETE FROM entry WHERE rowid = ?", [place])
     db.execute("DELETE FROM file WHERE id = ?", [id])
 
@@ -153,6 +160,12 @@ def _place(id: str, downloads: int) -> int:
 
 def _text_of(id: str, name: str, publisher: str, tags: Sequence[str]) -> str:
     return "\n".join([id, name, publisher, *tags]).casefold()
+
+
+def _indexed(text: str) -> str:
+    """The text as it is, for what stands anywhere in it, and with a space before each word, for what begins one: so the
+    beginning of a word has its own three characters."""
+    return f"{text}\n{_spaced(text)}"
 
 
 def _spaced(text: str) -> str:

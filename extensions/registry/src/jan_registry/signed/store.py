@@ -27,9 +27,9 @@ CREATE TABLE record (
 ) WITHOUT ROWID;
 CREATE TABLE trusted_version (role TEXT PRIMARY KEY, version INTEGER NOT NULL, signers TEXT NOT NULL) WITHOUT ROWID;
 -- search.py: one row a model, in the order in which what is found is shown
-CREATE TABLE entry (rowid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, spaced TEXT NOT NULL);
+CREATE TABLE entry (rowid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5(text, content='entry', tokenize='trigram', detail='none');
-CREATE VIRTUAL TABLE starts USING fts5(spaced, content='entry', tokenize='unicode61', prefix='1 2', detail='none');
+CREATE VIRTUAL TABLE starts USING fts5(text, content='entry', tokenize='unicode61', prefix='1 2', detail='none');
 CREATE TABLE file (sha256 TEXT, id TEXT, PRIMARY KEY (sha256, id)) WITHOUT ROWID
 """
 
