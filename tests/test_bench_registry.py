@@ -162,7 +162,7 @@ def test_every_part_has_its_figures() -> None:
     assert printed.count("\n## ") == 8
     assert "not taken" not in printed
     assert re.search(r"idle poll, bodies +\| +≤ 500 bytes \| +\d+ bytes \| +reached", printed)
-    assert re.search(r"\* 0 of \d+ answers differed from the scan's", printed)
+    assert re.search(r": 0 of \d+ answers differed", printed)
 
 
 def test_a_part_that_is_none_is_told_from_those_that_are() -> None:
