@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jan_registry.collections import Record, Stats, canonical
-from jan_registry.search import COUNT_LIMIT, find, index, scan
+from jan_registry.search import COUNT_LIMIT, _place, find, index, scan
 from jan_registry.signed.store import SCHEMA
 from msgspec import to_builtins
 
@@ -62,11 +62,24 @@ def test_pages_do_not_overlap_and_the_total_is_counted_up_to_a_limit() -> None:
     index(db, None)
     pages = [find(db, "gguf", 100, offset) for offset in range(0, COUNT_LIMIT + 50, 100)]
     ids = [id for page, _ in pages for id in page]
-    assert ids == sorted(ids)
     assert len(set(ids)) == COUNT_LIMIT + 50
     assert pages[0][1] == COUNT_LIMIT
     assert pages[-1][1] == COUNT_LIMIT + 50
     assert find(db, "gguf", 100, 99_000) == ([], COUNT_LIMIT)
+
+
+def test_thousands_that_begin_alike_have_places_near_each_other() -> None:
+    db = database()
+    put(db, *((f"maker/qwen2.5-{i}b", "Same", []) for i in range(5000)), ("maker/aaa", "A", []), ("maker/zzz", "Z", []))
+    index(db, None)
+    for i in range(5000, 5050):
+        put(db, (f"maker/qwen2.5-{i}b", "Same", []))
+    index(db, [f"maker/qwen2.5-{i}b" for i in range(5000, 5050)])
+    first, total = find(db, "", 1, 0)
+    assert (first, total) == (["maker/aaa"], COUNT_LIMIT)
+    assert find(db, "", 1, 5051)[0] == ["maker/zzz"]
+    places = db.execute("SELECT rowid, id FROM entry WHERE id LIKE 'maker/qwen%'").fetchall()
+    assert sum(place == _place(id, 0) for place, id in places) > 0.95 * len(places)  # few had to look for another
 
 
 def test_changed_and_deleted_models_are_found_as_they_are_now() -> None:

@@ -7,6 +7,7 @@ that order is the index's own (`entry.rowid`), so that the first page of a word 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,8 @@ COUNT_LIMIT = 1000
 """How far matches are counted: the exact number of thousands of them is not worth the time."""
 
 _LEVELS = 256
-_LETTER_BITS, _LETTERS = 5, 10
+_ORDER = "0123456789abcdefghijklmnopqrstuvwxyz"
+_LETTER_BITS, _LETTERS, _LOT_BITS = 6, 6, 18  # with a byte for the level these are 62 bits, and a rowid has 63
 _NOT_WORD = re.compile(r"[\W_]+")
 
 _record = msgspec.json.Decoder(Record)
@@ -148,14 +150,14 @@ def _remove(db: sqlite3.Connection, id: str) -> None:
 
 
 def _place(id: str, downloads: int) -> int:
-    """Where a model stands in the order: 256 levels of how often it is downloaded, then the alphabet."""
-    level = _LEVELS - 1 - min(_LEVELS - 1, int(8 * math.log2(1 + max(0, downloads))))
-    place = level
-    for at in range(_LETTERS):
-        character = id[at] if at < len(id) else "\0"
-        rank = ord(character) - 96 if "a" <= character <= "z" else 27 if "0" <= character <= "9" else 0
-        place = place << _LETTER_BITS | rank
-    return place << 4
+    """Where a model stands in the order: by 256 levels of how often it is downloaded, then by how its name begins, then
+    by lot: a publisher may have thousands that begin alike, and each needs a place near the others."""
+    place = _LEVELS - 1 - min(_LEVELS - 1, int(8 * math.log2(1 + max(0, downloads))))
+    name = id.rpartition("/")[2]
+    for character in name[:_LETTERS].ljust(_LETTERS, "\0"):
+        place = place << _LETTER_BITS | (_ORDER.find(character) + 1)
+    lot = int.from_bytes(hashlib.sha256(id.encode()).digest()[:4], "big") >> (32 - _LOT_BITS)
+    return place << _LOT_BITS | lot
 
 
 def _text_of(id: str, name: str, publisher: str, tags: Sequence[str]) -> str:
