@@ -1,7 +1,7 @@
 """Looking for models by words: an index in SQLite for a hub's thousands, a plain scan for a list in memory.
 
 A word of three or more characters may stand anywhere in a model's id, name, publisher or tags; a shorter one must
-begin a word there. Case does not count. What more people download comes first, then what comes first in the alphabet:
+begin a word there. Case does not count. What more people download comes first, then roughly the alphabet:
 that order is the index's own (`entry.rowid`), so that the first page of a word that every model has costs no sorting.
 """
 
