@@ -76,12 +76,22 @@ class ListMethods:
         listing = (await services.serving.served()).listing
         found, total = await anyio.to_thread.run_sync(listing.search, params.text, params.limit, params.offset)
         allowed = await services.allowed(found, services.serving.context(ModelContext()))
+        total -= len(found) - len(allowed)
         return ModelList(allowed, total, listing.provenance(now), listing.verification(now))
 
     @method("registry.get", errors=[ModelUnknown, *HUB_ERRORS])
     async def get(self, params: ModelId) -> ModelAnswer:
-        """One model; of another hub, where `source` names one."""
-        return await self._find(params.id, params.source)
+        """One model, and whether it was revoked; of another hub, where `source` names one."""
+        from .revocations import without_revoked
+
+        answer = await self._find(params.id, params.source)
+        listing = await self._services.catalogue.dynamic()
+        if listing is not None and without_revoked(answer.model, listing.revocations) is None:
+            files = [*answer.model.files, *(file for variant in answer.model.variants for file in variant.files)]
+            hashes = ["", *(file.sha256 for file in files)]
+            found = [listing.revocations.refusal(sha256, answer.model.id) for sha256 in hashes]
+            answer.revoked = next(each.reason for each in found if each is not None)
+        return answer
 
     @method("registry.resolve", errors=[ModelUnknown, ModelNotFetchable, ModelRevoked, *HUB_ERRORS])
     async def resolve(self, params: ModelQuery) -> Resolution:

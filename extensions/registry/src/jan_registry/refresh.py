@@ -103,8 +103,10 @@ class Refresher:
         """Settings or flags changed: look whether a refresh is due."""
         self._wake.set()
 
-    async def serve(self) -> None:
-        """Refresh in the background whenever it is due. Ends with the generation."""
+    async def serve(self, settle: float = 0.0) -> None:
+        """Refresh in the background whenever it is due, but not before `settle` seconds are over: a command that only
+        reads is over by then, and has used no network. Ends with the generation."""
+        self._not_before = time.time() + settle
         hub: Hub | None = None
         while True:
             try:

@@ -46,7 +46,7 @@ class Services:
         self.refresher = Refresher(ctx, self.catalogue, self.admit, self._synced, self._interval)
 
     def start(self) -> None:
-        self.ctx.tasks.start_soon(self.refresher.serve, name="registry")
+        self.ctx.tasks.start_soon(self.refresher.serve, SETTLE, name="registry")
         self.ctx.tasks.start_soon(self._verify, name="registry check")
         self.ctx.tasks.start_soon(self.featuring.rollout.serve, name="registry roll-out")
 

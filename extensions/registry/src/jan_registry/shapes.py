@@ -91,8 +91,9 @@ class ModelQuery(Struct, forbid_unknown_fields=True):
 
 
 class ModelList(Struct):
-    """`total`: how many there are beside the limit; of a search, counted up to 1,000. `cursor`: what continues the
-    answer of another hub. `experiment` and `branch`: which experiment decided what is featured, "" for none."""
+    """`total`: how many there are beside the limit; of a search, counted up to 1,000, without those of this page that
+    are not for this machine or were revoked: a page may be short. `cursor`: what continues the answer of another hub.
+    `experiment` and `branch`: which experiment decided what is featured, "" for none."""
 
     models: list[ModelRecord]
     total: int
@@ -104,9 +105,12 @@ class ModelList(Struct):
 
 
 class ModelAnswer(Struct):
+    """`revoked`: why nothing of the model can be had any more, in the operator's words; "" when it can."""
+
     model: ModelRecord
     provenance: Provenance
     verification: Verification
+    revoked: str = ""
 
 
 class Resolution(Struct):
