@@ -4332,11 +4332,14 @@ pub mod registry {
         pub keyids: Vec<String>,
     }
 
+    /// `revoked`: why nothing of the model can be had any more, in the operator's words; "" when it can.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ModelAnswer {
         pub model: super::core::ModelRecord,
         pub provenance: Provenance,
         pub verification: Verification,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub revoked: Option<String>,
     }
 
     /// `source`: as in `SearchQuery`.
@@ -4358,8 +4361,9 @@ pub mod registry {
         }
     }
 
-    /// `total`: how many there are beside the limit; of a search, counted up to 1,000. `cursor`: what continues the
-    /// answer of another hub. `experiment` and `branch`: which experiment decided what is featured, "" for none.
+    /// `total`: how many there are beside the limit; of a search, counted up to 1,000, without those of this page that
+    /// are not for this machine or were revoked: a page may be short. `cursor`: what continues the answer of another hub.
+    /// `experiment` and `branch`: which experiment decided what is featured, "" for none.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ModelList {
         pub models: Vec<super::core::ModelRecord>,
@@ -5879,7 +5883,7 @@ pub mod methods {
         type Result = super::registry::FlagTable;
     }
 
-    /// `registry.get`: One model; of another hub, where `source` names one.
+    /// `registry.get`: One model, and whether it was revoked; of another hub, where `source` names one.
     ///
     /// Errors of its own: `model_unknown`, `hub_unreachable`, `hub_refused`, `hub_invalid`.
     pub struct RegistryGet;

@@ -2897,10 +2897,13 @@ export namespace registry {
     keyids: string[];
   }
 
+  /** `revoked`: why nothing of the model can be had any more, in the operator's words; "" when it can. */
   export interface ModelAnswer {
     model: core.ModelRecord;
     provenance: registry.Provenance;
     verification: registry.Verification;
+    /** @default "" */
+    revoked?: string;
   }
 
   /** `source`: as in `SearchQuery`. */
@@ -2915,8 +2918,9 @@ export namespace registry {
   }
 
   /**
-   * `total`: how many there are beside the limit; of a search, counted up to 1,000. `cursor`: what continues the
-   * answer of another hub. `experiment` and `branch`: which experiment decided what is featured, "" for none.
+   * `total`: how many there are beside the limit; of a search, counted up to 1,000, without those of this page that
+   * are not for this machine or were revoked: a page may be short. `cursor`: what continues the answer of another hub.
+   * `experiment` and `branch`: which experiment decided what is featured, "" for none.
    */
   export interface ModelList {
     models: core.ModelRecord[];
@@ -3945,7 +3949,7 @@ export interface Methods {
     item: never;
     errors: never;
   };
-  /** One model; of another hub, where `source` names one. */
+  /** One model, and whether it was revoked; of another hub, where `source` names one. */
   "registry.get": {
     params: registry.ModelId;
     result: registry.ModelAnswer;
