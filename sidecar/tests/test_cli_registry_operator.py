@@ -88,6 +88,31 @@ def test_what_is_wrong_is_said_line_by_line_and_ends_with_status_1(operator: Run
     assert "problem: models/b.toml:1" in operator("status", "--folder", ".").stderr
 
 
+def test_a_pipe_in_the_folder_is_named_and_nothing_waits_for_it(operator: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "registry/models/p.toml")
+    for command in (
+        ["publish"],
+        ["publish", "--dry-run"],
+        ["import", "models/p.toml"],
+        ["add", "a", "--file", "models/p.toml"],
+    ):
+        done = operator(*command)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "models/p.toml" in done.stderr
+        assert "it is not a plain file" in done.stderr
+
+
+def test_who_revokes_a_model_that_nobody_knows_is_told_at_once(operator: Run, tmp_path: Path) -> None:
+    done = operator("revoke", "nosuch/model", "--reason", "Bad.")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "jan: there is no model nosuch/model in the folder, nor is one published",
+        "     nothing was changed; if it is meant, give --unknown",
+    ]
+    assert operator("revoke", "nosuch/model", "--reason", "Bad.", "--unknown").returncode == 0
+    assert (tmp_path / "registry/revocations/nosuch--model.toml").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -97,6 +122,8 @@ def test_what_is_wrong_is_said_line_by_line_and_ends_with_status_1(operator: Run
         (["add", "x", "--sha256", "abc"], "64 hexadecimal digits"),
         (["sign", "."], "--keys"),
         (["revoke", "x"], "--reason"),
+        (["revoke", "x", "--reason", " "], "say why"),
+        (["publish", "--only", "revocation"], "'revocation' is not one of 'models', 'featured', 'flags'"),
         (["status", "--folder", "nowhere"], "does not exist"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -209,6 +209,24 @@ async def test_a_revoked_model_leaves_the_lists(office: Office) -> None:
         await office.operate("feature", slot="default", models=["a"])
 
 
+async def test_a_model_that_nobody_knows_is_not_revoked_by_a_slip_of_the_pen(office: Office) -> None:
+    await add(office, "owner/tiny")
+    await add(office, "owner/gone")
+    await office.publish()
+    (office.folder / "models/owner--gone.toml").unlink()
+    with pytest.raises(RpcError, match="there is no model owner/tinny in .* published; there is owner/tiny") as refused:
+        await office.operate("revoke", model="owner/tinny", reason="Bad.")
+    assert (refused.value.type, refused.value.data["reason"]) == ("invalid_params", "unknown_model")
+    assert not (office.folder / "revocations").exists()
+    await office.operate("revoke", model="owner/gone", reason="Bad.")  # clients may have it still
+    await office.operate("revoke", model="owner/tinny", reason="Bad.", unknown=True)
+    await office.operate("revoke", model="owner/tinny", reason="Very bad.")
+    await office.operate("revoke", sha256="ab" * 32, reason="Bad.")
+    await office.publish()
+    revoked = {it["model"] if "model" in it else it["sha256"] for it in office.records("revocations").values()}
+    assert revoked == {"owner/gone", "owner/tinny", "ab" * 32}
+
+
 async def test_an_experiment_begins_pauses_and_ends_and_never_changes(office: Office) -> None:
     await add(office, "a")
     await office.operate("feature", slot="other", models=["a"], where=["locale=pt,pt-BR", "memory_total>=8000000000"])
@@ -390,6 +408,14 @@ async def test_only_what_somebody_may_sign_is_published(office: Office) -> None:
     await office.publish(only=["flags", "featured", "revocations", "stats"])
     assert office.records("flags")["registry.phase"]["value"] == "mixed"
     assert office.records("models") == {}
+
+
+async def test_a_collection_that_there_is_not_is_refused_and_nothing_published(office: Office) -> None:
+    await office.publish()
+    for dry_run in (True, False):
+        with pytest.raises(RpcError, match="no collection revocation; there are models, featured, flags, revocations"):
+            await office.publish(only=["flags", "revocation"], dry_run=dry_run)
+    assert (await office.operate("status"))["version"] == 1
 
 
 async def test_a_publication_that_was_interrupted_is_finished_by_the_next(

@@ -50,7 +50,12 @@ def init(
 @click.command()
 @folder_option
 @click.option("--dry-run", is_flag=True, help="Say what clients would see, and change nothing.")
-@click.option("--only", multiple=True, metavar="COLLECTION", help="models, featured, flags, revocations or stats.")
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(["models", "featured", "flags", "revocations", "stats"]),
+    help="Only these collections; may be given several times. Default: all. (Experiments are among the flags.)",
+)
 @click.option("--expect", type=int, default=-1, metavar="VERSION", help="Only if the hub is at this version.")
 @json_option
 @pass_app

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .app import App, checked_sha256, pass_app, wrong_usage
+from .app import App, Failed, checked_sha256, pass_app, wrong_usage
 from .output import json_option, note, print_json
 from .registry_folder import call, changed, folder_option, where_option
 from .registry_keys import init, publish, rotate_keys, sign
@@ -24,6 +24,13 @@ def _meant(_ctx: click.Context, _param: click.Parameter, value: str) -> bool | i
     if value in ("true", "false"):
         return value == "true"
     return int(value) if value.lstrip("-").isdecimal() and len(value) < 17 else value
+
+
+def _reason(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Why something is revoked: people whose model does not load any more read nothing else."""
+    if not 1 <= len(value.strip()) <= 500:
+        raise click.BadParameter("say why, in 1 to 500 characters")
+    return value.strip()
 
 
 @click.command()
@@ -89,7 +96,7 @@ def import_(
     Of a model that is there already, name, description, tags and conditions stay as they are written.
     """
     file = Path(source).absolute()
-    origin = {"file": str(file)} if file.is_file() else {"source": source}
+    origin = {"file": str(file)} if file.exists() and not file.is_dir() else {"source": source}
     done = call(app, "import", {"folder": str(folder), "ids": list(ids), **origin, **options}, activate=True)
     if as_json:
         print_json(done)
@@ -220,15 +227,26 @@ def end(app: App, experiment: str, folder: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("what", metavar="MODEL|SHA256")
-@click.option("--reason", required=True, help="Shown to everybody who has it.")
+@click.option("--reason", required=True, callback=_reason, help="Why; shown to everybody who has it.")
+@click.option("--unknown", is_flag=True, help="Also a model that is neither in the folder nor published.")
 @folder_option
 @json_option
 @pass_app
-def revoke(app: App, what: str, reason: str, folder: Path, as_json: bool) -> None:
-    """Revoke a model, or a file by its SHA-256: it is neither downloaded nor loaded any more."""
+def revoke(app: App, what: str, reason: str, unknown: bool, folder: Path, as_json: bool) -> None:
+    """Revoke a model, or a file by its SHA-256: it is neither downloaded nor loaded any more.
+
+    Takes effect on clients when it is published: jan registry publish.
+    """
+    from jan_core import RpcError
+
     hashed = len(what) == 64 and all(c in "0123456789abcdefABCDEF" for c in what)
     named = {"sha256": what.lower()} if hashed else {"model": what}
-    changed(app, "revoke", {"folder": str(folder), "reason": reason, **named}, as_json)
+    try:
+        changed(app, "revoke", {"folder": str(folder), "reason": reason, "unknown": unknown, **named}, as_json)
+    except RpcError as error:
+        if error.data.get("reason") != "unknown_model":
+            raise
+        raise Failed(error.message, "nothing was changed; if it is meant, give --unknown") from error
 
 
 OPERATOR_COMMANDS: tuple[click.Command, ...] = (

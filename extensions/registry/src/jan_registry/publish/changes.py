@@ -22,12 +22,13 @@ from .answers import Problem
 from .consistency import review
 from .errors import TreeUnknown, WorkspaceInvalid, WorkspaceUnknown
 from .files import exclusive, recover, write
-from .workspace import FOLDERS, Workspace, is_workspace, read_workspace
+from .reading import contents
+from .workspace import FOLDERS, Workspace, is_workspace, read_workspace, text_of
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
-__all__ = ["Changes", "opened", "published_experiments", "reviewed", "to_toml"]
+__all__ = ["Changes", "opened", "published_experiments", "published_ids", "reviewed", "to_toml"]
 
 
 def opened(folder: Path) -> Workspace:
@@ -68,6 +69,17 @@ def published_experiments(tree: Path) -> dict[str, Experiment]:
     return found
 
 
+def published_ids(tree: Path, collection: str) -> set[str]:
+    """The ids that clients have been told of. Raises TreeDamaged."""
+    from .state import read
+
+    try:
+        content = read(tree).content(collection)
+    except TreeUnknown:
+        return set()
+    return set(content.records) if content else set()
+
+
 class Changes:
     """What is to become of a folder's files. Raises WorkspaceUnknown."""
 
@@ -97,11 +109,11 @@ class Changes:
         text = self._texts.get(file)
         if text is None and file not in self._texts:
             try:
-                text = (self.held.folder / file).read_text("utf-8")
+                text = text_of(contents(self.held.folder / file))
             except FileNotFoundError:
                 text = ""
             except (OSError, UnicodeDecodeError) as error:
-                raise _invalid([Problem(file, 0, "", f"cannot be read: {error}")]) from error
+                raise _invalid([Problem(file, 0, "", f"cannot be read: {_why(error)}")]) from error
         try:
             return tomlkit.parse(text or "")
         except ParseError as error:
@@ -161,8 +173,12 @@ def _invalid(problems: list[Problem]) -> WorkspaceInvalid:
     return WorkspaceInvalid(f"nothing was changed: {listed}", problems=msgspec.to_builtins(problems))
 
 
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8"
+
+
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text("utf-8")
+        return text_of(contents(path))
     except (OSError, UnicodeDecodeError):
         return None

@@ -5,13 +5,14 @@ They work on `Changes` and write nothing themselves; nor do they check what the 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jan_core import InvalidParams
 
 from ..collections import Constraint, Experiment, Record, Revocation, Stats
-from .changes import Changes, to_toml
+from .changes import Changes, published_ids, to_toml
 from .workspace import STATS
 
 if TYPE_CHECKING:
@@ -149,10 +150,16 @@ def end_experiment(changes: Changes, id: str, state: str) -> None:
     changes.put(held.file, document)
 
 
-def revoke(changes: Changes, *, sha256: str = "", model: str = "", reason: str, at: str) -> str:
-    """Revoke a file, a model or both; a model is taken off the featured lists too. Returns the revocation's id."""
+def revoke(changes: Changes, *, sha256: str = "", model: str = "", reason: str, at: str, unknown: bool = False) -> str:
+    """Revoke a file, a model or both; a model is taken off the featured lists too. Returns the revocation's id.
+
+    Raises InvalidParams, also for a model that is neither in the folder nor published, unless `unknown` allows it: a
+    slip of the pen would leave the bad one where it is.
+    """
     if not sha256 and not model:
         raise InvalidParams("name a file by its sha256, or a model", path="$.model")
+    if model and not unknown:
+        _refuse_unknown(changes, model)
     for slot in list(changes.held.values("featured")) if model else ():
         if model in slot.models:
             feature(changes, slot.id, [model], remove=True)
@@ -183,6 +190,21 @@ def put_stats(changes: Changes, stats: Sequence[Stats]) -> None:
         if one.id not in document or document[one.id].unwrap() != plain:
             document[one.id] = plain
     changes.put(STATS, document)
+
+
+def _refuse_unknown(changes: Changes, model: str) -> None:
+    held = changes.held
+    known = {*held.entries["models"], *(it.model for it in held.values("revocations"))}
+    if model in known:
+        return
+    known |= published_ids(held.tree, "models")
+    if model not in known:
+        near = ", ".join(difflib.get_close_matches(model, sorted(known), n=3))
+        raise InvalidParams(
+            f"there is no model {model} in the folder, nor is one published" + (f"; there is {near}" if near else ""),
+            path="$.model",
+            reason="unknown_model",
+        )
 
 
 def _document(document: TOMLDocument, plain: dict[str, Any]) -> TOMLDocument:

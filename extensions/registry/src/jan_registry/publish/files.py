@@ -18,13 +18,17 @@ import msgspec
 
 from jan_core import StorageError
 
-from .errors import PublishBusy
+from .errors import PublishBusy, TreeDamaged
+from .reading import contents
 
 __all__ = ["Staging", "differs", "exclusive", "interrupted", "on_disk", "prune", "recover", "write"]
 
 _STAGED, _ORDER, _LOCK, _UNREFERENCED = ".staged", "order.json", ".publish.lock", ".unreferenced.json"
 SERVED = ("metadata", "targets", "deltas")
 """The folders of a tree that clients read."""
+_STRANGE = frozenset("\\:\0")
+"""What no path in a tree has: on Windows these lead elsewhere."""
+_LONGEST = 64 << 20
 
 
 @contextlib.contextmanager
@@ -84,8 +88,12 @@ def differs(path: Path, content: bytes) -> bool:
 
 
 def recover(tree: Path) -> None:
-    """Finish what was interrupted after it was decided, drop what was interrupted before."""
+    """Finish what was interrupted after it was decided, drop what was interrupted before. Raises TreeDamaged for work
+    that no publication left: what it names may lie outside the tree."""
     staged = tree / _STAGED
+    for name in (_STAGED, *SERVED):
+        if (tree / name).is_symlink():
+            raise _damaged(name, "it is a link, and a publication makes none")
     if (staged / _ORDER).is_file():
         _roll_forward(tree)
     elif staged.is_dir():
@@ -110,7 +118,7 @@ def prune(tree: Path, referenced: Collection[str], *, now: float, grace: float) 
     what it deleted."""
     memory = tree / _UNREFERENCED
     try:
-        since = msgspec.json.decode(memory.read_bytes(), type=dict[str, float])
+        since = msgspec.json.decode(contents(memory, _LONGEST), type=dict[str, float])
     except (OSError, ValueError):
         since = {}  # what it knew is learnt again: files stay longer, that is all
     found = {
@@ -131,7 +139,7 @@ def prune(tree: Path, referenced: Collection[str], *, now: float, grace: float) 
 
 def _roll_forward(tree: Path) -> None:
     staged = tree / _STAGED
-    order = msgspec.json.decode((staged / _ORDER).read_bytes(), type=list[str])
+    order = _order(tree)
     folders = {parent for path in order for parent in (tree / path).parents if parent.is_relative_to(tree)}
     for folder in sorted(folders - {tree}):
         if not folder.is_dir():
@@ -149,8 +157,40 @@ def _roll_forward(tree: Path) -> None:
     shutil.rmtree(staged)
 
 
+def _order(tree: Path) -> list[str]:
+    """Where the staged files go. The list may have come with a copy of the folder from somebody else: it must not lead
+    out of what is served, nor bring anything but plain files there."""
+    staged = tree / _STAGED
+    name = f"{_STAGED}/{_ORDER}"
+    try:
+        order = msgspec.json.decode(contents(staged / _ORDER, _LONGEST), type=list[str])
+    except ValueError as error:
+        raise _damaged(name, f"it is unreadable: {error}") from error
+    home = tree.resolve()
+    for number, path in enumerate(order):
+        first, *rest = parts = path.split("/")
+        if first not in SERVED or not rest or any(part in ("", ".", "..") or set(part) & _STRANGE for part in parts):
+            raise _damaged(name, f"it names {path[:200]!r}, which is nothing that is served")
+        target, source = tree / path, staged / str(number)
+        if not target.parent.resolve().is_relative_to(home) or target.is_symlink() or target.is_dir():
+            raise _damaged(path, "a link or a folder is in its place")
+        if source.is_symlink() or (source.exists() and not source.is_file()):
+            raise _damaged(f"{_STAGED}/{number}", "it is not a plain file")
+    if not order:
+        raise _damaged(name, "it names nothing")
+    return order
+
+
+def _damaged(path: str, reason: str) -> TreeDamaged:
+    message = f"The hub is damaged: {path}: {reason}."
+    if path.startswith(_STAGED):
+        message += f" No publication left this: look at {_STAGED} in the tree, and delete it."
+    return TreeDamaged(message, file=path, reason=reason)
+
+
 def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+    path.unlink(missing_ok=True)  # it is a temporary one; were it a link, its target would be written
+    with path.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

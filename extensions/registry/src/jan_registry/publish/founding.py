@@ -12,6 +12,7 @@ from ..collections import digest
 from .answers import Founded
 from .errors import PublishInvalid, WorkspaceInvalid
 from .files import write
+from .reading import contents
 from .roles import RoleKeys
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def found(
         for file, text in texts.items():
             path = folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            before = path.read_text("utf-8") if path.exists() else ""
+            before = contents(path).decode() if path.exists() else ""
             if file == ".gitignore" or not before:  # a README that somebody wrote is theirs
                 write(path, f"{before.rstrip()}\n{text}".lstrip().encode())
         (folder / "models").mkdir(exist_ok=True)

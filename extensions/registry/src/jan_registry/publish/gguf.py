@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 from msgspec import Struct
 
+from .reading import plain_file
+
 __all__ = ["Facts", "read_facts"]
 
 _FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -35,7 +37,7 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 def read_facts(path: Path) -> Facts:
     """Raises ValueError when this is no GGUF file, or a damaged one, and OSError."""
-    with path.open("rb") as file:
+    with plain_file(path) as file:
         reader = _Reader(file)
         if reader.take(4) != b"GGUF":
             raise ValueError("it is not a GGUF file")

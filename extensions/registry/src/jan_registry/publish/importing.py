@@ -21,6 +21,7 @@ from jan_core.types import DownloadFile, ModelRecord, ModelVariant, SourceQuery
 from ..collections import File, FileSource, Record, Stats, Variant, canonical
 from ..collections.check import check
 from ..settings import SourceSetting
+from .reading import contents
 
 if TYPE_CHECKING:
     from ..hubs.base import HubClient
@@ -149,11 +150,8 @@ class _Copy:
 
         path = self._path
         try:
-            stat = path.stat()
-            if stat.st_size > _MAX_CATALOGUE:
-                raise ValueError(f"it is larger than {_MAX_CATALOGUE} bytes")
-            body = path.read_bytes()
-            return Answer(decode(body), 200, {}, body, stat.st_mtime, 0.0, "network")
+            body = contents(path, _MAX_CATALOGUE)
+            return Answer(decode(body), 200, {}, body, path.stat().st_mtime, 0.0, "network")
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror}") from error
         except (ValueError, RecursionError) as error:

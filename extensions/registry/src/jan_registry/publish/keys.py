@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import KeyUnusable
+from .reading import contents
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner, SSlibKey
@@ -76,7 +77,7 @@ def load(path: Path, passphrase: bytes | None) -> CryptoSigner:
     from securesystemslib.signer import CryptoSigner
 
     try:
-        content = path.read_bytes()
+        content = contents(path)
         encrypted = b"ENCRYPTED PRIVATE KEY" in content
         if encrypted and not passphrase:
             raise _unusable(path, "it is encrypted, and there is no passphrase")
@@ -108,7 +109,7 @@ def load_public(path: Path) -> SSlibKey:
     from securesystemslib.signer import SSlibKey
 
     try:
-        key = load_pem_public_key(path.read_bytes())
+        key = load_pem_public_key(contents(path))
     except OSError as error:
         raise _unusable(path, error.strerror or str(error)) from error
     except (ValueError, UnsupportedAlgorithm) as error:

@@ -80,6 +80,7 @@ class OperatorMethods:
         def progress(done: int, total: int) -> None:
             from anyio import from_thread
 
+            from_thread.check_cancelled()  # so far nothing was written: whoever calls it off need not wait
             from_thread.run_sync(partial(call.progress, "hashing", done=float(done), total=float(total)))
 
         return await _thread(partial(add, _folder(params.folder), params, progress))
@@ -156,7 +157,8 @@ class OperatorMethods:
         today = datetime.fromtimestamp(time.time(), UTC).date().isoformat()
 
         def edit(changes: Changes) -> str:
-            return revoke(changes, sha256=params.sha256, model=params.model, reason=params.reason, at=today)
+            given = {"sha256": params.sha256, "model": params.model, "reason": params.reason}
+            return revoke(changes, **given, at=today, unknown=params.unknown)
 
         return await _thread(partial(_edit, params.folder, edit))
 

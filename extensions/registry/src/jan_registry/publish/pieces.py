@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from jan_core import StorageError
 
 from ..collections import Pieces, digest
 from .files import write
+from .reading import plain_file
 
 __all__ = ["PIECE", "Pieced", "referenced_pieces", "split", "store"]
 
@@ -43,8 +45,8 @@ def split(path: Path, progress: Callable[[int, int], None] = lambda done, total:
     """
     whole, hashes, done = hashlib.sha256(), [], 0
     try:
-        total = path.stat().st_size
-        with path.open("rb") as file:
+        with plain_file(path) as file:
+            total = os.fstat(file.fileno()).st_size
             while piece := file.read(PIECE):
                 whole.update(piece)
                 hashes.append(hashlib.sha256(piece).digest())

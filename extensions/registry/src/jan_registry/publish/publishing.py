@@ -31,7 +31,7 @@ from .answers import (
 from .changes import opened, published_experiments, reviewed
 from .conditions import written
 from .consistency import review
-from .errors import TreeUnknown, WorkspaceInvalid
+from .errors import PublishInvalid, TreeUnknown, WorkspaceInvalid
 from .keys import Keys, load, load_public
 from .plan import CollectionChange, Plan
 from .signing import Pending, describe
@@ -148,6 +148,9 @@ def _waiting(path: Path) -> WaitingFile:
 def _chosen(held: Workspace, only: Iterable[str]) -> Mapping[str, list[bytes]]:
     wanted = set(only)
     collections = held.collections()
+    for name in sorted(wanted - collections.keys()):
+        known = ", ".join(collections)
+        raise PublishInvalid(f"There is no collection {name}; there are {known}.", reason="unknown collection")
     return {name: records for name, records in collections.items() if name in wanted} if wanted else collections
 
 

@@ -125,12 +125,14 @@ class Experimenting(Struct):
 
 
 class Revoke(Struct):
-    """Revoke a file by its SHA-256, a model by its id, or both. `reason` is shown to people."""
+    """Revoke a file by its SHA-256, a model by its id, or both. `reason` is shown to people. A model that is neither in
+    the folder nor published is taken for a slip of the pen, unless it may be `unknown`."""
 
     folder: Path
     reason: Annotated[str, Meta(min_length=1, max_length=500)]
     sha256: str = ""
     model: str = ""
+    unknown: bool = False
 
 
 class Import(Struct):

@@ -18,8 +18,9 @@ from jan_core import StorageError
 
 from .errors import PublishInvalid
 from .files import write
+from .reading import contents
 from .roles import DELEGATED, OFFLINE
-from .state import parse
+from .state import LARGEST, parse
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
@@ -151,7 +152,7 @@ def _read(path: Path) -> tuple[str, Metadata[Any]]:
 
 def _parsed(path: Path, role: str, version: int) -> Metadata[Any]:
     try:
-        metadata = parse(path.read_bytes(), role)
+        metadata = parse(contents(path, LARGEST), role)
         if metadata.signed.version != version:
             raise ValueError(f"it is version {metadata.signed.version}")
     except OSError as error:

@@ -11,6 +11,7 @@ import msgspec
 from .content import Content, unpack
 from .deltas import History
 from .errors import TreeDamaged, TreeUnknown
+from .reading import contents
 from .roles import DELEGATED, RoleKeys, target_name
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class State:
             return None
         path = snapshot_path(collection, target.sha256)
         try:
-            content = Content.read(unpack((self.tree / path).read_bytes(), min(target.length, LARGEST)))
+            content = Content.read(unpack(contents(self.tree / path, LARGEST), min(target.length, LARGEST)))
         except OSError as error:
             raise _damaged(path, error.strerror or str(error)) from error
         except ValueError as error:
@@ -94,7 +95,7 @@ class State:
         if target is None:
             return None
         try:
-            packed = (self.tree / history_path(collection, target.seq)).read_bytes()
+            packed = contents(self.tree / history_path(collection, target.seq), LARGEST)
             history = msgspec.json.decode(unpack(packed, LARGEST), type=History)
         except (OSError, ValueError):
             return None
@@ -194,7 +195,7 @@ def _load(state: State, role: str, version: int) -> None:
 def _parsed(tree: Path, role: str, version: int) -> Metadata[Any]:
     path = metadata_path(role, version)
     try:
-        found = parse((tree / path).read_bytes(), role)
+        found = parse(contents(tree / path, LARGEST), role)
     except OSError as error:
         raise _damaged(path, error.strerror or str(error)) from error
     except ValueError as error:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ..collections import digest
 from .draft import Draft
 from .errors import MissingSignatures, PublishConflict, PublishInvalid, TreeDamaged
 from .files import Staging, differs, exclusive, on_disk, prune, recover
 from .pieces import referenced_pieces
 from .plan import Plan, Published
+from .reading import contents
 from .roles import DAY, DELEGATED, OFFLINE, ONLINE, RoleKeys, first_root, first_targets, lifetime
 from .signing import Pending
 from .state import State, metadata_path, read
@@ -36,6 +38,7 @@ Collections = Mapping[str, Sequence[bytes]]
 GRACE = lifetime("timestamp") + DAY
 """Seconds that a file stays although nothing refers to it any more: as long as a cache may hold a timestamp that still
 leads to it, and a day."""
+_LARGEST_PIECES = 16 << 20
 
 
 def create(tree: Path, roles: Mapping[str, RoleKeys], keys: Keys, *, now: float, pending: Path | None = None) -> None:
@@ -147,7 +150,11 @@ def _piece_lists(draft: Draft, pieces: Path | None) -> None:
         draft.referenced.add(path)
         source = pieces / Path(path).name if pieces else None
         if source and source.is_file():
-            draft.files[path] = source.read_bytes()
+            content = contents(source, _LARGEST_PIECES)
+            if digest(content) != source.stem:  # a link, say, to something that is nobody's business
+                reason = f"{source} is not the piece list that its name says."
+                raise PublishInvalid(reason, reason="damaged piece list")
+            draft.files[path] = content
         elif not (tree / path).is_file():
             draft.warnings.append(f"The piece list {path} is not there; downloads cannot be repaired piece by piece.")
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,8 +32,19 @@ from ..collections import COLLECTIONS, Experiment, Flag, canonical
 from ..collections.check import check
 from .answers import Problem
 from .places import find, line_of, lines_of
+from .reading import contents
 
-__all__ = ["FOLDERS", "STATS", "Config", "Entry", "Workspace", "collection_of", "is_workspace", "read_workspace"]
+__all__ = [
+    "FOLDERS",
+    "STATS",
+    "Config",
+    "Entry",
+    "Workspace",
+    "collection_of",
+    "is_workspace",
+    "read_workspace",
+    "text_of",
+]
 
 CONFIG = "registry.toml"
 STATS = "stats.toml"
@@ -44,7 +56,6 @@ FOLDERS = {
     "revocations": "revocations",
 }
 """Folder -> the collection that what lies in it belongs to."""
-_MAX_FILE = 1 << 20
 
 
 class Config(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -137,7 +148,7 @@ def read_workspace(
     before = {entry.file: entry for one in (known.entries.values() if known else ()) for entry in one.values()}
     texts = dict(instead or {})
     for file in (CONFIG, STATS, *_listed(held)):
-        if file not in texts and (file != STATS or (folder / STATS).exists()):
+        if file not in texts and (file != STATS or os.path.lexists(folder / STATS)):
             texts[file] = _read(held, file)
     for file, text in sorted(texts.items()):
         same = before.get(file)
@@ -161,6 +172,8 @@ def read_workspace(
 def _listed(held: Workspace) -> Iterator[str]:
     for name in FOLDERS:
         folder = held.folder / name
+        if not folder.is_dir() and os.path.lexists(folder):
+            held.problems.append(Problem(name, 0, "", "is not a folder"))
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.name.startswith("."):
                 continue
@@ -170,18 +183,18 @@ def _listed(held: Workspace) -> Iterator[str]:
                 yield f"{name}/{path.name}"
 
 
+def text_of(content: bytes) -> str:
+    """A file's text, with line ends as Python has them. Raises UnicodeDecodeError."""
+    return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _read(held: Workspace, file: str) -> str | None:
-    path = held.folder / file
     try:
-        if path.stat().st_size > _MAX_FILE:
-            raise ValueError(f"is larger than {_MAX_FILE} bytes")
-        return path.read_text("utf-8")
+        return text_of(contents(held.folder / file))
     except UnicodeDecodeError:
         reason = "is not UTF-8"
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
-    except ValueError as error:
-        reason = str(error)
     held.problems.append(Problem(file, 0, "", reason))
     return None
 
