@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,8 @@ from jan_registry.signed.store import SCHEMA
 from msgspec import to_builtins
 
 from jan_core.types import ModelRecord
+
+from .hubmaker import model
 
 NAMES = ["qwen2.5-7b", "llama-3.2-3b", "Ünïcode-模型", "phi_4 mini", "c++", 'quo"te', "a", "jan-v3.5-4b-it", "%_like"]
 
@@ -146,3 +149,30 @@ def test_numbers_that_change_move_their_models(tmp_path: Path) -> None:
     hub.set("stats", [{"id": "bravo", "downloads": 9}, {"id": "alpha", "downloads": 99}]).publish()
     assert found() == ["alpha", "bravo"]
     store.close()
+
+
+@pytest.mark.parametrize("changed", [3, 120, 150], ids=["a few", "most", "all"])
+def test_an_index_that_was_brought_up_to_date_is_the_one_that_is_built_anew(changed: int) -> None:
+    def stored(db: sqlite3.Connection) -> list[list[tuple[str, ...]]]:
+        entries = db.execute("SELECT id, text FROM entry ORDER BY id").fetchall()
+        return [entries, db.execute("SELECT sha256, id FROM file ORDER BY sha256, id").fetchall()]
+
+    def hold(db: sqlite3.Connection, id: str, **fields: Any) -> None:
+        record = canonical(model(id, **fields))
+        db.execute("INSERT OR REPLACE INTO record (coll, id, data) VALUES ('models', ?, ?)", [id, record])
+
+    db, ids = database(), [f"maker/model-{number}" for number in range(150)]
+    for id in ids:
+        hold(db, id)
+    index(db, None)
+    for id in ids[1:changed]:
+        hold(db, id, name="Another", files=model(f"{id}, repaired")["files"])
+    db.execute("DELETE FROM record WHERE id = ?", [ids[0]])
+    index(db, ids[:changed])
+    updated, found = stored(db), find(db, "another", 200, 0)
+    index(db, None)
+    assert stored(db) == updated
+    assert find(db, "another", 200, 0) == found
+    assert found[1] == changed - 1
+    for table in ("words", "starts"):
+        db.execute(f"INSERT INTO {table}({table}) VALUES ('integrity-check')")

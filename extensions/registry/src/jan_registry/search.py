@@ -8,6 +8,7 @@ that order is the index's own (`entry.rowid`), so that the first page of a word 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -39,7 +40,8 @@ _stats = msgspec.json.Decoder(Stats)
 def index(db: sqlite3.Connection, ids: Iterable[str] | None) -> None:
     """Bring the index up to the tables it is made of, in their transaction. `ids`: the models (or numbers of models)
     that changed or went; None: all of them."""
-    if ids is None:
+    ids = None if ids is None else set(ids)
+    if ids is None or _most(db, ids):
         for table in ("words", "starts"):
             # Not dropped row by row: an index with external content forgets its rows all at once.
             db.execute(f"INSERT INTO {table}({table}) VALUES ('delete-all')")
@@ -50,13 +52,20 @@ def index(db: sqlite3.Connection, ids: Iterable[str] | None) -> None:
         _insert(db, [(id, bytes(data), numbers.get(id)) for id, data in rows], fresh=True)
         return
     changed: list[tuple[str, bytes, bytes | None]] = []
-    for id in set(ids):
+    # All at once: their hashes may be others now, and by its id alone a file is found by reading all.
+    db.execute("DELETE FROM file WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))])
+    for id in ids:
         _remove(db, id)
         row = db.execute("SELECT data FROM record WHERE coll = 'models' AND id = ?", [id]).fetchone()
         if row is not None:
             number = db.execute("SELECT data FROM record WHERE coll = 'stats' AND id = ?", [id]).fetchone()
             changed.append((id, bytes(row[0]), bytes(number[0]) if number else None))
     _insert(db, changed, fresh=False)
+
+
+def _most(db: sqlite3.Connection, ids: set[str]) -> bool:
+    """Whether so many changed that building all anew takes less time than taking them out and putting them back."""
+    return len(ids) > 100 and 3 * len(ids) > db.execute("SELECT count(*) FROM entry").fetchone()[0]
 
 
 def find(db: sqlite3.Connection, text: str, limit: int, offset: int) -> tuple[list[str], int]:
@@ -146,7 +155,6 @@ def _remove(db: sqlite3.Connection, id: str) -> None:
     for table in ("words", "starts"):
         db.execute(f"INSERT INTO {table}({table}, rowid, text) VALUES ('delete', ?, ?)", [place, text])
     db.execute("DELETE FROM entry WHERE rowid = ?", [place])
-    db.execute("DELETE FROM file WHERE id = ?", [id])
 
 
 def _place(id: str, downloads: int) -> int:
