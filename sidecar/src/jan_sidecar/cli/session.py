@@ -1,7 +1,8 @@
 """One piece of work in a host that lives as long as the command: opening, Ctrl-C, closing.
 
 The first interrupt cancels the work in an orderly way, so that what it began is stored or undone and workers end; a
-second one, while that happens, ends the process at once.
+second one, while that happens, ends the process at once, and SIGTERM does so by itself after a while: whoever sends it
+has no second one to give, and what a thread waits for may never come.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Interrupts", "Session", "open_host_client", "run_session", "start_log"]
 
 T = TypeVar("T")
+PATIENCE = 15.0
+"""Seconds that the work has to end in an orderly way after SIGTERM."""
 
 
 class Interrupts:
@@ -42,6 +45,7 @@ class Interrupts:
         self._writing = False
         self.count = 0
         """How many came. Whoever carries on after one sets it back to 0."""
+        self._clock: threading.Timer | None = None
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -57,6 +61,8 @@ class Interrupts:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            if self._clock is not None:
+                self._clock.cancel()
 
     @contextmanager
     def stopping(self, target: Callable[[], None], *, whole: bool = True) -> Iterator[None]:
@@ -81,12 +87,26 @@ class Interrupts:
         finally:
             self._writing = False
 
+    def ending(self, scope: anyio.CancelScope) -> AbstractContextManager[None]:
+        """Inside this block an interrupt cancels the whole work; when it does not end by that, the process does."""
+
+        def end() -> None:
+            if scope.cancel_called and self.count > 1:
+                os._exit(130)
+            scope.cancel()
+
+        return self.stopping(end)
+
     def closing(self) -> None:
         """The work is over and the host is being closed: of interrupts from here on the second ends the process."""
         self._targets.clear()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
+        if number == signal.SIGTERM and self._clock is None:
+            self._clock = threading.Timer(PATIENCE, os._exit, (130,))
+            self._clock.daemon = True
+            self._clock.start()
         targets = [target for target, whole in self._targets if whole or number == signal.SIGINT]
         if targets:
             self._loop.call_soon_threadsafe(targets[-1])
@@ -148,9 +168,9 @@ async def _run(app: App, work: Callable[[Session], Awaitable[T]], activate: bool
     outcome: list[T] = []
     failure: Exception | None = None
     # Two scopes: once the host is open, an interrupt must end the work, not the host's own orderly end.
-    with interrupts.installed(), anyio.CancelScope() as opening, interrupts.stopping(opening.cancel):
+    with interrupts.installed(), anyio.CancelScope() as opening, interrupts.ending(opening):
         async with app.opener(app, activate) as caller:
-            with anyio.CancelScope() as working, interrupts.stopping(working.cancel):
+            with anyio.CancelScope() as working, interrupts.ending(working):
                 try:
                     outcome.append(await work(Session(app, caller, interrupts)))
                 except Exception as error:  # carried past the host's task group, which would wrap it in a group
