@@ -4909,7 +4909,8 @@ pub mod registry {
         pub verification: Verification,
     }
 
-    /// Revoke a file by its SHA-256, a model by its id, or both. `reason` is shown to people.
+    /// Revoke a file by its SHA-256, a model by its id, or both. `reason` is shown to people. A model that is neither in
+    /// the folder nor published is taken for a slip of the pen, unless it may be `unknown`.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Revoke {
         pub folder: String,
@@ -4918,6 +4919,9 @@ pub mod registry {
         pub sha_256: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub model: Option<String>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub unknown: Option<bool>,
     }
 
     impl Revoke {
@@ -4929,6 +4933,7 @@ pub mod registry {
                 reason,
                 sha_256: None,
                 model: None,
+                unknown: None,
             }
         }
     }

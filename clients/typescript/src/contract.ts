@@ -3225,7 +3225,10 @@ export namespace registry {
     verification: registry.Verification;
   }
 
-  /** Revoke a file by its SHA-256, a model by its id, or both. `reason` is shown to people. */
+  /**
+   * Revoke a file by its SHA-256, a model by its id, or both. `reason` is shown to people. A model that is neither in
+   * the folder nor published is taken for a slip of the pen, unless it may be `unknown`.
+   */
   export interface Revoke {
     /**
      * @minLength 1
@@ -3241,6 +3244,8 @@ export namespace registry {
     sha256?: string;
     /** @default "" */
     model?: string;
+    /** @default false */
+    unknown?: boolean;
   }
 
   /**
