@@ -292,10 +292,12 @@ async def test_a_stored_list_that_was_tampered_with_is_dropped_and_fetched_anew(
 
 
 async def test_what_was_shipped_is_where_the_first_refresh_begins_and_is_shown_when_it_is_newer(
-    open_house: OpenHouse, hub: Hub, tmp_path: Path
+    open_house: OpenHouse, tmp_path: Path
 ) -> None:
     from jan_registry.publish.package import package
 
+    founded = time.time()  # the same root, to the byte
+    hub = Hub(tmp_path, now=founded)
     ids = [f"m{i:03}" for i in range(300)]
     listed(hub, *ids)
     first, second = tmp_path / "first release", tmp_path / "second release"
@@ -309,7 +311,7 @@ async def test_what_was_shipped_is_where_the_first_refresh_begins_and_is_shown_w
         assert (report["fulls"], report["models"]) == (0, 301)
         assert report["bytes"] < 8000
         shutil.move(hub.tree, tmp_path / "away")
-    older = listed(Hub(tmp_path), *ids)  # the same keys: the state of the first release
+    older = listed(Hub(tmp_path, now=founded), *ids)  # the same keys: the state of the first release
     async with open_house(hub=older, packaged=second, http=no_network) as house:
         assert (await house.call("status"))["provenance"]["origin"] == "cache"
     shutil.rmtree(tmp_path / "data" / "registry")
