@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import unicodedata
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -578,11 +579,22 @@ def test_the_doctor_names_what_fails_and_says_so_in_its_status(
     assert jan("doctor").returncode == 0
 
 
-@given(st.text())
-def test_cleaned_text_holds_nothing_a_terminal_obeys(text: str) -> None:
+STEERING = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\x1b\x9b\x7f\r"
+
+
+@given(st.text() | st.text(alphabet=STEERING + "ab\n\t"))
+def test_cleaned_text_holds_nothing_that_a_terminal_obeys_reorders_or_takes_for_the_end_of_a_line(text: str) -> None:
     cleaned = clean(text)
-    assert not any((ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 for c in cleaned)
-    assert cleaned == "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 0x7F <= ord(c) < 0xA0))
+    assert not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in cleaned if c not in "\n\t")
+    assert not set(STEERING) & set(cleaned)
+    assert [line for part in cleaned.split("\n") for line in part.splitlines()] == [p for p in cleaned.split("\n") if p]
+    rest = iter(text)
+    assert all(c in rest for c in cleaned), "what is left is as it was, in its order"
+
+
+def test_what_people_write_is_left_as_it_is() -> None:
+    for text in ("größer", "模型", "مدل\u200cها", "👩\u200d💻 🏴\U000e0067\U000e0062\U000e007f", "a\tb\nc"):
+        assert clean(text) == text
 
 
 def test_sizes_are_in_the_unit_that_reads_best() -> None:

@@ -12,7 +12,7 @@ from .app import App, Failed, checked_sha256, pass_app, wrong_usage
 from .output import Column, json_option, note, print_json, print_table, size
 from .session import Session, run_session
 
-__all__ = ["downloads", "fetch", "fetch_file"]
+__all__ = ["downloads", "fetch_file", "file_at"]
 
 COLUMNS = (
     Column("id", "ID"),
@@ -51,7 +51,8 @@ def list_(app: App, as_json: bool) -> None:
 @pass_app
 def start(app: App, url: str, sha256: str, as_json: bool) -> None:
     """Fetch a file and wait for it. Interrupted, it goes on where it was: run the same command again."""
-    _done(run_session(app, lambda session: fetch(session, url, sha256), activate=True), as_json)
+    file = file_at(url, sha256)
+    _done(run_session(app, lambda session: fetch_file(session, file), activate=True), as_json)
 
 
 @downloads.command()
@@ -64,7 +65,7 @@ def resume(app: App, id: str, as_json: bool) -> None:
     async def work(session: Session) -> Any:
         record = await session.call("downloads.resume", {"id": id})
         file = {"name": record["name"], "url": record["url"], "sha256": record["sha256"]}
-        return await fetch_file(session, file)
+        return await fetch_file(session, file, record["destination"])
 
     _done(run_session(app, work, activate=True), as_json)
 
@@ -104,8 +105,8 @@ def verify(app: App, id: str, as_json: bool) -> int:
     return 0 if outcome["ok"] else 1
 
 
-async def fetch(session: Session, url: str, sha256: str) -> dict[str, Any]:
-    """Fetch a URL, or go on with fetching it, until the file is there. Returns its `downloads` record."""
+def file_at(url: str, sha256: str) -> dict[str, Any]:
+    """The file at a URL, as `downloads.start` wants it described. Anything that is no file's URL is wrong usage."""
     try:
         parts = urlsplit(url)
         name, usable = unquote(parts.path.rpartition("/")[2]), parts.scheme in ("http", "https") and parts.port != 0
@@ -113,13 +114,14 @@ async def fetch(session: Session, url: str, sha256: str) -> dict[str, Any]:
         name, usable = "", False
     if not name or not usable:
         wrong_usage(f"{url!r} is not the URL of a file (http or https)")
-    return await fetch_file(session, {"name": name, "url": url, "sha256": sha256})
+    return {"name": name, "url": url, "sha256": sha256}
 
 
-async def fetch_file(session: Session, file: dict[str, Any]) -> dict[str, Any]:
-    """The same for a file described as `downloads.start` wants it."""
+async def fetch_file(session: Session, file: dict[str, Any], destination: str = "") -> dict[str, Any]:
+    """Fetch a file, or go on with fetching it, until it is there. Returns its `downloads` record."""
+    params = {"file": file, "destination": destination, "wait": True}
     try:
-        record: dict[str, Any] = await session.call("downloads.start", {"file": file, "wait": True})
+        record: dict[str, Any] = await session.call("downloads.start", params)
     except anyio.get_cancelled_exc_class():
         note("interrupted; what was fetched is kept: the same command goes on from there")
         raise

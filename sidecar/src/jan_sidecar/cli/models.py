@@ -105,7 +105,7 @@ def import_(
     metavar="HEX",
     help="What the file at URL must hash to; else it is not checked.",
 )
-@click.option("--id", "model_id", default="", metavar="ID", help="The id it gets here. Default: from the file's name.")
+@click.option("--id", "model_id", default="", metavar="ID", help="The id it gets here. Default: from its names.")
 @click.option("--variant", default="", metavar="ID", help="Which of the model's variants. Default: the first.")
 @click.option(
     "--source", default="", metavar="ID", help="Look it up at this hub, which learns of it. See: jan registry sources"
@@ -117,7 +117,8 @@ def pull(app: App, model: str, sha256: str, model_id: str, variant: str, source:
 
     Interrupted, it goes on where it was: run the same command again.
     """
-    from .downloads import fetch, fetch_file
+    from .downloads import file_at
+    from .pulling import pull_file, pull_model
     from .session import Session, run_session
 
     if sha256 and "://" not in model:
@@ -125,20 +126,12 @@ def pull(app: App, model: str, sha256: str, model_id: str, variant: str, source:
     if (variant or source) and "://" in model:
         wrong_usage("--variant and --source are for a model of a hub")
 
+    file = file_at(model, sha256) if "://" in model else None
+
     async def work(session: Session) -> Any:
-        if "://" in model:
-            records, origin = [await fetch(session, model, sha256)], ""
-        else:
-            wanted = {"id": model, "variant": variant, "source": source}
-            files = (await session.call("registry.resolve", wanted))["files"]
-            # The files of a split model, and its projector, are taken in from beside the first.
-            ordered = sorted(files, key=lambda file: ("mmproj" in file["name"], file["name"]))
-            records, origin = [await fetch_file(session, file) for file in ordered], model
-        paths = [Path(record["path"]) for record in records]
-        known = [record["actual_sha256"] for record in records]
-        hashes = {path.name: sha256 for path, sha256 in zip(paths, known, strict=True) if sha256}
-        params = {"path": str(paths[0]), "id": model_id, "hashes": hashes, "origin": origin}
-        return await session.call("models.import", params)
+        if file is not None:
+            return await pull_file(session, file, model_id)
+        return await pull_model(session, model, variant, source, model_id)
 
     _done(run_session(app, work, activate=True), as_json)
 

@@ -27,12 +27,30 @@ __all__ = [
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
-_CONTROL = {code: None for code in [*range(0x20), 0x7F, *range(0x80, 0xA0)] if chr(code) not in "\n\t"}
+_STEERING = {
+    code: None
+    for first, last in (
+        (0x00, 0x08),  # C0 but tab and newline
+        (0x0B, 0x1F),
+        (0x7F, 0x9F),  # DEL and C1
+        (0x061C, 0x061C),  # marks, embeddings, overrides and isolates, which turn the direction of what follows around
+        (0x200E, 0x200F),
+        (0x2028, 0x202E),  # from here: separators of lines and paragraphs, which some take for ends of lines
+        (0x2066, 0x206F),
+        (0xFFF9, 0xFFFB),  # annotations, which hide what is between them
+    )
+    for code in range(first, last + 1)
+}
+
+
+_ROOM = 72
+"""Columns of a terminal on which everything is shown."""
 
 
 def clean(text: str) -> str:
-    """The text without control characters (C0 but newline and tab, DEL, C1): what is left cannot steer a terminal."""
-    return text.translate(_CONTROL)
+    """The text without control characters (C0 but newline and tab, DEL, C1), and without what reorders or hides text or
+    ends lines: what is left cannot steer a terminal, and stands there as it was written."""
+    return text.translate(_STEERING)
 
 
 def on_terminal() -> bool:
@@ -59,11 +77,15 @@ def print_json(value: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: the record's field, the heading, and how a person reads the value. Scripts get it as it is."""
+    """One column: the record's field, the heading, and how a person reads the value. Scripts get it as it is.
+
+    `roomy`: a person does without it on a terminal of less than 72 columns.
+    """
 
     field: str
     title: str
     show: Callable[[Any], str] | None = None
+    roomy: bool = False
 
 
 def print_table(records: Sequence[dict[str, Any]], columns: Sequence[Column], *, as_json: bool, empty: str) -> None:
@@ -88,7 +110,9 @@ def print_record(record: dict[str, Any], *, as_json: bool) -> None:
     width = max((len(name) for name in fields), default=0) if on_terminal() else 0
     for name, value in fields.items():
         if width:
-            click.echo(f"{name.ljust(width)}  {clean(value).rstrip() if isinstance(value, str) else _plain(value)}")
+            # Indented: whoever wrote a text of several lines is not to begin one that looks like a field of ours.
+            text = clean(value).rstrip().replace("\n", "\n" + " " * (width + 2)) if isinstance(value, str) else ""
+            click.echo(f"{name.ljust(width)}  {text or _plain(value)}")
         else:
             click.echo(f"{name}\t{_plain(value)}")
 
@@ -110,6 +134,8 @@ def _plain(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = ", ".join(value)
     if isinstance(value, dict | list):
         import msgspec
 
@@ -122,13 +148,15 @@ def _print_rich(records: Sequence[dict[str, Any]], columns: Sequence[Column]) ->
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = [column for column in columns if not column.roomy or console.width >= _ROOM]
     for column in columns:
         table.add_column(column.title, overflow="fold", no_wrap=column.field == "id")  # ids are for copying
     for record in records:
         # Text, not str: a model's name is not markup.
         table.add_row(*(Text(_cell(record.get(column.field), column)) for column in columns))
-    Console().print(table)
+    console.print(table)
 
 
 def _cell(value: Any, column: Column) -> str:

@@ -8,25 +8,29 @@ from typing import Any
 import click
 
 from .app import App, pass_app, wrong_usage
-from .output import Column, json_option, note, print_json, print_record, print_table
+from .output import Column, json_option, note, print_json, print_record, print_table, size
 from .registry_experiments import experiments
 from .registry_operator import OPERATOR_COMMANDS, show_status
-from .registry_report import fleet, report
+from .registry_report import fleet, print_criteria, report
 
 __all__ = ["registry"]
 
 COLUMNS = (
     Column("id", "MODEL"),
     Column("name", "NAME"),
-    Column("license", "LICENSE"),
-    Column("description", "DESCRIPTION"),
+    Column("license", "LICENSE", roomy=True),
+    Column("description", "DESCRIPTION", roomy=True),
 )
-SOURCES = (Column("id", "SOURCE"), Column("title", "TITLE"), Column("verified", "SIGNED"))
+SOURCES = (
+    Column("id", "SOURCE"),
+    Column("title", "TITLE"),
+    Column("verified", "SIGNED", lambda signed: "yes" if signed else "no"),
+)
 FILES = (
     Column("variant", "VARIANT"),
     Column("name", "FILE"),
-    Column("size", "BYTES"),
-    Column("sha256", "SHA-256"),
+    Column("size", "SIZE", size),
+    Column("sha256", "SHA-256", roomy=True),
 )
 
 source_option = click.option(
@@ -56,7 +60,9 @@ def status(app: App, folder: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    record = {name: value for name, value in answer.items() if not isinstance(value, dict) and name != "notes"}
+    # This process asks nobody in the background, so when it would is left out.
+    passing = ("notes", "refreshing", "next_refresh_at")
+    record = {name: value for name, value in answer.items() if not isinstance(value, dict) and name not in passing}
     about = answer["verification"]
     record |= {
         "collections": " ".join(f"{name}:{each['status']}" for name, each in answer["collections"].items()),
@@ -74,7 +80,14 @@ def status(app: App, folder: Path | None, as_json: bool) -> None:
 @pass_app
 def phase(app: App, as_json: bool) -> None:
     """Say which phase of the roll-out is served (fallback, mixed or dynamic), and why."""
-    print_record(app.call("registry.phase"), as_json=as_json)
+    answer = app.call("registry.phase")
+    if as_json:
+        print_json(answer)
+        return
+    print_record({name: value for name, value in answer.items() if name not in ("criteria", "notes")}, as_json=False)
+    print_criteria(answer["criteria"])
+    for line in answer["notes"]:
+        note(line)
 
 
 @registry.command()
@@ -121,8 +134,12 @@ def search(app: App, words: tuple[str, ...], source: str, cursor: str, limit: in
     params = {"text": text, "source": source, "cursor": cursor, "limit": limit}
     answer = app.call("registry.search", params, activate=True)
     _show(answer, as_json, empty=f"nothing is found for {text!r}")
-    if answer["cursor"] and not as_json:
+    if as_json:
+        return
+    if answer["cursor"]:
         note(f"there is more: --cursor {answer['cursor']}")
+    elif answer["total"] > (shown := len(answer["models"])):
+        note(f"{shown} of {answer['total']} are shown; more of them with --limit, fewer with more words")
 
 
 @registry.command()
@@ -136,11 +153,15 @@ def show(app: App, model: str, source: str, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    record = dict(answer["model"])
+    record = {"revoked": answer["revoked"], **answer["model"]}
     files, variants = record.pop("files", []), record.pop("variants", [])
     print_record(record, as_json=False)
     rows = [{"variant": each["id"], **file} for each in variants for file in each.get("files", [])]
     print_table(rows or files, FILES, as_json=False, empty="its list names no files")
+    if not all(file.get("sha256") for file in rows or files):
+        note("a file without a SHA-256 can be fetched, but not checked")
+    if answer["revoked"]:
+        note(f"it was revoked ({answer['revoked']}): it is neither fetched nor loaded any more")
     note(_source(answer))
 
 

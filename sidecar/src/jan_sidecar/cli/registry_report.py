@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from .app import App, pass_app
+from .app import App, Failed, pass_app
 from .output import Column, json_option, note, print_json, print_record, print_table
 
-__all__ = ["fleet", "report"]
+__all__ = ["fleet", "print_criteria", "report"]
 
 COLUMNS = (Column("name", "WHAT"), Column("dynamic", "DYNAMIC"), Column("builtin", "BUILT-IN"), Column("note", ""))
 CRITERIA = (Column("mark", ""), Column("name", "NEXT STEP NEEDS"), Column("value", "SEEN"), Column("bound", "NEEDED"))
@@ -112,7 +112,7 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror or error}") from None
+        raise Failed(f"{path} cannot be written: {error.strerror or error}") from None
     note(f"written: {path}")
 
 
@@ -125,8 +125,8 @@ def _show(answer: dict[str, Any]) -> None:
             "why": f"{answer['level']}: {answer['reason']}",
             "syncs": f"{syncs['ok']} good, {syncs['unreachable']} unanswered, {syncs['refused']} refused",
             "coverage": _share(pairs["coverage"]),
-            "conflicts": pairs["conflicts"],
-            "age": f"{pairs['age']} s" if pairs["age"] >= 0 else "",
+            "conflicts": pairs["conflicts"] if pairs["coverage"] >= 0 else "nothing compared yet",
+            "age": _span(pairs["age"]) if pairs["age"] >= 0 else "",
         },
         as_json=False,
     )
@@ -141,17 +141,11 @@ def _show(answer: dict[str, Any]) -> None:
         rows.append({"name": rank, **both, "note": "to the same questions"})
     print_table(rows, COLUMNS, as_json=False, empty="")
     gate = answer["gate"]
-    criteria = [
-        {
-            "mark": "met" if criterion["met"] else "open",
-            "name": criterion["name"],
-            "value": criterion["value"] if criterion["value"] >= 0 else "nothing yet",
-            "bound": f"{criterion['bound']} {criterion['threshold']}",
-        }
-        for criterion in gate["criteria"]
-    ]
-    print_table(criteria, CRITERIA, as_json=False, empty=f"the gate would {gate['action']}: {gate['reason']}")
-    print_table(pairs["examples"], DEVIATIONS, as_json=False, empty="the newest comparison shows no difference")
+    print_criteria(gate["criteria"])
+    note(f"the gate would now {gate['action']}: {gate['reason']}")
+    compared = pairs["coverage"] >= 0
+    none = "the newest comparison shows no difference" if compared else "the two lists were not compared yet"
+    print_table(pairs["examples"], DEVIATIONS, as_json=False, empty=none)
     decisions = [
         {**line, "step": " > ".join(dict.fromkeys((line["from_phase"], line["to_phase"])))}
         for line in answer["decisions"][:SHOWN]
@@ -162,6 +156,39 @@ def _show(answer: dict[str, Any]) -> None:
             f"{replayed['same']} decisions come out the same again, {replayed['differs']} differ, "
             f"{replayed['unknown']} are not replayable"
         )
+
+
+def print_criteria(criteria: list[dict[str, Any]]) -> None:
+    """What the next step of the roll-out needs, as a table; of the last step, which needs nothing, none."""
+    rows = [
+        {
+            "mark": "met" if criterion["met"] else "open",
+            "name": criterion["name"],
+            "value": _amount(criterion["name"], criterion["value"]),
+            "bound": f"{criterion['bound']} {_amount(criterion['name'], criterion['threshold'])}",
+        }
+        for criterion in criteria
+    ]
+    if rows:
+        print_table(rows, CRITERIA, as_json=False, empty="")
+
+
+def _amount(name: str, value: int) -> str:
+    """A criterion's number in its unit."""
+    if value < 0:
+        return "nothing compared yet"
+    if name.startswith(("span", "age")):
+        return _span(value)
+    if name.startswith("p95"):
+        return _micros(value)
+    return _share(value) if name == "coverage" else f"{value:,}"
+
+
+def _span(seconds: int) -> str:
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds} s"
 
 
 def _share(value: int) -> str:
