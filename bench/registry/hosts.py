@@ -38,13 +38,12 @@ class Synced:
     late: list[float]
 
 
-def named(kit: Kit, site: Site, name: str = "data", **settings: Any) -> Path:
+def named(kit: Kit, site: Site) -> Path:
     """A new data folder whose settings name a hub. Nothing is refreshed but on request."""
-    data = kit.fresh(name)
+    data = kit.fresh("data")
     root = site.hub.tree / "metadata" / "1.root.json"
     registry = {"url": site.web.url, "root": str(root), "refresh_seconds": 0, "timeout_seconds": 300.0}
-    text = json.dumps({"registry": registry | {"phase": "dynamic"} | settings})
-    (data / "settings.json").write_text(text)
+    (data / "settings.json").write_text(json.dumps({"registry": registry | {"phase": "dynamic"}}))
     return data
 
 
