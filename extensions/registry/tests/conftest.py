@@ -148,7 +148,10 @@ def open_house(open_host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             settings = {"url": hub.url, "root": str(root)} | settings
         (data_dir / "settings.json").write_text(json.dumps({"registry": {"refresh_seconds": 0} | settings}))
         sources = [InlineSource("registry", RegistryExtension, ["registry."])]
-        sources += [InlineSource(f"other{i}", other) for i, other in enumerate(others)]
+        sources += [
+            other if isinstance(other, InlineSource) else InlineSource(f"other{i}", other)
+            for i, other in enumerate(others)
+        ]
         async with httpx.AsyncClient(trust_env=False) as client:
             async with open_host(sources=sources, data_dir=data_dir, http=http or (lambda: client)) as host:
                 house = House(host)

@@ -3,7 +3,9 @@ built-in one. Neither ever waits for the network; which of them is served is dec
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +16,14 @@ from msgspec.structs import replace
 from jan_core import Context, JanError, StorageError
 from jan_core.types import ModelRecord
 
+from .guard import Guard
 from .hub import Hub, hub_of
-from .listing import BuiltinListing, SignedListing, states_of
+from .listing import BuiltinListing, Listing, SignedListing, states_of
+from .revocations import Revocations
 from .settings import RegistrySettings
 
 if TYPE_CHECKING:
+    from .flags.rules import FlagList
     from .signed.bundle import Bundle
 
 __all__ = ["PACKAGED", "Catalogue"]
@@ -39,11 +44,15 @@ class Catalogue:
         self._hub: Hub | None = None
         self._named: tuple[str, str] | None = None
         self._listing: SignedListing | None = None
+        self._stored: SignedListing | None = None
+        self._guard: tuple[tuple[object, ...], Guard] | None = None
+        self._kin = False
+        self._swept = ""
         self._bundled: SignedListing | None = None
         self._bundle: Bundle | None = None
         self._confirmed = self._bundle_failed = False
         self._looked_at = 0.0
-        self._loading = anyio.Lock()
+        self._loading, self._naming = anyio.Lock(), threading.Lock()
 
     @property
     def settings(self) -> RegistrySettings:
@@ -55,12 +64,13 @@ class Catalogue:
         """The hub the settings name now. Raises RegistryRefused when there is no root to trust."""
         settings = self.settings
         named = (settings.url, settings.root)
-        if named != self._named:
-            if self._hub is not None:
-                self._hub.store.close()
-            self._named = None
-            self._hub = hub_of(settings, self._ctx.data_dir, self._shipped_root())
-            self._named, self._listing, self._confirmed, self._looked_at = named, None, False, 0.0
+        with self._naming:  # the check in the background asks in a thread
+            if named != self._named:
+                if self._hub is not None:
+                    self._hub.store.close()
+                self._named = self._hub = self._listing = self._stored = None
+                self._hub = hub_of(settings, self._ctx.data_dir, self._shipped_root())
+                self._named, self._confirmed, self._looked_at = named, False, 0.0
         return self._hub
 
     async def dynamic(self) -> SignedListing | None:
@@ -103,6 +113,42 @@ class Catalogue:
         return self._listing
 
     @property
+    def stored(self) -> SignedListing | None:
+        """All that is stored of the hub, also where its models are missing, or older than those that were shipped: what
+        it revokes and its flags hold whichever list is shown, or a mirror could switch them off by withholding models.
+        """
+        return self._stored
+
+    @property
+    def flags(self) -> FlagList | None:
+        """The hub's flags; None where there are none, or this release came with later ones of the same hub."""
+        stored, shipped = self._stored, self._bundled
+        if stored is None or (self._kin and shipped is not None and _seq(shipped, "flags") > _seq(stored, "flags")):
+            return None
+        return stored.flags
+
+    async def guard(self, builtin: Callable[[], Awaitable[BuiltinListing | None]]) -> Guard:
+        """What is revoked, whichever list is shown: what the hub revokes, and what the shipped list does.
+
+        Of one hub the later state of the two holds alone, or what was revoked by mistake could never be allowed again.
+        `builtin`: the list in the program's code, where that may be shown too; asked for when a model is revoked.
+        """
+        await self.dynamic()
+        stored, shipped = self._stored, await self.bundled()
+        lists: list[SignedListing] = [one for one in (stored, shipped) if one is not None]
+        if stored is not None and shipped is not None and self._kin:
+            lists = [max(lists, key=lambda one: _seq(one, "revocations"))]
+        revocations = Revocations()
+        for one in lists:
+            revocations = revocations.joined(one.revocations) if len(lists) > 1 else one.revocations
+        more = await builtin() if revocations.by_model else None
+        key = (stored, shipped, tuple(model.id for model in more.models) if more else ())
+        if self._guard is None or self._guard[0] != key:
+            known: list[Listing] = [one for one in (stored, shipped, more) if one is not None]
+            self._guard = key, Guard(revocations, known)
+        return self._guard[1]
+
+    @property
     def shipped(self) -> SignedListing | None:
         """The shipped snapshot, where somebody has read it."""
         return self._bundled
@@ -115,7 +161,7 @@ class Catalogue:
     def verify(self) -> list[str]:
         """Hold what is stored and what was shipped against their signatures; name what was dropped. Blocks, and reads
         everything. Raises StorageError, RegistryRefused."""
-        from .search import index
+        from .indexing import index
         from .signed.bundle import verify_bundle
         from .signed.check import verify_store
         from .signed.errors import Refused
@@ -123,13 +169,15 @@ class Catalogue:
 
         dropped = []
         hub = self.hub
-        if hub is not None:
+        if hub is not None and hub.store.db.writable():
             if not hub.store.db.check():
-                self._listing, self._looked_at = None, 0.0
+                self._listing = self._stored = None
+                self._looked_at = 0.0
             dropped = [f"the stored collection {name}" for name in verify_store(hub.store, on_models=index)]
             if dropped:
                 self.note = f"{', '.join(dropped)} was damaged, and is fetched anew"
-                self._listing, self._looked_at = None, 0.0
+                self._listing = self._stored = None
+                self._looked_at = 0.0
         if (root := self._shipped_root()) is not None:
             try:
                 verify_bundle(self._packaged, root)
@@ -139,6 +187,23 @@ class Catalogue:
                 self._bundled = self._bundle = None
                 self._bundle_failed = True
         return dropped
+
+    def sweep(self) -> None:
+        """Look for models of the hub's that may not be used, once for each state, and take them out of the index.
+        Blocks for long. Raises StorageError."""
+        from .indexing import forget
+
+        listing = self._listing
+        if listing is None:
+            return
+        states = (listing.states[name] for name in ("models", "stats") if name in listing.states)
+        if (state := " ".join(one.sha256 for one in states)) == self._swept:
+            return
+        unfit = listing.sweep()
+        if unfit and self._hub is not None and listing is self._listing:
+            with self._hub.store.db.write() as db:
+                forget(db, unfit)
+        self._swept = state
 
     def close(self) -> None:
         if self._hub is not None:
@@ -155,21 +220,24 @@ class Catalogue:
         """Make a new listing where the store's state is another one than the listing's."""
         try:
             states = states_of(hub.store)
-            held = self._listing
+            held = self._stored
             origin = "network" if self._confirmed else "cache"
-            if "models" not in states or self._shipped_is_newer(hub, states["models"].seq):
-                listing = None
+            if not states:
+                stored = None
             elif held is not None and held.states == states and held.origin == origin:
-                listing = held
+                stored = held
             elif held is not None and held.holds(states):
-                listing = held.confirmed(states, origin)  # type: ignore[arg-type]
+                stored = held.confirmed(states, origin)  # type: ignore[arg-type]
             else:
-                listing = SignedListing(hub.store, states, origin, hub.url)  # type: ignore[arg-type]
+                stored = SignedListing(hub.store, states, origin, hub.url)  # type: ignore[arg-type]
         except StorageError as error:
             self._noted(f"the stored list cannot be used: {error.message}")
-            listing = None
+            states, stored = {}, None
+        kin = self.base(hub) is not None
+        shown = "models" in states and not self._shipped_is_newer(hub, states["models"].seq)
         if hub is self._hub:
-            self._listing, self._looked_at = listing, time.monotonic()
+            self._stored, self._kin, self._looked_at = stored, kin, time.monotonic()
+            self._listing = stored if shown else None
 
     def _shipped_is_newer(self, hub: Hub, seq: int) -> bool:
         """Whether this release came with a later state of this hub than the one that is stored."""
@@ -211,3 +279,9 @@ class Catalogue:
         if note != self.note:
             self.note = note
             self._ctx.log.warning("%s", note)
+
+
+def _seq(listing: SignedListing, name: str) -> int:
+    """The publisher's count of a collection; -1 for one that is not there."""
+    state = listing.states.get(name)
+    return state.seq if state is not None else -1

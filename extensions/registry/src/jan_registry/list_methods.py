@@ -85,11 +85,11 @@ class ListMethods:
         from .revocations import without_revoked
 
         answer = await self._find(params.id, params.source)
-        listing = await self._services.catalogue.dynamic()
-        if listing is not None and without_revoked(answer.model, listing.revocations) is None:
+        revocations = (await self._services.guard()).revocations
+        if without_revoked(answer.model, revocations) is None:
             files = [*answer.model.files, *(file for variant in answer.model.variants for file in variant.files)]
             hashes = ["", *(file.sha256 for file in files)]
-            found = [listing.revocations.refusal(sha256, answer.model.id) for sha256 in hashes]
+            found = [revocations.refusal(sha256, answer.model.id) for sha256 in hashes]
             answer.revoked = next(each.reason for each in found if each is not None)
         return answer
 
@@ -134,7 +134,7 @@ class ListMethods:
             verification=listing.verification(now),
             collections={name: listing.verification(now, name) for name in states},
             refreshing=refresher.busy,
-            next_refresh_at=rfc3339(refresher.next_at()) if services.catalogue.named_hub else "",
+            next_refresh_at=rfc3339(_due(refresher.next_at(), now)) if services.catalogue.named_hub else "",
             failures=refresher.failures,
             error=refresher.error.message if refresher.error else "",
             notes=await anyio.to_thread.run_sync(services.notes),
@@ -161,11 +161,16 @@ class ListMethods:
         raise ModelUnknown(f"no model {id!r} is known", id=id)
 
     async def _refuse_revoked(self, model: ModelRecord, hashes: list[str]) -> None:
-        listing = await self._services.catalogue.dynamic()
+        revocations = (await self._services.guard()).revocations
         for sha256 in hashes or [""]:
-            found = listing.revocations.refusal(sha256, model.id) if listing is not None else None
+            found = revocations.refusal(sha256, model.id)
             if found is not None:
                 raise ModelRevoked(f"{model.id} was revoked: {found.reason}", id=model.id, reason=found.reason)
+
+
+def _due(at: float, now: float) -> float:
+    """What was due before now is due now; 0: never."""
+    return max(at, now) if at else 0.0
 
 
 def _from(source: str, models: list[ModelRecord]) -> tuple[Provenance, Verification]:

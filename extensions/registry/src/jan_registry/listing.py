@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -18,7 +19,8 @@ from msgspec import Struct
 
 from jan_core.types import DownloadFile, DownloadSource, ModelRecord
 
-from .collections import COLLECTIONS, Experiment, FlagRecord, Record, Slot
+from .collections import COLLECTIONS, Experiment
+from .collections.check import check
 from .search import find, scan
 from .shapes import Origin, Provenance, rfc3339
 from .signed.store import CollectionState, HubStore
@@ -26,12 +28,15 @@ from .signed.verification import Verification, vouch
 from .targeting import Facts, matches
 
 if TYPE_CHECKING:
+    from .collections import Record
     from .flags.rules import FlagList
     from .revocations import Revocations
 
 __all__ = ["BuiltinListing", "Kept", "Listing", "Nothing", "SignedListing", "states_of"]
 
 _CACHED = 4096
+_PART, _PAUSE = 50, 0.001
+"""How many records are looked at in the background before others have their turn, and for how many seconds."""
 
 
 class Kept(Protocol):
@@ -127,12 +132,15 @@ class SignedListing:
         self.flags: FlagList = read_flags(
             kept.records("flags"), expires_at=flags.expires_at if flags and origin != "bundle" else 0.0
         )
-        slots: list[Slot] = _decoded(kept.records("featured"), Slot)
+        self.unfit: dict[tuple[str, str], str] = {}
+        """Records that `check` refuses, by collection and id, with its reason: as far as they were looked at."""
+        slots = self._checked("featured", kept.records("featured"))
         self.slots = sorted(slots, key=lambda slot: (-slot.priority, slot.id))
         self.experiments: list[Experiment] = [
-            each for each in _decoded(kept.records("flags"), FlagRecord) if isinstance(each, Experiment)
+            each for each in self._checked("flags", kept.records("flags")) if isinstance(each, Experiment)
         ]
         self._kept = kept
+        self._all: list[ModelRecord] | None = None
         self._featured = {id for slot in slots for id in slot.models}
         self._models: OrderedDict[str, ModelRecord | None] = OrderedDict()
         self._lock = threading.Lock()
@@ -166,7 +174,7 @@ class SignedListing:
                 self._models.move_to_end(id)
                 return self._models[id]
         data = self._kept.get("models", id)
-        model = self._converted(data) if data is not None else None
+        model = self._converted(id, data) if data is not None else None
         with self._lock:
             self._models[id] = model
             if len(self._models) > _CACHED:
@@ -178,14 +186,14 @@ class SignedListing:
             with self._kept.db.read() as db:
                 ids, total = find(db, text, limit, offset)
         else:
-            matching = scan([m for data in self._kept.records("models") if (m := self._converted(data))], text)
+            matching = scan(self._whole(), text)
             ids, total = [m.id for m in matching[offset : offset + limit]], len(matching)
         models = [self.get(id) for id in ids]
         return [model for model in models if model is not None], total
 
     def count(self) -> int:
         state = self.states.get("models")
-        return state.count if state else 0
+        return state.count - sum(name == "models" for name, _ in list(self.unfit)) if state else 0
 
     def provenance(self, now: float) -> Provenance:
         state = self.states.get("models")
@@ -202,9 +210,9 @@ class SignedListing:
         """The ids of the models that have a file of this hash."""
         if isinstance(self._kept, HubStore):
             with self._kept.db.read() as db:
-                return [id for (id,) in db.execute("SELECT id FROM file WHERE sha256 = ? ORDER BY id", [sha256])]
-        models = [model for data in self._kept.records("models") if (model := self._converted(data))]
-        return [model.id for model in models if any(file.sha256 == sha256 for file in model.files)]
+                found = db.execute("SELECT id FROM file WHERE sha256 = ? ORDER BY id", [sha256]).fetchall()
+            return [id for (id,) in found if self.get(id) is not None]
+        return [model.id for model in self._whole() if any(file.sha256 == sha256 for file in _files_of(model))]
 
     def sources(self, sha256: str) -> list[DownloadSource]:
         from .convert import download_sources
@@ -212,23 +220,73 @@ class SignedListing:
         found: dict[str, DownloadSource] = {}
         for id in self.models_with(sha256):
             data = self._kept.get("models", id)
-            record = msgspec.json.decode(data, type=Record) if data is not None else None
-            for file in record.files if record else []:
+            for file in check("models", data).files if data is not None else []:
                 for source in download_sources(file) if file.sha256 == sha256 else ():
                     found.setdefault(source.url, source)
         return list(found.values())
 
-    def _converted(self, data: bytes) -> ModelRecord | None:
-        """A record as everybody else knows models; None for one that this program cannot read: a hub may be newer."""
+    def sweep(self) -> list[str]:
+        """Look at every model, so that `unfit` knows all that are; their ids. For the background: some tenth of a
+        millisecond each, and in small parts, between which others have their turn."""
+        if isinstance(self._kept, HubStore):
+            last = ""
+            while rows := self._after(last):
+                for id, data in rows:
+                    self._look_at(id, data)
+                last = rows[-1][0]
+                time.sleep(_PAUSE)
+        else:
+            self._whole()
+        return sorted(id for name, id in self.unfit if name == "models")
+
+    def _after(self, last: str) -> list[tuple[str, bytes]]:
+        assert isinstance(self._kept, HubStore)
+        with self._kept.db.read() as db:
+            return db.execute(
+                "SELECT id, data FROM record WHERE coll = 'models' AND id > ? ORDER BY id LIMIT ?", [last, _PART]
+            ).fetchall()
+
+    def _whole(self) -> list[ModelRecord]:
+        """Every model of a list in memory."""
+        if self._all is None:
+            ids = [(msgspec.json.decode(data, type=_Named).id, data) for data in self._kept.records("models")]
+            self._all = [model for id, data in ids if (model := self._converted(id, data)) is not None]
+        return self._all
+
+    def _look_at(self, id: str, data: bytes) -> Record | None:
+        try:
+            return check("models", data)
+        except ValueError as error:
+            self.unfit["models", id] = str(error)
+            return None
+
+    def _converted(self, id: str, data: bytes) -> ModelRecord | None:
+        """A record as everybody else knows models; None for one that may not be used, or that this program cannot
+        read: a hub may be newer."""
         from .convert import to_model
 
-        try:
-            record = msgspec.json.decode(data, type=Record)
-            model = to_model(record, hub_url=self.hub, source="registry", verification="verified")
-        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        record = self._look_at(id, data)
+        if record is None:
             return None
+        model = to_model(record, hub_url=self.hub, source="registry", verification="verified")
         model.featured = model.id in self._featured
         return model
+
+    def _checked(self, name: str, records: Sequence[bytes]) -> list[Any]:
+        """Those of the records that may be used."""
+        found = []
+        for place, data in enumerate(records):
+            try:
+                found.append(check(name, data))
+            except ValueError as error:
+                self.unfit[name, str(place)] = str(error)
+        return found
+
+
+class _Named(Struct):
+    """What every record has: it was stored by it."""
+
+    id: str
 
 
 def states_of(kept: Kept) -> dict[str, CollectionState]:
@@ -237,19 +295,8 @@ def states_of(kept: Kept) -> dict[str, CollectionState]:
 
 
 def _with_file(models: Sequence[ModelRecord], sha256: str) -> list[str]:
-    def files(model: ModelRecord) -> list[DownloadFile]:
-        return [*model.files, *(file for variant in model.variants for file in variant.files)]
-
-    return [model.id for model in models if any(file.sha256 == sha256 for file in files(model))]
+    return [model.id for model in models if any(file.sha256 == sha256 for file in _files_of(model))]
 
 
-def _decoded(records: Sequence[bytes], form: Any) -> list[Any]:
-    """Those of the records that this program can read."""
-    decoder = msgspec.json.Decoder(form)
-    found = []
-    for data in records:
-        try:
-            found.append(decoder.decode(data))
-        except (ValueError, RecursionError):
-            continue
-    return found
+def _files_of(model: ModelRecord) -> list[DownloadFile]:
+    return [*model.files, *(file for variant in model.variants for file in variant.files)]

@@ -112,19 +112,15 @@ class RegistryExtension:
     async def jan_admit_download(self, job: DownloadJob) -> Admission | None:
         from .revocations import admit_download
 
-        listing = await self._services.catalogue.dynamic()
-        if listing is None:
-            return None
-        return await anyio.to_thread.run_sync(admit_download, job, listing.revocations, listing.get)
+        guard = await self._services.guard()
+        return await anyio.to_thread.run_sync(admit_download, job, guard.revocations, guard.find)
 
     @hookimpl
     async def jan_admit_load(self, load: ModelLoad) -> Admission | None:
         from .revocations import admit_load
 
-        listing = await self._services.catalogue.dynamic()
-        if listing is None:
-            return None
-        return await anyio.to_thread.run_sync(admit_load, load, listing.revocations, listing.get)
+        guard = await self._services.guard()
+        return await anyio.to_thread.run_sync(admit_load, load, guard.revocations, guard.find)
 
     @hookimpl
     async def jan_event(self, event: Event) -> None:

@@ -157,7 +157,7 @@ class Refresher:
         await self._observe(error)
 
     async def _ask(self, hub: Hub) -> RefreshReport:
-        from .search import index
+        from .indexing import index
         from .signed.errors import Refused
         from .signed.fetching import TooLarge, Unreachable, fetcher
         from .signed.sync import sync
@@ -176,10 +176,18 @@ class Refresher:
             raise RegistryRefused(str(error), kind="too_large") from None
         except Refused as error:
             self._changed_partly(hub, error.report)
-            raise RegistryRefused(str(error), kind=error.kind) from None
+            raise RegistryRefused(f"{error}{self._remedy(error.kind)}", kind=error.kind) from None
         self._not_before = time.time() + found.backoff
         await anyio.to_thread.run_sync(self._tidy, hub)
         return await self._report(hub, found)
+
+    def _remedy(self, kind: str) -> str:
+        if kind != "forged" or self._catalogue.settings.root:
+            return ""
+        return (
+            "; it is held against the root that was shipped with the program: set registry.root, if this hub has"
+            " another"
+        )
 
     def _changed_partly(self, hub: Hub, report: SyncReport | None) -> None:
         """A collection that cannot be had does not keep the others back."""

@@ -18,6 +18,14 @@ from .collections import Revocation
 
 __all__ = ["LONGEST_UNCONFIRMED", "Revocations", "admit_download", "admit_load", "unconfirmed", "without_revoked"]
 
+
+class _Named(msgspec.Struct):
+    """The part of a revocation that counts."""
+
+    sha256: str = ""
+    model: str = ""
+
+
 Lookup = Callable[[str], ModelRecord | None]
 """A model's record by its id, from the list that the revocations belong to; None: the list has none."""
 
@@ -26,26 +34,46 @@ LONGEST_UNCONFIRMED = 30 * 86400
 
 
 class Revocations:
-    """Of one state of the list, from its records' bytes; those of a later form, which cannot be read, are passed over
-    (`unread` counts them). Texts are compared regardless of case."""
+    """Of one state of the list, from its records' bytes. Texts are compared regardless of case.
 
-    def __init__(self, records: Iterable[bytes]) -> None:
+    `unread` counts those that are not in order. Where such a one names a hash or a model all the same it holds: it can
+    only say no, and one no too many is explained by this count, while nobody would notice one too few.
+    """
+
+    def __init__(self, records: Iterable[bytes] = ()) -> None:
         self.unread = 0
         self._hashes: dict[str, Revocation] = {}
         self._models: dict[str, Revocation] = {}
         self._files: dict[str, Revocation] | None = None
         self._lock = threading.Lock()
-        decoder = msgspec.json.Decoder(Revocation)
+        from .collections.check import check
+
         for data in records:
             try:
-                revocation = decoder.decode(data)
-            except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+                self._add(check("revocations", data))
+            except ValueError:
                 self.unread += 1
-                continue
-            if revocation.sha256:
-                _first(self._hashes, revocation.sha256.lower(), revocation)
-            if revocation.model:
-                _first(self._models, revocation.model.lower(), revocation)
+                self._add(_salvaged(data))
+
+    def joined(self, other: Revocations) -> Revocations:
+        """What either of them revokes."""
+        both = Revocations()
+        for each in (self, other):
+            both.unread += each.unread
+            for revocation in (*each._hashes.values(), *each._models.values()):
+                both._add(revocation)
+        return both
+
+    @property
+    def by_model(self) -> bool:
+        """Whether any model is revoked by its id."""
+        return bool(self._models)
+
+    def _add(self, revocation: Revocation | None) -> None:
+        if revocation is not None and revocation.sha256:
+            _first(self._hashes, revocation.sha256.lower(), revocation)
+        if revocation is not None and revocation.model:
+            _first(self._models, revocation.model.lower(), revocation)
 
     def __len__(self) -> int:
         return len({r.id for by in (self._hashes, self._models) for r in by.values()})
@@ -124,6 +152,16 @@ def _vote(revocation: Revocation | None) -> Admission | None:
         return None
     since = f" since {revocation.at}" if revocation.at else ""
     return Admission(False, f"the operator of the model list has revoked it{since}: {revocation.reason}")
+
+
+def _salvaged(data: bytes) -> Revocation | None:
+    """What a record that is not in order revokes, if that can be made out; the rest of it is not shown to anybody."""
+    try:
+        found = msgspec.json.decode(data, type=_Named)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return None
+    reason = "it does not say why in a form that can be shown"
+    return Revocation(id="", reason=reason, sha256=found.sha256, model=found.model)
 
 
 def _weights(model: ModelRecord) -> list[DownloadFile]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.to_thread
@@ -18,16 +19,19 @@ from .experiments.service import Experiments, Situation
 from .experiments.watching import Watch
 from .featuring import Featuring
 from .flags.known import EXPERIMENTS, REFRESH
-from .listing import SignedListing
+from .guard import Guard
+from .listing import BuiltinListing, SignedListing
 from .local import open_local
 from .refresh import Refresher
-from .serving import Serving
+from .serving import PATIENCE, Serving
 
 if TYPE_CHECKING:
     from .signed.report import SyncReport
 
 __all__ = ["SETTLE", "Services"]
 
+_ENGINES_AGAIN = 30.0
+"""Seconds until an extension that does not say in time which engines there are is asked again."""
 SETTLE = 5.0
 """Seconds after the start before anything is done that nobody waits for: what is asked first is answered first."""
 
@@ -37,6 +41,8 @@ class Services:
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
+        self._engines_known: dict[str, str] = {}
+        self._engines_again = 0.0
         self.local = open_local(ctx.data_dir)
         self.catalogue = Catalogue(ctx)
         self.serving = Serving(ctx, self.catalogue, self.local)
@@ -78,13 +84,20 @@ class Services:
     async def allowed(self, models: list[ModelRecord], context: ModelContext) -> list[ModelRecord]:
         """Those of the models that are meant for whom `context` describes, and that nobody has revoked."""
         from .ranking import filtered
-        from .revocations import Revocations
 
-        listing = await self.catalogue.dynamic()
-        revocations = listing.revocations if listing is not None else Revocations([])
+        revocations = (await self.guard()).revocations
         wanted = any("engine" in model.extra.get("requires", {}) for model in models)
         engines = await self._engines() if wanted else {}
         return filtered(models, self.serving.facts(context), revocations, engines)
+
+    async def guard(self) -> Guard:
+        """What is revoked, whichever list is shown."""
+
+        async def builtin() -> BuiltinListing | None:
+            phase = (await self.serving.effective()).phase
+            return await self.catalogue.builtin() if phase != "dynamic" else None
+
+        return await self.catalogue.guard(builtin)
 
     async def ranked(self, models: list[ModelRecord], context: ModelContext) -> list[ModelRecord]:
         """The same models in the order for this machine and person."""
@@ -103,7 +116,7 @@ class Services:
 
     def notes(self) -> list[str]:
         """What had to be repaired, and what should be known."""
-        hub = self.catalogue.held
+        hub = self.catalogue.stored
         stores = [self.local.note]
         if self.catalogue.named_hub is not None:
             stores.append(self.catalogue.named_hub.store.db.note)
@@ -112,6 +125,8 @@ class Services:
             from .revocations import unconfirmed
 
             notes.append(unconfirmed(state.checked_at, time.time()))
+        for listing in (hub, self.catalogue.shipped):
+            notes += _unfit(listing) if listing is not None else []
         return [note for note in dict.fromkeys(notes) if note]
 
     async def _synced(self, outcome: SyncReport | JanError) -> None:
@@ -126,6 +141,7 @@ class Services:
             age=age or 0.0,
         )
         self.serving.reconsider()
+        self.ctx.tasks.start_soon(self._sweep, name="registry sweep")
         self.featuring.rollout.synced((await self.serving.served()).effective, outcome)
 
     def _interval(self) -> float:
@@ -151,13 +167,18 @@ class Services:
 
     async def _engines(self) -> dict[str, str]:
         """The versions of the inference engines that are installed, else could be, by name."""
-        try:
+        if time.monotonic() < self._engines_again:
+            return self._engines_known
+        listed: dict[str, Any] = {"builds": [], "installed": []}
+        with anyio.move_on_after(PATIENCE) as scope, contextlib.suppress(RpcError):
             listed = await self.ctx.call("engines.list")
-        except RpcError:
-            return {}
+        if scope.cancelled_caught:
+            self._engines_again = time.monotonic() + _ENGINES_AGAIN
+            return self._engines_known
         usable = [build for build in listed["builds"] if not build.get("refused")]
         versions = [str(build["version"]) for build in listed["installed"] or usable]
-        return {"llamacpp": max(versions, key=_numbers)} if versions else {}
+        self._engines_known = {"llamacpp": max(versions, key=_numbers)} if versions else {}
+        return self._engines_known
 
     async def _verify(self) -> None:
         """Look, once and in the background, whether what lies on the disk is still what was signed."""
@@ -171,6 +192,27 @@ class Services:
             return
         for what in dropped:
             self.ctx.log.warning("%s is not what was signed, and was dropped", what)
+        await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Look, in the background and once for each state of the list, for models that may not be used."""
+        await self.catalogue.dynamic()
+        try:
+            await anyio.to_thread.run_sync(self.catalogue.sweep)
+        except StorageError as error:
+            self.ctx.log.warning("the stored list cannot be looked through: %s", error.message)
+
+
+def _unfit(listing: SignedListing) -> list[str]:
+    """What is to be said of records that may not be used."""
+    whose = "the shipped list" if listing.origin == "bundle" else "the hub"
+    notes = []
+    if unfit := dict(listing.unfit):
+        (name, id), reason = min(unfit.items())
+        notes.append(f"{whose} has records that may not be used: {len(unfit)} passed over; {name} {id}: {reason}")
+    if unread := listing.revocations.unread:
+        notes.append(f"{whose} has revocations that are not in order: {unread}; this program may be too old for them")
+    return notes
 
 
 def _numbers(version: str) -> list[int]:

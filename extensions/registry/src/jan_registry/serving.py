@@ -6,6 +6,7 @@ of them `rollout/`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ from .rollout.phase import Effective, PhaseKeeper
 from .sqlite import Database
 from .targeting import Facts, facts_of
 
-__all__ = ["Served", "Serving"]
+__all__ = ["PATIENCE", "Served", "Serving"]
+
+PATIENCE = 1.0
+"""Seconds that another extension's answer may take which a list is filtered by; then it is shown without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Serving:
             policy=PolicyFile(),
             environment=os.environ,
             settings=lambda: catalogue.settings,
-            signed=lambda: catalogue.held.flags if catalogue.held else None,
+            signed=lambda: catalogue.flags,
             packaged=lambda: catalogue.shipped.flags if catalogue.shipped else None,
             facts=lambda: self.facts(ModelContext()),
             unit=lambda: install_id(local),
@@ -91,17 +95,16 @@ class Serving:
 
     async def _ask_around(self) -> None:
         """Ask other extensions for their choice of phase, where they were not asked about these flags yet."""
-        state = (self._catalogue.held, self._catalogue.shipped)
+        state = (self._catalogue.stored, self._catalogue.shipped)
         if self._consulted == state:
             return
         async with self._consulting:
             if self._consulted == state:
                 return
             if self._app_version is None:
-                try:
+                self._app_version = ""
+                with anyio.move_on_after(PATIENCE), contextlib.suppress(RpcError):
                     self._app_version = str((await self._ctx.call("system.info"))["version"])
-                except RpcError:
-                    self._app_version = ""
                 self.flags.look_again()
             await self.keeper.consult(self._ctx.hooks, self.evidence, time.time())
             self._consulted = state

@@ -36,8 +36,9 @@ class RegistrySettings(Struct, frozen=True):
     refresh_seconds: Annotated[int, Meta(ge=0, le=30 * 86400)] = 4 * 3600
     """How often the hub is asked in the background, give or take a fifth (every 15 minutes while the list is being
     looked at); 0: only on request. At least a minute."""
-    timeout_seconds: Annotated[float, Meta(gt=0, le=300)] = 30.0
-    """For one file, from the first connection to the last byte."""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=300)] = 10.0
+    """For one file, from the first connection to the last byte; one that keeps coming (16 KiB a second or more) may
+    take longer."""
     phase: Literal["", "fallback", "mixed", "dynamic"] = ""
     """The phase of the roll-out this person wants; empty: what the operator says."""
     region: Annotated[str, Meta(pattern=r"^([A-Z]{2})?$")] = ""

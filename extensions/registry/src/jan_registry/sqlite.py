@@ -1,11 +1,13 @@
 """One SQLite file, opened on first use: writers one at a time, readers beside them, damage set aside.
 
-It knows connections and transactions, and nothing of what the tables hold. Every method blocks.
+Where the disk cannot be written, what is in the file can still be read. It knows connections and transactions, and
+nothing of what the tables hold. Every method blocks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +23,8 @@ __all__ = ["Database"]
 
 
 class Database:
-    """`schema`: statements that make schema version `version` from nothing. `note` says what had to be repaired.
+    """`schema`: statements that make schema version `version` from nothing. `note` says what had to be repaired, or
+    that nothing can be written.
 
     Every method raises StorageError when the disk does not do.
     """
@@ -37,7 +40,7 @@ class Database:
     @property
     def exists(self) -> bool:
         """Whether there is anything to read: reading must not be what makes the file."""
-        return self._writer is not None or self.path.exists()
+        return self._writer is not None or (self.path.exists() and self.path.stat().st_size > 0)
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -58,17 +61,66 @@ class Database:
     def read(self) -> Iterator[sqlite3.Connection]:
         """One state of the database, whatever is written meanwhile."""
         with self._reading, self._translated():
-            if self._reader is None:
-                with self._writing:  # the first one makes the file, or repairs it
-                    if self._writer is None:
-                        self._writer = self._connect_or_rebuild()
-                self._reader = self._open()
-            db = self._reader
+            db = self._reader_or_none()
+            if db is None:
+                with self._as_it_lies() as db:
+                    yield db
+                return
             db.execute("BEGIN")
             try:
                 yield db
             finally:
                 db.execute("ROLLBACK")
+
+    def _reader_or_none(self) -> sqlite3.Connection | None:
+        """None where the disk cannot be written, and there is something to read nevertheless."""
+        import sqlite3
+
+        if self._reader is None:
+            try:
+                with self._writing:  # the first one makes the file, or repairs it
+                    if self._writer is None:
+                        self._writer = self._connect_or_rebuild()
+                self._reader = self._open()
+            except (sqlite3.OperationalError, OSError) as error:
+                if not (_unwritable(error) and self.exists):
+                    raise
+                self.note = f"{self.path} cannot be written ({error}): what is in it is read, and nothing is kept"
+                return None
+            if self.note.startswith(f"{self.path} cannot be written"):
+                self.note = ""
+        return self._reader
+
+    @contextlib.contextmanager
+    def _as_it_lies(self) -> Iterator[sqlite3.Connection]:
+        """The file opened for this one time, without locks or a log beside it.
+
+        SQLite reads a database in WAL mode on a disk that cannot be written if the log's files are there, else only as
+        `immutable`, which leaves the log out: then there must be none with content (sqlite.org/wal.html#readonly).
+        """
+        import sqlite3
+
+        log = self.path.with_name(f"{self.path.name}-wal")
+        logged = log.exists() and log.stat().st_size > 0
+        before = self.path.stat()
+        mode = "mode=ro" if logged else "mode=ro&immutable=1"
+        db = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, check_same_thread=False
+        )
+        with contextlib.closing(db):
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version != self._version:
+                raise sqlite3.OperationalError(f"it has another schema ({version}), and cannot be written")
+            db.execute("BEGIN")
+            yield db
+        after = self.path.stat()
+        if not logged and (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+            raise sqlite3.OperationalError("somebody else has written it meanwhile")
+
+    def writable(self) -> bool:
+        """Whether what is damaged could be mended. Raises StorageError."""
+        with self._reading, self._translated():
+            return not self.exists or self._reader_or_none() is not None
 
     def compact(self) -> None:
         """Give the space of what was deleted back to the disk."""
@@ -167,6 +219,16 @@ class Database:
             db.close()
             raise
         return db
+
+
+def _unwritable(error: Exception) -> bool:
+    """Whether it is the disk or the folder that cannot be written, or is full."""
+    import sqlite3
+
+    codes = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    if isinstance(error, OSError):
+        return error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in codes
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:

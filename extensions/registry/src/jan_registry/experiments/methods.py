@@ -19,7 +19,7 @@ class ExperimentMethods:
 
     experiments: Experiments
 
-    @method("registry.experiments", errors=[StorageError])
+    @method("registry.experiments")
     async def report(self, params: ExperimentsQuery) -> ExperimentsReport:
         """How experiments on what is featured stand, here and, with what other machines exported, altogether. Nothing
         is sent, and nobody is asked."""

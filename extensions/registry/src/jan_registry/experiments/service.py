@@ -22,7 +22,7 @@ from ..flags.identity import install_id
 from ..sqlite import Database
 from ..targeting import Facts
 from ..usage import Usage
-from .enrolment import Arm, Enrolments, arm_of, evolve, key_of
+from .enrolment import Arm, Enrolment, Enrolments, arm_of, evolve, key_of
 from .exposure import Exposures
 from .shapes import Aggregate, ExperimentReport, ExperimentsQuery, ExperimentsReport, Kind
 
@@ -119,7 +119,8 @@ class Experiments:
             self._forget()
 
     async def report(self, query: ExperimentsQuery) -> ExperimentsReport:
-        """How experiments stand. Raises InvalidParams, StorageError."""
+        """How experiments stand. Where the disk does not do, nothing is said of this machine's part. Raises
+        InvalidParams."""
         from .report import Unfit
 
         situation = await self._situation()
@@ -161,17 +162,23 @@ class Experiments:
         from .report import aggregate_of, assess, merged, metric_of
 
         known = {key_of(each): each for each in situation.experiments} if situation else {}
-        now, kept = self._clock(), self._enrolments.all()
-        if situation is not None:
+        now, unit, notes = self._clock(), "", list[str]()
+        try:
+            kept, evidence = self._enrolments.all(), self._exposures.evidence()
+            unit = install_id(self._db) if known else ""
+        except StorageError as error:
+            kept = {key: Enrolment(key, "", "not_enrolled", "unusable", int(now)) for key in known}
+            evidence = {}
+            notes.append(f"this machine's part cannot be told: {error.message}")
+        if situation is not None and not notes:
             kept = evolve(
                 known.values(),
                 kept,
-                unit=install_id(self._db) if known else "",
+                unit=unit,
                 facts=situation.facts,
                 enabled=situation.enabled,
                 now=int(now),
             )
-        evidence = self._exposures.evidence()
         own: list[Aggregate] = []
         for key, experiment in known.items():
             if found := aggregate_of(experiment, kept[key], evidence.get(key), now):
@@ -187,7 +194,7 @@ class Experiments:
                 report.title, report.state, report.metric = known[key].title, known[key].state, metric_of(known[key])
             reports[key] = report
         enabled = situation.enabled if situation else False
-        return ExperimentsReport(enabled, [reports[key] for key in sorted(reports)], own)
+        return ExperimentsReport(enabled, [reports[key] for key in sorted(reports)], own, notes)
 
     async def _find(self, id: str) -> Experiment:
         situation = await self._situation()

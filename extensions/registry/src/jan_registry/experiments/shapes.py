@@ -113,8 +113,9 @@ class ExperimentReport(Struct, kw_only=True):
 
 class ExperimentsReport(Struct):
     """`enabled`: this machine takes part in experiments now. `own`: its counts, in the form in which they can be given
-    to the operator by hand: nothing is sent."""
+    to the operator by hand: nothing is sent. `notes`: what could not be read of this machine's part."""
 
     enabled: bool
     experiments: list[ExperimentReport]
     own: list[Aggregate]
+    notes: list[str] = field(default_factory=list)

@@ -12,17 +12,17 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 import anyio.to_thread
-import msgspec
 
 from jan_core import InvalidParams
 from jan_core.types import ModelRecord, SourcePage, SourceQuery
 
-from ..collections import Record
+from ..collections.check import check
 from ..convert import to_model
 from ..errors import RegistryRefused
 from ..hub import Hub, hub_of
+from ..indexing import index
 from ..revocations import Revocations, without_revoked
-from ..search import find, index
+from ..search import find
 from ..settings import RegistrySettings, SourceSetting
 from ..signed.errors import Refused
 from ..signed.fetching import TooLarge, Unreachable, fetcher
@@ -120,13 +120,14 @@ class OwnHub(HubClient):
         return SourcePage([m for m in models if m], cursor, few([note] if note else []), age, bool(note))
 
     def _model(self, hub: Hub, id: str, revocations: Revocations) -> ModelRecord | None:
-        """One record; None for one that is revoked, or that this program cannot read: a hub may be newer."""
+        """One record; None for one that is revoked, or that may not be used: it is wrong, or newer than this
+        program."""
         data = hub.store.get("models", id)
         if data is None:
             return None
         try:
-            record = msgspec.json.decode(data, type=Record)
-            model = to_model(record, hub_url=hub.url, source=self.id, verification="verified")
-        except (ValueError, RecursionError):
+            record = check("models", data)
+        except ValueError:
             return None
+        model = to_model(record, hub_url=hub.url, source=self.id, verification="verified")
         return without_revoked(model, revocations)

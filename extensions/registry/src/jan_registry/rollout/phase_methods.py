@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from jan_core import Empty, method
+from jan_core import Empty, StorageError, method
 
 from .shapes import FlagTable, PhaseAnswer
 
@@ -54,7 +54,10 @@ class PhaseMethods:
     def _phase(self) -> PhaseAnswer:
         services, now = self.phase_services, self.phase_services.clock()
         answer = services.keeper.answer(now, listed=services.listed())
-        answer.criteria = services.criteria(services.keeper.effective(now))
+        try:
+            answer.criteria = services.criteria(services.keeper.effective(now))
+        except StorageError as error:
+            answer.notes.append(f"what the next step needs cannot be told: {error.message}")
         return answer
 
     def _flags(self) -> FlagTable:

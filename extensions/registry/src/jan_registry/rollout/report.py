@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from msgspec import Struct, field
 
+from jan_core import StorageError
 from jan_core.types import Phase
 
 from ..shapes import rfc3339
@@ -125,7 +126,8 @@ class DecisionLine(Struct):
 
 class RolloutReport(Struct, kw_only=True):
     """`at` and all times RFC 3339. `gate`: what the gate would say now. `decisions`: newest first. `replayed`: how many
-    came out the same, differ, are unknown to this program. `html` and `export` only where they were asked for."""
+    came out the same, differ, are unknown to this program. `html` and `export` only where they were asked for. `notes`:
+    why there is nothing of what was observed, where the disk does not do."""
 
     at: str
     phase: Phase
@@ -142,10 +144,35 @@ class RolloutReport(Struct, kw_only=True):
     replayed: dict[str, int] | None = None
     html: str = ""
     export: Export | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def make(rollout: Rollout[Any], effective: Effective, now: float, *, again: bool, give: bool) -> RolloutReport:
-    """The report, decisions replayed if `again`, with what may be handed on if `give`. Blocks; raises StorageError."""
+    """The report, decisions replayed if `again`, with what may be handed on if `give`. Blocks.
+
+    Where the disk does not do it says which phase is in force, and of what was observed nothing.
+    """
+    try:
+        return _made(rollout, effective, now, again=again, give=give)
+    except StorageError as error:
+        return RolloutReport(
+            at=rfc3339(now),
+            phase=effective.phase,
+            level=effective.level,
+            reason=effective.reason,
+            since=rfc3339(effective.since),
+            history=[],
+            arms=[_arm(arm, []) for arm in ("builtin", "dynamic")],
+            syncs=SyncFigures(),
+            pairs=PairFigures(),
+            days=[],
+            gate=judge(rollout.blind(now)),
+            decisions=[],
+            notes=[f"what was observed cannot be read: {error.message}"],
+        )
+
+
+def _made(rollout: Rollout[Any], effective: Effective, now: float, *, again: bool, give: bool) -> RolloutReport:
     seen = rollout.observations
     history, serves = seen.latest("phase"), seen.latest("serve")
     pairs, syncs = seen.latest("pair"), seen.latest("sync")

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import msgspec
+
 from jan_core import JanError, StorageError
 
 from ..flags.known import PHASE
@@ -21,7 +23,7 @@ from ..sqlite import Database
 from .arm import Arm
 from .decisions import Decisions
 from .evidence import gather
-from .gates import VERSION, Inputs, Thresholds, Verdict, judge
+from .gates import VERSION, Evidence, Inputs, Thresholds, Verdict, judge
 from .observations import Entered, Observations, Pair, Row, Sync
 from .shadow import Answer, ShadowRunner, Start
 
@@ -158,13 +160,19 @@ class Rollout(Generic[Q]):
         """What the gate would judge now. Blocks; raises StorageError."""
         effective = self._keeper.effective(now)
         since = effective.since + 1 if effective.since else 0  # what led to the phase is no evidence in it
+        evidence = gather(self.observations, self.thresholds, since=since, errors=self._failed(effective))
+        return msgspec.structs.replace(self.blind(now), evidence=evidence)
+
+    def blind(self, now: float) -> Inputs:
+        """The same as long as nothing was observed, or nothing can be read of it."""
+        effective = self._keeper.effective(now)
         return Inputs(
             gate=VERSION,
             phase=effective.phase,
             now=int(now),
             pinned=effective.pinned,
             obstacle=self._keeper.obstacle(now),
-            evidence=gather(self.observations, self.thresholds, since=since, errors=self._failed(effective)),
+            evidence=Evidence(),
             thresholds=self.thresholds,
         )
 
