@@ -22,8 +22,14 @@ VARIABLE = "JAN_REGISTRY_PASSPHRASE"
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="What people call this registry.")
-@click.option("--url", default="", help="Where clients will find it.")
-@click.option("--signers", multiple=True, metavar="ROLE=N/KEYS", help="e.g. root=3/5: five keys, of which three sign.")
+@click.option("--url", default="", help="Where clients will find it; for display only.")
+@click.option(
+    "--signers",
+    multiple=True,
+    metavar="ROLE=N/KEYS",
+    help="e.g. root=3/5: five keys, of which three have to sign. Default: 2/3 for root and targets, 1/2 for models and "
+    "revocations, else 1/1.",
+)
 @click.option("--no-passphrase", is_flag=True, help="Leave the private keys unencrypted.")
 @json_option
 @pass_app
@@ -54,13 +60,18 @@ def init(
     "--only",
     multiple=True,
     type=click.Choice(["models", "featured", "flags", "revocations", "stats"]),
-    help="Only these collections; may be given several times. Default: all. (Experiments are among the flags.)",
+    metavar="COLLECTION",
+    help="models, featured, flags (experiments are among them), revocations or stats; may be given several times. "
+    "Default: all.",
 )
 @click.option("--expect", type=int, default=-1, metavar="VERSION", help="Only if the hub is at this version.")
 @json_option
 @pass_app
 def publish(app: App, folder: Path, dry_run: bool, only: tuple[str, ...], expect: int, as_json: bool) -> None:
-    """Sign the folder into the tree that clients read."""
+    """Sign the folder into the tree that clients read (public/, which the web server serves).
+
+    The passphrase of the keys is asked for when it is needed, or taken from JAN_REGISTRY_PASSPHRASE.
+    """
     params = {"folder": str(folder), "dry_run": dry_run, "only": list(only), "expect": expect}
     done = _with_passphrase(app, "publish", params)
     if as_json:
@@ -74,13 +85,20 @@ def publish(app: App, folder: Path, dry_run: bool, only: tuple[str, ...], expect
 @click.command()
 @click.argument("pending", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
-    "--keys", multiple=True, type=click.Path(exists=True, path_type=Path), help="A folder of private keys, or one."
+    "--keys",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="A private key (.pem), or a folder of them; may be given several times.",
 )
-@click.option("--show", is_flag=True, help="Only say what waits.")
+@click.option("--show", is_flag=True, help="Only say what waits, and what it would say if it were signed.")
 @json_option
 @pass_app
 def sign(app: App, pending: Path, keys: tuple[Path, ...], show: bool, as_json: bool) -> None:
-    """Sign what waits in PENDING with keys that are kept here. Needs nothing but that folder and the keys."""
+    """Sign what waits in PENDING with keys that are kept here. Needs nothing but that folder and the keys.
+
+    PENDING is the folder pending/ of the operator's folder, which publish and rotate-keys write to when keys are
+    missing; carry it back there, and publish.
+    """
     if not keys and not show:
         wrong_usage("name the keys with --keys, or see what waits with --show")
     params = {"pending": str(pending.absolute()), "keys": [str(key.absolute()) for key in keys], "show": show}
@@ -101,7 +119,7 @@ def sign(app: App, pending: Path, keys: tuple[Path, ...], show: bool, as_json: b
 @click.command("rotate-keys")
 @click.argument("role")
 @folder_option
-@click.option("--key", "remove", multiple=True, metavar="ID|FILE", help="This one goes. Default: all of the role.")
+@click.option("--key", "remove", multiple=True, metavar="ID|FILE", help="The key that goes. Default: all of the role.")
 @click.option(
     "--add",
     multiple=True,
@@ -114,7 +132,11 @@ def sign(app: App, pending: Path, keys: tuple[Path, ...], show: bool, as_json: b
 @json_option
 @pass_app
 def rotate_keys(app: App, /, role: str, folder: Path, add: tuple[Path, ...], as_json: bool, **options: Any) -> None:
-    """Give a role other keys, and publish. Clients follow by themselves."""
+    """Give a role other keys, and publish at once. Clients follow by themselves.
+
+    ROLE: root, targets, snapshot, timestamp, models, featured, flags, revocations or stats. The keys of root have to
+    sign for another key of root, targets, snapshot or timestamp; those of targets for one of a collection.
+    """
     options["remove"] = list(options["remove"])
     paths = [str(path.absolute()) for path in add]
     done = _with_passphrase(app, "rotate_keys", {"folder": str(folder), "role": role, "add": paths, **options})

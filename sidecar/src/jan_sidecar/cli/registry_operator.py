@@ -36,21 +36,21 @@ def _reason(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
 @click.command()
 @click.argument("model", metavar="ID")
 @folder_option
-@click.option("--name", default="")
-@click.option("--description", default="")
-@click.option("--publisher", default="")
-@click.option("--license", default="")
-@click.option("--tag", "tags", multiple=True)
+@click.option("--name", default="", help="What people see. Default: what the file says, else the last part of ID.")
+@click.option("--description", default="", help="A sentence or two on what it is good for.")
+@click.option("--publisher", default="", help="Who made it.")
+@click.option("--license", default="", help="Its licence, e.g. apache-2.0.")
+@click.option("--tag", "tags", multiple=True, help="A word to find it by; may be given several times.")
 @click.option("--params", type=click.IntRange(0), default=0, help="How many parameters it has.")
 @click.option("--ctx", type=click.IntRange(0), default=0, help="Tokens of its context.")
-@click.option("--url", default="", help="Where clients get the file.")
+@click.option("--url", default="", help="Where clients get the file from; also with --file.")
 @click.option(
     "--file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The GGUF file itself: hashed whole and piece by piece, and read for what it says.",
 )
-@click.option("--size", type=click.IntRange(0), default=0, help="Bytes of the file at URL.")
-@click.option("--sha256", callback=checked_sha256, default="", metavar="HEX", help="Of the file.")
+@click.option("--size", type=click.IntRange(0), default=0, help="Bytes of the file at --url.")
+@click.option("--sha256", callback=checked_sha256, default="", metavar="HEX", help="The SHA-256 of the file at --url.")
 @click.option("--variant", default="", help="Which variant the file is. Default: its quantization.")
 @where_option
 @json_option
@@ -66,7 +66,10 @@ def add(
     as_json: bool,
     **fields: Any,
 ) -> None:
-    """Add a model, or change what is said of it. What is not named stays as it is."""
+    """Add a model to the operator's folder, or change what it says of it. What is not named stays as it is.
+
+    ID is yours to choose, as OWNER/NAME, in lower-case letters. A model with several files is added file by file.
+    """
     params = {"id": model, "tags": list(tags), "file": str(file.absolute()) if file else "", "where": list(where)}
     changed(app, "add", {"folder": str(folder), **params, **fields}, as_json)
 
@@ -76,8 +79,10 @@ def add(
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @folder_option
 @click.option("--search", "text", default="", metavar="WORDS", help="Only models with these words.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
-@click.option("--url", default="", help="Another address of SOURCE.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many models."
+)
+@click.option("--url", default="", help="Another address of SOURCE, as of a mirror.")
 @click.option("--stats", is_flag=True, help="Take downloads and likes over, too.")
 @click.option("--dry-run", is_flag=True, help="Only say what would come.")
 @json_option
@@ -92,6 +97,9 @@ def import_(
     **options: Any,
 ) -> None:
     """Take models over from another hub (huggingface, jan-catalogue, …), or from a copy of Jan's catalogue in FILE.
+
+    Takes the models with these IDs, else those that --search finds, else the first --limit of them. The hubs there are:
+    jan registry sources.
 
     Of a model that is there already, name, description, tags and conditions stay as they are written.
     """
@@ -117,8 +125,8 @@ def import_(
 @click.option("--at", type=click.IntRange(1), default=None, help="The place of the first of them. Default: the end.")
 @click.option("--remove", is_flag=True, help="Take them off the list.")
 @click.option("--only", is_flag=True, help="The list is these and no others.")
-@click.option("--title", default=None)
-@click.option("--priority", type=int, default=None, help="Of the lists that fit somebody, the highest is shown.")
+@click.option("--title", default=None, help="What people see above the list.")
+@click.option("--priority", type=int, default=None, help="Of the lists that are for somebody, the highest is shown.")
 @where_option
 @click.option("--everybody", is_flag=True, help="The list is for everybody again.")
 @json_option
@@ -135,7 +143,10 @@ def feature(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Put models into a featured list, best first. A list that is not there is made."""
+    """Put models into a featured list, best first. A list that is not there is made.
+
+    LIST is its id; the list for everybody is called default.
+    """
     if where and everybody:
         wrong_usage("give --where or --everybody")
     options |= {"where": list(where) if where or everybody else None, "at": at or 0}
@@ -148,22 +159,25 @@ def feature(
 @folder_option
 @click.option("--percent", type=click.IntRange(0, 100), default=None, help="Only for this share of all machines.")
 @where_option
-@click.option("--only", is_flag=True, help="For everybody, and without the rules there were.")
-@click.option("--remove", is_flag=True, help="Remove the rule with this value and these conditions.")
-@click.option("--salt", default=None, help="Draw the shares anew.")
+@click.option("--only", is_flag=True, help="For everybody: drop what was said for some only.")
+@click.option("--remove", is_flag=True, help="Drop what was said for some: this value with these --where.")
+@click.option("--salt", default=None, help="Any word: with another one, other machines are in the share.")
 @json_option
 @pass_app
 def flag(
     app: App, /, flag: str, value: bool | int | str, folder: Path, where: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
-    """Set a flag: for everybody, or for those that --percent and --where name."""
+    """Set a flag: for everybody, or for those that --percent and --where name.
+
+    VALUE is true, false, a whole number or text. What was said last for some is tried first on each machine.
+    """
     params = {"folder": str(folder), "id": flag, "value": value, "where": list(where), **options}
     changed(app, "flag", params, as_json)
 
 
 @click.group()
 def experiment() -> None:
-    """Experiments on what is featured."""
+    """Experiments on what is featured: start, pause and end them."""
 
 
 @experiment.command()
@@ -174,12 +188,18 @@ def experiment() -> None:
     "branches",
     multiple=True,
     metavar="NAME[=LIST[:RATIO]]",
-    help="An arm, and the list it is shown; without one: what would be shown anyway.",
+    help="A group of machines, and the list they are shown; without LIST, what they would see anyway. RATIO: its "
+    "share. Give two at least.",
 )
 @click.option("--percent", type=click.IntRange(0, 100), default=None, help="Who takes part, of those it is for.")
-@click.option("--metric", type=click.Choice(["download", "load", "chat"]), default=None)
-@click.option("--title", default=None)
-@click.option("--salt", default=None)
+@click.option(
+    "--metric",
+    type=click.Choice(["download", "load", "chat"]),
+    default=None,
+    help="What counts as a success: a featured model is downloaded, loaded, or talked with.",
+)
+@click.option("--title", default=None, help="What it is about, for people.")
+@click.option("--salt", default=None, help="Any word: with another one, other machines are drawn.")
 @where_option
 @json_option
 @pass_app

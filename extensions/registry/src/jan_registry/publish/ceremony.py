@@ -33,9 +33,7 @@ def sign_waiting(pending: Path, keys: Iterable[Path], passphrase: bytes | None, 
     files = list(Pending(pending).files())
     if not files:
         raise PublishInvalid(f"Nothing waits for signatures in {pending}.", reason="nothing waits")
-    paths = (
-        [] if show else [file for path in keys for file in (sorted(path.glob("*.pem")) if path.is_dir() else [path])]
-    )
+    paths = [] if show else [file for path in keys for file in (_keys_in(path) if path.is_dir() else [path])]
     for path in paths:
         named = path.stem.partition("-")[0]
         fitting = [file for file, role, _ in files if named not in CUSTODY or named == role]
@@ -78,22 +76,29 @@ def rotate_keys(
     changes = {role: KeyChange([load_public(path) for path in add] or _public(made), gone, threshold)}
     if stolen and role != "snapshot":
         also = _signers(held, "snapshot")
-        fresh = _make(held, "snapshot", len(also), passphrase)
+        try:
+            fresh = _make(held, "snapshot", len(also), passphrase)
+        except JanError:
+            _forget(made)
+            raise
         changes["snapshot"] = KeyChange(_public(fresh), also)
         made, gone = [*made, *fresh], [*gone, *also]
     collections = held.collections() if stolen else None
     try:
         keys = Keys([*keys, *open_keys(made, passphrase)])
         done = rotate(held.tree, changes, keys, collections=collections, now=now, pending=held.pending)
-    except MissingSignatures:
-        raise
+    except (MissingSignatures, StorageError):
+        raise  # they may count by now, or will when what was begun is finished: a key too many harms nobody
     except JanError:
-        for path in made:  # nobody has heard of them
-            path.unlink(missing_ok=True)
-            path.with_suffix(".pub").unlink(missing_ok=True)
+        _forget(made)
         raise
     _set_aside(files[keyid] for keyid in gone if keyid in files)
     return done, list(map(str, made))
+
+
+def _keys_in(folder: Path) -> list[Path]:
+    """An empty one was begun by somebody who was killed, and never was a key."""
+    return [path for path in sorted(folder.glob("*.pem")) if path.stat().st_size]
 
 
 def renew_role(folder: Path, role: str, *, passphrase: bytes | None, now: float) -> Published:
@@ -141,7 +146,21 @@ def _make(held: Workspace, role: str, count: int, passphrase: bytes | None) -> l
     target = (folders or usual or [path for path in held.key_folders if path.is_dir()])[:1]
     if not target:
         raise PublishInvalid("None of the folders of keys is there.", reason="no folder of keys")
-    return [save_key(generate(), target[0], role, passphrase) for _ in range(count)]
+    made: list[Path] = []
+    try:
+        for _ in range(count):
+            made.append(save_key(generate(), target[0], role, passphrase))
+    except JanError:
+        _forget(made)
+        raise
+    return made
+
+
+def _forget(files: Iterable[Path]) -> None:
+    """Delete keys that nobody has heard of."""
+    for path in files:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".pub").unlink(missing_ok=True)
 
 
 def _set_aside(files: Iterable[Path]) -> None:
@@ -150,4 +169,4 @@ def _set_aside(files: Iterable[Path]) -> None:
             try:
                 one.rename(one.with_name(f"{one.name}.retired"))
             except OSError as error:
-                raise StorageError(f"{one}: {error}") from error
+                raise StorageError(f"{one}: {error.strerror or error}") from error

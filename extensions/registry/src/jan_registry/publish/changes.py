@@ -149,7 +149,7 @@ class Changes:
                     (folder / file).parent.mkdir(parents=True, exist_ok=True)
                     write(folder / file, text.encode())
             except OSError as error:
-                raise StorageError(f"{folder / file}: {error}") from error
+                raise StorageError(f"{folder / file}: {error.strerror or error}") from error
         return changed
 
 

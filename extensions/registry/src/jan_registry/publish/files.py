@@ -51,7 +51,7 @@ def on_disk(tree: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{tree}: {error}") from error
+        raise StorageError(f"{tree}: {error.strerror or error}") from error
 
 
 class Staging:
@@ -67,19 +67,30 @@ class Staging:
         """`path` is relative to the tree, with `/`. A file that is there already with this content stays as it is."""
         if not differs(self._tree / path, content):
             return
-        self._folder.mkdir(exist_ok=True)
         staged = self._folder / str(len(self._order))
-        _write_synced(staged, content)
-        staged.chmod(0o644)  # public, however private the files of whoever publishes are
+        with self._or_nothing():
+            self._folder.mkdir(exist_ok=True)
+            _write_synced(staged, content)
+            staged.chmod(0o644)  # public, however private the files of whoever publishes are
         self._order.append(path)
         self.size += len(content)
 
     def commit(self) -> None:
         if not self._order:
             return
-        write(self._folder / _ORDER, msgspec.json.encode(self._order))
+        with self._or_nothing():
+            write(self._folder / _ORDER, msgspec.json.encode(self._order))
         _sync_folder(self._tree)
         _roll_forward(self._tree)
+
+    @contextlib.contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        """Until it is decided, a full disk gets back what was staged."""
+        try:
+            yield
+        except OSError:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
 
 
 def differs(path: Path, content: bytes) -> bool:
@@ -108,8 +119,12 @@ def interrupted(tree: Path) -> bool:
 def write(path: Path, content: bytes) -> None:
     """Replace one file; who reads it sees the old or the new one."""
     temporary = path.with_name(f".{path.name}.new")
-    _write_synced(temporary, content)
-    temporary.replace(path)
+    try:
+        _write_synced(temporary, content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 
@@ -133,7 +148,8 @@ def prune(tree: Path, referenced: Collection[str], *, now: float, grace: float) 
         (tree / path).unlink(missing_ok=True)
         del left_over[path]
     if left_over != since:
-        write(memory, msgspec.json.encode(left_over))
+        with contextlib.suppress(OSError):  # on a full disk, say: what was published is published all the same
+            write(memory, msgspec.json.encode(left_over))
     return dead
 
 

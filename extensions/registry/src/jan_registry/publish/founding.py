@@ -133,7 +133,8 @@ def save_key(signer: CryptoSigner, folder: Path, role: str, passphrase: bytes | 
     try:
         write(path.with_suffix(".pub"), public_pem(signer.public_key))
     except OSError as error:
-        raise StorageError(f"{path}: {error}") from error
+        path.unlink()  # nobody would know whose it is
+        raise StorageError(f"{path}: {error.strerror or error}") from error
     return path
 
 

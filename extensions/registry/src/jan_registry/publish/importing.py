@@ -95,7 +95,7 @@ async def collect(
     `pin`: what a hub only lists is asked for once more by itself, so that its files are pinned as far as the hub can.
     A model that it does not have comes as None.
     """
-    for place, id in enumerate(ids[:limit]):
+    for place, id in enumerate(ids):
         page = await hub.page(SourceQuery(id=id, limit=_PAGE))
         yield id, page.models[0] if page.models else None, page.notes
         each(place + 1, len(ids))
@@ -109,6 +109,8 @@ async def collect(
         if page.notes:
             yield "", None, page.notes
         cursor = page.cursor
+        if cursor and seen >= limit:
+            yield "", None, [f"these are the first {limit}; there are more"]
         if not cursor or not page.models:
             break
 

@@ -270,6 +270,6 @@ async def _thread(work: Callable[[], T]) -> T:
         try:
             return work()
         except OSError as error:
-            raise StorageError(str(error)) from error
+            raise StorageError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
 
     return await anyio.to_thread.run_sync(run)

@@ -39,7 +39,7 @@ def package(tree: Path, folder: Path) -> list[str]:
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)
     except OSError as error:
-        raise StorageError(f"{folder}: {error}") from error
+        raise StorageError(f"{folder}: {error.strerror or error}") from error
     return paths
 
 

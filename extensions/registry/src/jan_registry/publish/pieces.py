@@ -53,7 +53,7 @@ def split(path: Path, progress: Callable[[int, int], None] = lambda done, total:
                 done += len(piece)
                 progress(done, max(total, done))
     except OSError as error:
-        raise StorageError(f"{path}: {error}") from error
+        raise StorageError(f"{path}: {error.strerror or error}") from error
     content = b"".join(hashes)
     name = digest(content)
     pieces = Pieces(len=PIECE, n=len(hashes), sha256=name, target=f"pieces/{name}.bin")
@@ -67,7 +67,7 @@ def store(pieced: Pieced, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write(path, pieced.content)
     except OSError as error:
-        raise StorageError(f"{path}: {error}") from error
+        raise StorageError(f"{path}: {error.strerror or error}") from error
     return path
 
 

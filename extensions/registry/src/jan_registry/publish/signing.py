@@ -102,7 +102,7 @@ class Pending:
             self.folder.mkdir(parents=True, exist_ok=True)
             write(path, metadata.to_bytes())
         except OSError as error:
-            raise StorageError(f"{path}: {error}") from error
+            raise StorageError(f"{path}: {error.strerror or error}") from error
         return path
 
     def clear(self, role: str, version: int) -> None:
@@ -139,7 +139,7 @@ def sign(path: Path, signer: CryptoSigner) -> Waiting:
     try:
         write(path, metadata.to_bytes())
     except OSError as error:
-        raise StorageError(f"{path}: {error}") from error
+        raise StorageError(f"{path}: {error.strerror or error}") from error
     return describe(path)
 
 
@@ -156,7 +156,7 @@ def _parsed(path: Path, role: str, version: int) -> Metadata[Any]:
         if metadata.signed.version != version:
             raise ValueError(f"it is version {metadata.signed.version}")
     except OSError as error:
-        raise StorageError(f"{path}: {error}") from error
+        raise StorageError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
         raise PublishInvalid(f"{path} is unusable: {error}.", reason=str(error)) from error
     return metadata
