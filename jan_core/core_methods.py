@@ -202,7 +202,8 @@ class CoreMethods:
             api_version=API_VERSION,
             protocol_version=PROTOCOL_VERSION,
             python=platform.python_version(),
-            platform=platform.platform(),
+            # Not platform.platform(), which has a process tell it what kind of processor this is.
+            platform="-".join((platform.system(), platform.release(), platform.machine())),
             pid=os.getpid(),
             data_dir=str(self._host.data_dir),
             disk_free=shutil.disk_usage(self._host.data_dir).free,

@@ -5,6 +5,7 @@ What they answer is theirs: it is not part of the registry's own list, and count
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -38,14 +39,13 @@ class HubMethods:
     """Handlers. `start` comes before any call."""
 
     _ctx: Context
-    _http: Http
+    _database: Database
+    _admit: Admit
 
     def start(self, ctx: Context, database: Database, admit: Admit) -> None:
         """`database`: that of `local.py`. `admit` may veto each use of the network. Nothing is opened yet."""
-        from .http import Http
-
         self._ctx = ctx
-        self._http = Http(ctx, database, admit=admit, timeout=lambda: float(ctx.settings.timeout_seconds))
+        self._database, self._admit = database, admit
 
     def named(self) -> list[ModelSource]:
         """What `jan_model_sources` answers."""
@@ -85,6 +85,13 @@ class HubMethods:
     def open(self, setting: SourceSetting) -> HubClient:
         """The client of a hub, for whoever reads more of it than one page."""
         return open_hub(setting, self._http)
+
+    @cached_property
+    def _http(self) -> Http:
+        from .http import Http
+
+        ctx = self._ctx
+        return Http(ctx, self._database, admit=self._admit, timeout=lambda: float(ctx.settings.timeout_seconds))
 
     def known(self) -> dict[str, SourceSetting]:
         """The sources by id. The settings' come first: they may put a mirror in the place of a hub known by name."""
