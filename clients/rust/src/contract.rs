@@ -3947,12 +3947,14 @@ pub mod registry {
     }
 
     /// `enabled`: this machine takes part in experiments now. `own`: its counts, in the form in which they can be given
-    /// to the operator by hand: nothing is sent.
+    /// to the operator by hand: nothing is sent. `notes`: what could not be read of this machine's part.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ExperimentsReport {
         pub enabled: bool,
         pub experiments: Vec<ExperimentReport>,
         pub own: Vec<Aggregate>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub notes: Option<Vec<String>>,
     }
 
     /// One machine's days, oldest first, each at most once.
@@ -4951,7 +4953,8 @@ pub mod registry {
     }
 
     /// `at` and all times RFC 3339. `gate`: what the gate would say now. `decisions`: newest first. `replayed`: how many
-    /// came out the same, differ, are unknown to this program. `html` and `export` only where they were asked for.
+    /// came out the same, differ, are unknown to this program. `html` and `export` only where they were asked for. `notes`:
+    /// why there is nothing of what was observed, where the disk does not do.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct RolloutReport {
         pub at: String,
@@ -4972,6 +4975,8 @@ pub mod registry {
         pub html: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub export: Option<Export>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub notes: Option<Vec<String>>,
     }
 
     /// One of `dynamic`, `fallback`, `mixed`.
@@ -5860,8 +5865,6 @@ pub mod methods {
     /// `registry.experiments`: How experiments on what is featured stand, here and, with what other machines exported, altogether. Nothing
     ///
     /// is sent, and nobody is asked.
-    ///
-    /// Errors of its own: `storage_error`.
     pub struct RegistryExperiments;
 
     impl super::Method for RegistryExperiments {

@@ -2601,12 +2601,14 @@ export namespace registry {
 
   /**
    * `enabled`: this machine takes part in experiments now. `own`: its counts, in the form in which they can be given
-   * to the operator by hand: nothing is sent.
+   * to the operator by hand: nothing is sent. `notes`: what could not be read of this machine's part.
    */
   export interface ExperimentsReport {
     enabled: boolean;
     experiments: registry.ExperimentReport[];
     own: registry.Aggregate[];
+    /** @default [] */
+    notes?: string[];
   }
 
   /** One machine's days, oldest first, each at most once. */
@@ -3263,7 +3265,8 @@ export namespace registry {
 
   /**
    * `at` and all times RFC 3339. `gate`: what the gate would say now. `decisions`: newest first. `replayed`: how many
-   * came out the same, differ, are unknown to this program. `html` and `export` only where they were asked for.
+   * came out the same, differ, are unknown to this program. `html` and `export` only where they were asked for. `notes`:
+   * why there is nothing of what was observed, where the disk does not do.
    */
   export interface RolloutReport {
     at: string;
@@ -3282,6 +3285,8 @@ export namespace registry {
     /** @default "" */
     html?: string;
     export?: registry.Export | null;
+    /** @default [] */
+    notes?: string[];
   }
 
   /**
@@ -3938,7 +3943,7 @@ export interface Methods {
     params: registry.ExperimentsQuery;
     result: registry.ExperimentsReport;
     item: never;
-    errors: "storage_error";
+    errors: never;
   };
   /** Recommended models, filtered and ranked by the extensions for the given context, best first. */
   "registry.featured": {

@@ -42,7 +42,7 @@ class Services:
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self._engines_known: dict[str, str] = {}
-        self._engines_again = 0.0
+        self._engines_again, self._asking = 0.0, anyio.Lock()
         self.local = open_local(ctx.data_dir)
         self.catalogue = Catalogue(ctx)
         self.serving = Serving(ctx, self.catalogue, self.local)
@@ -167,18 +167,19 @@ class Services:
 
     async def _engines(self) -> dict[str, str]:
         """The versions of the inference engines that are installed, else could be, by name."""
-        if time.monotonic() < self._engines_again:
+        async with self._asking:  # of many readers one asks
+            if time.monotonic() < self._engines_again:
+                return self._engines_known
+            listed: dict[str, Any] = {"builds": [], "installed": []}
+            with anyio.move_on_after(PATIENCE) as scope, contextlib.suppress(RpcError):
+                listed = await self.ctx.call("engines.list")
+            if scope.cancelled_caught:
+                self._engines_again = time.monotonic() + _ENGINES_AGAIN
+                return self._engines_known
+            usable = [build for build in listed["builds"] if not build.get("refused")]
+            versions = [str(build["version"]) for build in listed["installed"] or usable]
+            self._engines_known = {"llamacpp": max(versions, key=_numbers)} if versions else {}
             return self._engines_known
-        listed: dict[str, Any] = {"builds": [], "installed": []}
-        with anyio.move_on_after(PATIENCE) as scope, contextlib.suppress(RpcError):
-            listed = await self.ctx.call("engines.list")
-        if scope.cancelled_caught:
-            self._engines_again = time.monotonic() + _ENGINES_AGAIN
-            return self._engines_known
-        usable = [build for build in listed["builds"] if not build.get("refused")]
-        versions = [str(build["version"]) for build in listed["installed"] or usable]
-        self._engines_known = {"llamacpp": max(versions, key=_numbers)} if versions else {}
-        return self._engines_known
 
     async def _verify(self) -> None:
         """Look, once and in the background, whether what lies on the disk is still what was signed."""
