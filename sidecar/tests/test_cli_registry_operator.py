@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,6 +102,28 @@ def test_a_pipe_in_the_folder_is_named_and_nothing_waits_for_it(operator: Run, t
         assert (done.returncode, done.stdout) == (1, "")
         assert "models/p.toml" in done.stderr
         assert "it is not a plain file" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_hashing_a_huge_file_is_called_off_at_once(operator: Run, tmp_path: Path, number: signal.Signals) -> None:
+    texts = [struct.pack("<Q", len(it)) + it for it in (b"general.architecture", b"llama", b"weights")]
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + texts[0] + struct.pack("<I", 8) + texts[1] + texts[2]
+    with (tmp_path / "huge.gguf").open("wb") as file:
+        file.write(head + struct.pack("<IQQIQ", 2, 2, 3, 0, 0))
+        file.truncate(1 << 38)  # takes minutes to hash, and no room
+    command = [JAN, "registry", "add", "huge", "--file", str(tmp_path / "huge.gguf")]
+    with subprocess.Popen(
+        command, cwd=tmp_path / "registry", env=environment(tmp_path), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        said = ""
+        while "hashing" not in said:
+            said += (letter := process.stderr.read(1))
+            assert letter, said
+        process.send_signal(number)
+        assert process.wait(10) == 130
+        assert "jan:" not in process.stderr.read()
+    assert not (tmp_path / "registry/models/huge.toml").exists()
 
 
 def test_who_revokes_a_model_that_nobody_knows_is_told_at_once(operator: Run, tmp_path: Path) -> None:

@@ -214,7 +214,9 @@ async def test_a_model_that_nobody_knows_is_not_revoked_by_a_slip_of_the_pen(off
     await add(office, "owner/gone")
     await office.publish()
     (office.folder / "models/owner--gone.toml").unlink()
-    with pytest.raises(RpcError, match="there is no model owner/tinny in .* published; there is owner/tiny") as refused:
+    with pytest.raises(
+        RpcError, match=r"there is no model owner/tinny in .* published; there is owner/tiny"
+    ) as refused:
         await office.operate("revoke", model="owner/tinny", reason="Bad.")
     assert (refused.value.type, refused.value.data["reason"]) == ("invalid_params", "unknown_model")
     assert not (office.folder / "revocations").exists()
@@ -246,6 +248,28 @@ async def test_an_experiment_begins_pauses_and_ends_and_never_changes(office: Of
     ]
     with pytest.raises(RpcError, match="cannot be running again"):
         await office.operate("experiment", id="order", state="running")
+
+
+async def test_an_import_says_when_there_are_more_and_takes_all_that_were_named(office: Office, tmp_path: Path) -> None:
+    base = "https://huggingface.co/janhq/Tiny-gguf/resolve/main/"
+    names = [f"tiny{number}" for number in range(5)]
+    entries = [
+        {
+            "model_name": name,
+            "developer": "janhq",
+            "quants": [{"model_id": f"{name}-Q8_0", "path": f"{base}{name}-Q8_0.gguf", "file_size": "2.2 GB"}],
+        }
+        for name in names
+    ]
+    copy = tmp_path / "catalogue.json"
+    copy.write_text(json.dumps(entries))
+    some = await office.operate("import", file=str(copy), limit=3, dry_run=True)
+    assert (len(some["added"]), some["notes"]) == (3, ["these are the first 3; there are more"])
+    exactly = await office.operate("import", file=str(copy), limit=5, dry_run=True)
+    assert (len(exactly["added"]), exactly["notes"]) == (5, [])
+    ids = [f"janhq/{name}" for name in names]
+    named = await office.operate("import", file=str(copy), ids=ids, limit=2, dry_run=True)
+    assert (sorted(named["added"]), named["skipped"]) == (ids, [])
 
 
 async def test_models_come_from_a_copy_of_jan_s_catalogue(office: Office, tmp_path: Path) -> None:

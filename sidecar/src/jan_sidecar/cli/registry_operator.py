@@ -84,7 +84,7 @@ def add(
 )
 @click.option("--url", default="", help="Another address of SOURCE, as of a mirror.")
 @click.option("--stats", is_flag=True, help="Take downloads and likes over, too.")
-@click.option("--dry-run", is_flag=True, help="Only say what would come.")
+@click.option("--dry-run", is_flag=True, help="Only say what would come; with --json, which models.")
 @json_option
 @pass_app
 def import_(

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
@@ -44,6 +46,10 @@ T = TypeVar("T")
 _READING = [WorkspaceUnknown, TreeDamaged]
 _EDITING = [*_READING, WorkspaceInvalid]
 _SIGNING = [*_EDITING, KeyUnusable, MissingSignatures, PublishBusy, PublishConflict, PublishInvalid, TreeUnknown]
+
+
+class _CalledOff(Exception):
+    """Whoever asked does not wait any more."""
 
 
 class OperatorMethods:
@@ -80,10 +86,17 @@ class OperatorMethods:
         def progress(done: int, total: int) -> None:
             from anyio import from_thread
 
-            from_thread.check_cancelled()  # so far nothing was written: whoever calls it off need not wait
+            try:
+                from_thread.check_cancelled()
+            except BaseException as error:  # of a class that each event loop has for itself
+                raise _CalledOff from error
             from_thread.run_sync(partial(call.progress, "hashing", done=float(done), total=float(total)))
 
-        return await _thread(partial(add, _folder(params.folder), params, progress))
+        try:
+            return await _thread(partial(add, _folder(params.folder), params, progress))
+        except _CalledOff:  # nothing was written so far
+            await anyio.lowlevel.checkpoint()  # raises, for the call is cancelled
+            raise
 
     @method("registry.operator.feature", errors=_EDITING)
     async def feature(self, params: shapes.Feature) -> answers.Changed:
