@@ -150,6 +150,14 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, changed: dict[str
     assert any(wanted in problem for problem in said), said
 
 
+def test_numbers_of_very_many_models_fit_and_a_huge_record_is_refused(tmp_path: Path) -> None:
+    numbers = "".join(f'["owner/{number}"]\ndownloads = {number + 1}\nlikes = 3\n' for number in range(30_000))
+    held = read_workspace(folder(tmp_path, stats=numbers, models__huge="#" * (1 << 20) + "\n"))
+    assert len(numbers) > 1 << 20
+    assert problems(held) == ["models/huge.toml: cannot be read: it is larger than 1048576 bytes"]
+    assert len(held.entries["stats"]) == 30_000
+
+
 def test_a_published_experiment_stays_what_it_is(tmp_path: Path) -> None:
     branches = [Branch(id="as-is"), Branch(id="new", slot="default")]
     path = folder(tmp_path, experiments__order=EXPERIMENT)

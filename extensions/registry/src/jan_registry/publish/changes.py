@@ -22,8 +22,7 @@ from .answers import Problem
 from .consistency import review
 from .errors import TreeUnknown, WorkspaceInvalid, WorkspaceUnknown
 from .files import exclusive, recover, write
-from .reading import contents
-from .workspace import FOLDERS, Workspace, is_workspace, read_workspace, text_of
+from .workspace import FOLDERS, Workspace, is_workspace, read_workspace, text_in
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -109,7 +108,7 @@ class Changes:
         text = self._texts.get(file)
         if text is None and file not in self._texts:
             try:
-                text = text_of(contents(self.held.folder / file))
+                text = text_in(self.held.folder, file)
             except FileNotFoundError:
                 text = ""
             except (OSError, UnicodeDecodeError) as error:
@@ -139,7 +138,7 @@ class Changes:
         new = [problem for problem in after.problems if (problem.file, problem.field, problem.reason) not in known]
         if new:
             raise _invalid(new)
-        changed = [file for file, text in self._texts.items() if text != _text(folder / file)]
+        changed = [file for file, text in self._texts.items() if text != _text(folder, file)]
         for file in changed if write_it else ():
             text = self._texts[file]
             try:
@@ -177,8 +176,8 @@ def _why(error: OSError | UnicodeDecodeError) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8"
 
 
-def _text(path: Path) -> str | None:
+def _text(folder: Path, file: str) -> str | None:
     try:
-        return text_of(contents(path))
+        return text_in(folder, file)
     except (OSError, UnicodeDecodeError):
         return None

@@ -15,8 +15,6 @@ from typing import BinaryIO
 
 __all__ = ["contents", "plain_file"]
 
-LARGEST = 1 << 20
-
 
 @contextlib.contextmanager
 def plain_file(path: Path) -> Iterator[BinaryIO]:
@@ -29,7 +27,7 @@ def plain_file(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def contents(path: Path, limit: int = LARGEST) -> bytes:
+def contents(path: Path, limit: int = 1 << 20) -> bytes:
     """A plain file's bytes. Raises OSError, also when there are more than `limit`."""
     with plain_file(path) as file:
         if os.fstat(file.fileno()).st_size > limit:

@@ -43,7 +43,7 @@ __all__ = [
     "collection_of",
     "is_workspace",
     "read_workspace",
-    "text_of",
+    "text_in",
 ]
 
 CONFIG = "registry.toml"
@@ -56,6 +56,7 @@ FOLDERS = {
     "revocations": "revocations",
 }
 """Folder -> the collection that what lies in it belongs to."""
+_MAX_FILE, _MAX_STATS = 1 << 20, 64 << 20
 
 
 class Config(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -183,14 +184,15 @@ def _listed(held: Workspace) -> Iterator[str]:
                 yield f"{name}/{path.name}"
 
 
-def text_of(content: bytes) -> str:
-    """A file's text, with line ends as Python has them. Raises UnicodeDecodeError."""
+def text_in(folder: Path, file: str) -> str:
+    """A file's text, with line ends as Python has them. Raises OSError, UnicodeDecodeError."""
+    content = contents(folder / file, _MAX_STATS if file == STATS else _MAX_FILE)
     return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _read(held: Workspace, file: str) -> str | None:
     try:
-        return text_of(contents(held.folder / file))
+        return text_in(held.folder, file)
     except UnicodeDecodeError:
         reason = "is not UTF-8"
     except OSError as error:
