@@ -9,12 +9,14 @@ from typing import Any
 
 import anyio
 import pytest
+from jan_registry.builtin import builtin_models
 from jan_registry.publish.package import package
 
 from jan_core import Empty, RpcError, hookimpl, method, methods_of
 from jan_core.testing import InlineSource
+from jan_core.types import DownloadFile, DownloadJob, ModelFile, ModelLoad
 
-from .conftest import House, OpenHouse, no_network
+from .conftest import House, OpenHouse, Request, Web, no_network
 from .hubmaker import Hub, model
 
 pytestmark = pytest.mark.anyio
@@ -42,6 +44,16 @@ async def refused(house: House) -> None:
         await house.call("refresh")
 
 
+async def voted(house: House, id: str) -> list[bool]:
+    """Whether a model's file may be downloaded, known by its hash or its URL, and the model loaded."""
+    [file] = model(id)["files"]
+    known = DownloadFile("x", sha256=file["sha256"]), DownloadFile("x", url=file["sources"][0]["url"])
+    hooks = house.host.hooks
+    votes = [await hooks.admit_download(DownloadJob("1", each, "x", 1)) for each in known]
+    votes.append(await hooks.admit_load(ModelLoad(id, [ModelFile("x", file["sha256"])])))
+    return [all(vote.allowed for vote in each.values) for each in votes]
+
+
 async def test_models_that_are_withheld_do_not_switch_revocations_and_flags_off(
     open_house: OpenHouse, tmp_path: Path
 ) -> None:
@@ -58,6 +70,8 @@ async def test_models_that_are_withheld_do_not_switch_revocations_and_flags_off(
         with pytest.raises(RpcError) as revoked:
             await house.call("resolve", id="a")
         assert revoked.value.type == "model_revoked"
+        assert await voted(house, "a") == [False, False, False]
+        assert await voted(house, "b") == [True, True, True]
         flag = (await house.call("flags"))["flags"]["registry.shadow.enabled"]
         assert (flag["value"], flag["level"]) == (False, "signed")
 
@@ -74,6 +88,9 @@ async def test_the_built_in_list_has_no_model_that_the_hub_revokes(open_house: O
         with pytest.raises(RpcError) as revoked:
             await house.call("resolve", id="smollm2-135m-instruct")
         assert revoked.value.type == "model_revoked"
+        by_url = DownloadFile("x", url=builtin_models()[1].files[0].url)
+        [vote] = (await house.host.hooks.admit_download(DownloadJob("1", by_url, "x", 1))).values
+        assert not vote.allowed
 
 
 async def test_a_release_with_later_models_does_not_undo_what_the_hub_revoked_since(
@@ -126,15 +143,16 @@ async def test_a_hub_with_another_root_than_the_shipped_one_names_the_remedy(
         assert "registry.root" in forged.value.message
 
 
-async def test_a_hub_that_was_never_asked_is_due_now(open_house: OpenHouse, hub: Hub) -> None:
-    def offline() -> Any:
-        raise RuntimeError("no network")
+async def test_a_hub_that_never_answered_yet_is_due_now(open_house: OpenHouse, hub: Hub, web: Web) -> None:
+    def hang(request: Request) -> None:
+        web.released.wait(30)
 
-    async with open_house(hub=hub, url="https://hub.invalid/", http=offline) as house:
-        assert (await house.call("status"))["next_refresh_at"] == ""
-        values = {"refresh_seconds": 3600}
-        await house.client.call("settings.set", {"extension": "registry", "values": values})
-        assert (await house.call("status"))["next_refresh_at"] > "2026"
+    web.reply = hang
+    async with open_house(hub=hub, url=web.url, refresh_seconds=3600) as house:
+        status = await house.call("status")
+        assert (status["refreshing"], status["failures"]) == (True, 0)
+        assert status["next_refresh_at"] > "2026"
+        web.released.set()
 
 
 class Stuck:

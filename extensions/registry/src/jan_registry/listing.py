@@ -226,25 +226,17 @@ class SignedListing:
         return list(found.values())
 
     def sweep(self) -> list[str]:
-        """Look at every model, so that `unfit` knows all that are; their ids. For the background: some tenth of a
-        millisecond each, and in small parts, between which others have their turn."""
-        if isinstance(self._kept, HubStore):
-            last = ""
-            while rows := self._after(last):
-                for id, data in rows:
-                    self._look_at(id, data)
-                last = rows[-1][0]
-                time.sleep(_PAUSE)
-        else:
-            self._whole()
+        """Look at every stored model, so that `unfit` knows all that are; their ids. For the background: some tenth of
+        a millisecond each, in small parts, between which others have their turn."""
+        part = "SELECT id, data FROM record WHERE coll = 'models' AND id > ? ORDER BY id LIMIT ?"
+        rows: list[tuple[str, bytes]] = [("", b"")]
+        while isinstance(self._kept, HubStore) and rows:
+            with self._kept.db.read() as db:
+                rows = db.execute(part, [rows[-1][0], _PART]).fetchall()
+            for id, data in rows:
+                self._look_at(id, data)
+            time.sleep(_PAUSE)
         return sorted(id for name, id in self.unfit if name == "models")
-
-    def _after(self, last: str) -> list[tuple[str, bytes]]:
-        assert isinstance(self._kept, HubStore)
-        with self._kept.db.read() as db:
-            return db.execute(
-                "SELECT id, data FROM record WHERE coll = 'models' AND id > ? ORDER BY id LIMIT ?", [last, _PART]
-            ).fetchall()
 
     def _whole(self) -> list[ModelRecord]:
         """Every model of a list in memory."""

@@ -40,7 +40,10 @@ class Database:
     @property
     def exists(self) -> bool:
         """Whether there is anything to read: reading must not be what makes the file."""
-        return self._writer is not None or (self.path.exists() and self.path.stat().st_size > 0)
+        try:
+            return self._writer is not None or self.path.stat().st_size > 0
+        except OSError:
+            return False
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
