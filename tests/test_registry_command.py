@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,10 @@ def test_a_command_that_only_reads_asks_no_hub(jan: Jan, hub: Hub, data_dir: Pat
     for arguments in (["status"], ["search", "owl"], ["phase"], ["featured"], ["sources"]):
         assert jan("registry", *arguments).returncode == 0
     assert server.requests == []
+    began = datetime.now(UTC)
+    answer = json.loads(jan("registry", "status", "--json").stdout)
+    assert not answer["refreshing"]
+    assert datetime.fromisoformat(answer["next_refresh_at"]) > began + timedelta(seconds=3)
     done = jan("registry", "refresh")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("jan: ")
