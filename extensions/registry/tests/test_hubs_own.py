@@ -59,7 +59,7 @@ async def reader(hub: Hub, tmp_path: Path) -> AsyncIterator[Reader]:
 async def test_its_models_are_verified_and_its_own(hub: Hub, tmp_path: Path) -> None:
     async with reader(hub, tmp_path) as one:
         page = await one.ask()
-        assert [model.id for model in page.models] == ["acme/comet", "acme/rocket", "b/moon"]
+        assert [model.id for model in page.models] == ["acme/comet", "b/moon", "acme/rocket"]
         assert {(model.source, model.verification) for model in page.models} == {("team", "verified")}
         assert all(len(file.sha256) == 64 for model in page.models for file in model.files)
         assert [model.id for model in (await one.ask(id="B/moon")).models] == ["b/moon"]
@@ -71,7 +71,7 @@ async def test_its_list_comes_in_pages_that_end(hub: Hub, tmp_path: Path) -> Non
     async with reader(hub, tmp_path) as one:
         first = await one.ask(limit=2)
         second = await one.ask(limit=2, cursor=first.cursor)
-        assert [model.id for model in first.models + second.models] == ["acme/comet", "acme/rocket", "b/moon"]
+        assert [model.id for model in first.models + second.models] == ["acme/comet", "b/moon", "acme/rocket"]
         assert second.cursor == ""
         with pytest.raises(InvalidParams):
             await one.ask(cursor="x")

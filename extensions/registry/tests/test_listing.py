@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from jan_registry.listing import SignedListing, states_of
 from jan_registry.search import index
 from jan_registry.signed.fetching import fetcher
+from jan_registry.signed.folder import FolderFetch
 from jan_registry.signed.store import HubStore
 from jan_registry.signed.sync import sync
 
@@ -69,3 +71,17 @@ def test_other_content_is_not_the_same_list(hub: Hub, fetched: tuple[HubStore, C
     hub.set("featured", [{"id": "default", "models": ["a/one"]}]).publish()
     ask(1)
     assert not before.holds(states_of(store))
+
+
+def test_a_list_that_was_swept_knows_its_unfit_models_without_looking_again(tmp_path: Path) -> None:
+    hub = Hub(tmp_path)
+    hub.models("fit", {"id": "unfit", "name": "Unfit", "files": [{"path": "../../x"}]}).publish()
+    store = HubStore(tmp_path / "store")
+    sync(store, FolderFetch(hub.tree), hub.root, now=time.time, on_models=index)
+    listing = SignedListing(store, states_of(store), "cache", hub.url)
+    assert listing.sweep() == ["unfit"]
+    assert listing.get("unfit") is None
+    fit = listing.get("fit")
+    assert fit is not None
+    assert (fit.id, fit.files[0].size) == ("fit", 1_000_000_000)
+    store.close()

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from jan_core.types import DownloadFile, DownloadSource, ModelRecord
 
-from .collections import COLLECTIONS, Experiment
+from .collections import COLLECTIONS, Experiment, Record
 from .collections.check import check
 from .search import find, scan
 from .shapes import Origin, Provenance, rfc3339
@@ -28,7 +28,6 @@ from .signed.verification import Verification, vouch
 from .targeting import Facts, matches
 
 if TYPE_CHECKING:
-    from .collections import Record
     from .flags.rules import FlagList
     from .revocations import Revocations
 
@@ -134,6 +133,7 @@ class SignedListing:
         )
         self.unfit: dict[tuple[str, str], str] = {}
         """Records that `check` refuses, by collection and id, with its reason: as far as they were looked at."""
+        self._swept = False
         slots = self._checked("featured", kept.records("featured"))
         self.slots = sorted(slots, key=lambda slot: (-slot.priority, slot.id))
         self.experiments: list[Experiment] = [
@@ -236,6 +236,7 @@ class SignedListing:
             for id, data in rows:
                 self._look_at(id, data)
             time.sleep(_PAUSE)
+        self._swept = True
         return sorted(id for name, id in self.unfit if name == "models")
 
     def _whole(self) -> list[ModelRecord]:
@@ -244,6 +245,10 @@ class SignedListing:
             ids = [(msgspec.json.decode(data, type=_Named).id, data) for data in self._kept.records("models")]
             self._all = [model for id, data in ids if (model := self._converted(id, data)) is not None]
         return self._all
+
+    def _known_fit(self, id: str, data: bytes) -> Record | None:
+        """What was looked at already needs no second look, which takes longer than all the rest."""
+        return None if ("models", id) in self.unfit else msgspec.json.decode(data, type=Record)
 
     def _look_at(self, id: str, data: bytes) -> Record | None:
         try:
@@ -257,7 +262,7 @@ class SignedListing:
         read: a hub may be newer."""
         from .convert import to_model
 
-        record = self._look_at(id, data)
+        record = self._known_fit(id, data) if self._swept else self._look_at(id, data)
         if record is None:
             return None
         model = to_model(record, hub_url=self.hub, source="registry", verification="verified")
