@@ -6089,7 +6089,9 @@ pub mod methods {
         type Result = super::registry::RolloutReport;
     }
 
-    /// `registry.resolve`: The files to download to have a model, ready for `downloads.start`.
+    /// `registry.resolve`: The files to download to have a model, ready for `downloads.start`; of the first variant that nobody has
+    ///
+    /// revoked, where none is named.
     ///
     /// Errors of its own: `model_unknown`, `model_not_fetchable`, `model_revoked`, `hub_unreachable`, `hub_refused`, `hub_invalid`.
     pub struct RegistryResolve;

@@ -4097,7 +4097,11 @@ export interface Methods {
     item: never;
     errors: never;
   };
-  /** The files to download to have a model, ready for `downloads.start`. */
+  /**
+   * The files to download to have a model, ready for `downloads.start`; of the first variant that nobody has
+   *
+   * revoked, where none is named.
+   */
   "registry.resolve": {
     params: registry.ModelQuery;
     result: registry.Resolution;

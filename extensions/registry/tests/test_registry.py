@@ -423,6 +423,20 @@ async def test_what_the_hub_revokes_is_neither_shown_nor_resolved(open_house: Op
         assert "it was stolen" in revoked.value.message
 
 
+async def test_of_a_model_with_a_revoked_variant_the_next_one_is_resolved(open_house: OpenHouse, hub: Hub) -> None:
+    record = model("a")
+    record["files"].append({**record["files"][0], "path": "big.gguf", "sha256": "b" * 64})
+    record["variants"].append({"id": "q8_0", "quant": "Q8_0", "files": [1]})
+    bad = record["files"][0]["sha256"]
+    hub.models(record).set("revocations", [{"id": "r1", "sha256": bad, "reason": "it was stolen"}]).publish()
+    async with open_house(hub=hub) as house:
+        await house.call("refresh")
+        assert (await house.call("resolve", id="a"))["variant"] == "q8_0"
+        with pytest.raises(RpcError) as revoked:
+            await house.call("resolve", id="a", variant="q4_k_m")
+        assert revoked.value.type == "model_revoked"
+
+
 @pytest.mark.parametrize("url", ["ftp://h/x", "https://h/ x", "javascript:1", "http"])
 async def test_a_hub_that_is_no_address_is_refused_as_a_setting(open_house: OpenHouse, url: str) -> None:
     async with open_house() as house:

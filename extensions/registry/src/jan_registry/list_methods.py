@@ -95,9 +95,15 @@ class ListMethods:
 
     @method("registry.resolve", errors=[ModelUnknown, ModelNotFetchable, ModelRevoked, *HUB_ERRORS])
     async def resolve(self, params: ModelQuery) -> Resolution:
-        """The files to download to have a model, ready for `downloads.start`."""
+        """The files to download to have a model, ready for `downloads.start`; of the first variant that nobody has
+        revoked, where none is named."""
+        from .revocations import without_revoked
+
         answer = await self._find(params.id, params.source)
-        model, files, variant = answer.model, answer.model.files, ""
+        model = answer.model
+        if not params.variant:
+            model = without_revoked(model, (await self._services.guard()).revocations) or model
+        files, variant = model.files, ""
         if model.variants:
             chosen = next((v for v in model.variants if v.id == (params.variant or model.variants[0].id)), None)
             if chosen is not None:
