@@ -310,11 +310,10 @@ async def test_what_was_shipped_is_where_the_first_refresh_begins_and_is_shown_w
         report = await house.call("refresh")
         assert (report["fulls"], report["models"]) == (0, 301)
         assert report["bytes"] < 8000
-        shutil.move(hub.tree, tmp_path / "away")
-    older = listed(Hub(tmp_path, now=founded), *ids)  # the same keys: the state of the first release
-    async with open_house(hub=older, packaged=second, http=no_network) as house:
+    async with open_house(hub=hub, packaged=second, http=no_network) as house:
         assert (await house.call("status"))["provenance"]["origin"] == "cache"
-    shutil.rmtree(tmp_path / "data" / "registry")
+    (tmp_path / "elsewhere").mkdir()
+    older = listed(Hub(tmp_path / "elsewhere", now=founded), *ids)  # the same root, the state of the first release
     async with open_house(hub=older, http=no_network) as house:
         await house.call("refresh")
     async with open_house(hub=older, packaged=second, http=no_network) as house:
