@@ -174,7 +174,8 @@ class Lifecycle:
         """Activate every extension whose manifest says `startup`. Returns when each is up or has failed.
 
         They come up one after the other, and behind those that somebody calls: imports share one interpreter, so that
-        all at once would keep the first caller waiting for the last of them. One that takes long holds up no other.
+        all at once would keep the first caller waiting for the last of them. One that takes long holds up another for
+        `TURN` at most.
         """
         await asyncio.sleep(0)  # what a client sent in the same breath comes first
         chosen = self._chosen(lambda manifest: manifest.activation == "startup")

@@ -12,6 +12,7 @@ import contextlib
 import json
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from itertools import chain
@@ -41,10 +42,10 @@ class Scan:
         parsed = [json.loads(record) for record in catalogue.models.values()]
         parsed.sort(key=lambda model: order[model["id"]])
         self._models = [(_text(model), model) for model in parsed]
-        self._by_id = {model["id"]: model for model in parsed}
+        self._by_id: dict[str, dict[str, Any]] = {model["id"]: model for model in parsed}
 
     def get(self, id: str) -> dict[str, Any]:
-        return self._by_id[id]  # type: ignore[no-any-return]
+        return self._by_id[id]
 
     def search(self, text: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
         words = text.lower().split()
@@ -65,7 +66,7 @@ async def measure(kit: Kit) -> Report:
         try:
             building.append([f"{size:,}", *_built(store)])
             listing = SignedListing(store, states_of(store), "cache", "http://hub.test/")
-            listing.sweep()  # as a host does in the background, once for each state
+            listing.sweep(threading.Event())  # as a host does in the background, once for each state
             began = time.perf_counter()
             scan = Scan(catalogue, _order(store))
             parsing = time.perf_counter() - began

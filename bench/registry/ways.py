@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -165,20 +166,20 @@ def signed(records: list[dict[str, Any]], timestamp: int) -> bytes:
     return b"Content-Signature:\x00" + json.dumps(payload, sort_keys=True, separators=(",", ":")).encode()
 
 
-class Way:
+class Way(ABC):
     """A publisher. `publish` is given each version; `client` makes a client that knows nothing yet."""
 
     name: str
     url: str
 
-    def publish(self, catalogue: Catalogue) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def publish(self, catalogue: Catalogue) -> None: ...
 
-    def client(self, url: str, folder: Path) -> Client:
-        raise NotImplementedError
+    @abstractmethod
+    def client(self, url: str, folder: Path) -> Client: ...
 
-    def close(self) -> None:
-        """Nothing to end, for most."""
+    def close(self) -> None:  # noqa: B027  (there is nothing to end, for most)
+        pass
 
 
 class OurWay(Way):

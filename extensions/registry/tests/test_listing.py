@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_a_list_that_was_swept_knows_its_unfit_models_without_looking_again(tmp_
     store = HubStore(tmp_path / "store")
     sync(store, FolderFetch(hub.tree), hub.root, now=time.time, on_models=index)
     listing = SignedListing(store, states_of(store), "cache", hub.url)
-    assert listing.sweep() == ["unfit"]
+    assert listing.sweep(threading.Event()) == ["unfit"]
     assert listing.get("unfit") is None
     fit = listing.get("fit")
     assert fit is not None

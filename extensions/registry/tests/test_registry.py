@@ -321,6 +321,24 @@ async def test_what_was_shipped_is_where_the_first_refresh_begins_and_is_shown_w
         assert (status["provenance"]["origin"], status["models"]) == ("bundle", 301)
 
 
+async def test_another_hub_can_be_named_while_one_is_being_written(
+    open_house: OpenHouse, hub: Hub, tmp_path: Path
+) -> None:
+    listed(hub, "a")
+    other = listed(Hub(tmp_path, name="other"), "b")
+    (tmp_path / "other.json").write_bytes(other.root)
+    async with open_house(hub=hub) as house:
+        await house.call("refresh")
+        catalogue = house.host.lifecycle.extensions["registry"].current.plugin._services.catalogue
+        with catalogue.named_hub.store.db.write():  # as a sync does, for as long as that takes
+            values = {"url": other.url, "root": str(tmp_path / "other.json")}
+            with anyio.fail_after(10):
+                await house.client.call("settings.set", {"extension": "registry", "values": values})
+                assert catalogue.hub.url == other.url  # asked on the event loop: it waits for nobody
+        await house.call("refresh")
+        assert await house.ids() == ("network", ["b"])
+
+
 async def test_another_process_s_refresh_is_seen(open_house: OpenHouse, hub: Hub) -> None:
     from jan_registry.search import index
     from jan_registry.signed.fetching import fetcher

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import anyio
 import pytest
+from jan_registry.flags.identity import install_id
+from jan_registry.local import open_local
 
 from jan_core import Event, RpcError, hookimpl
 from jan_core.types import DownloadFile, Evidence, Flags, ModelContext, ModelRecord, PhaseChoice
@@ -283,11 +286,15 @@ async def test_what_a_person_uses_rises_for_them_and_is_told_nobody(
         with anyio.fail_after(20):
             while (await house.ids())[1][0:3] == ["a", "b", "c"]:
                 await anyio.lowlevel.checkpoint()
-        install = (tmp_path / "data" / "registry" / "registry.db").read_bytes()
+        await house.call("phase")
         await house.call("refresh")
-    assert install
+    db = sqlite3.connect(tmp_path / "data" / "registry" / "registry.db")
+    counted = db.execute("SELECT sum(count) FROM usage WHERE model = 'canary-model'").fetchone()[0]
+    secrets = ["canary", install_id(open_local(tmp_path / "data" / "registry"))]
+    db.close()
+    assert counted > 0
     assert len(seen) >= 2
-    assert not [line for line in seen if "canary" in line]
+    assert not [line for line in seen if any(secret in line for secret in secrets)]
 
 
 async def test_another_hub_is_asked_only_when_it_is_named_and_a_veto_holds_for_it_too(

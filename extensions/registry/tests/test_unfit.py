@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def test_records_of_a_later_form_do_not_keep_the_list_from_being_had(hub: Hub, t
         with store.db.read() as db:
             assert find(db, "", 10, 0) == (["b", "a"], 2)
         listing = SignedListing(store, states_of(store), "cache", hub.url)
-        assert listing.sweep() == ["later"]
+        assert listing.sweep(threading.Event()) == ["later"]
         assert (listing.count(), listing.get("later")) == (2, None)
         assert listing.sources("a" * 64) == []
         hub.models("a", "b", "c").publish()  # and the next change finds everything in its place

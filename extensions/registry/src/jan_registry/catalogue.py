@@ -21,6 +21,8 @@ from .hub import Hub, hub_of
 from .listing import BuiltinListing, Listing, SignedListing, states_of
 from .revocations import Revocations
 from .settings import RegistrySettings
+from .shapes import Origin
+from .signed.store import HubStore
 
 if TYPE_CHECKING:
     from .flags.rules import FlagList
@@ -53,6 +55,8 @@ class Catalogue:
         self._confirmed = self._bundle_failed = False
         self._looked_at = 0.0
         self._loading, self._naming = anyio.Lock(), threading.Lock()
+        self._left: list[HubStore] = []
+        self._ending = threading.Event()
 
     @property
     def settings(self) -> RegistrySettings:
@@ -67,7 +71,7 @@ class Catalogue:
         with self._naming:  # the check in the background asks in a thread
             if named != self._named:
                 if self._hub is not None:
-                    self._hub.store.close()
+                    self._left.append(self._hub.store)
                 self._named = self._hub = self._listing = self._stored = None
                 self._hub = hub_of(settings, self._ctx.data_dir, self._shipped_root())
                 self._named, self._confirmed, self._looked_at = named, False, 0.0
@@ -199,15 +203,25 @@ class Catalogue:
         states = (listing.states[name] for name in ("models", "stats") if name in listing.states)
         if (state := " ".join(one.sha256 for one in states)) == self._swept:
             return
-        unfit = listing.sweep()
+        unfit = listing.sweep(self._ending)
+        if self._ending.is_set():
+            return
         if unfit and self._hub is not None and listing is self._listing:
             with self._hub.store.db.write() as db:
                 forget(db, unfit)
         self._swept = state
 
     def close(self) -> None:
+        """Blocks until what is being written is written. What looks through a list in the background stops."""
+        self._ending.set()
+        self._close_left()
         if self._hub is not None:
             self._hub.store.close()
+
+    def _close_left(self) -> None:
+        """Close the stores of hubs that are named no more: in a thread, since one may be in the middle of a sync."""
+        while self._left:
+            self._left.pop().close()
 
     def _hub_or_note(self) -> Hub | None:
         try:
@@ -218,18 +232,19 @@ class Catalogue:
 
     def _look(self, hub: Hub) -> None:
         """Make a new listing where the store's state is another one than the listing's."""
+        self._close_left()
         try:
             states = states_of(hub.store)
             held = self._stored
-            origin = "network" if self._confirmed else "cache"
+            origin: Origin = "network" if self._confirmed else "cache"
             if not states:
                 stored = None
             elif held is not None and held.states == states and held.origin == origin:
                 stored = held
             elif held is not None and held.holds(states):
-                stored = held.confirmed(states, origin)  # type: ignore[arg-type]
+                stored = held.confirmed(states, origin)
             else:
-                stored = SignedListing(hub.store, states, origin, hub.url)  # type: ignore[arg-type]
+                stored = SignedListing(hub.store, states, origin, hub.url)
         except StorageError as error:
             self._noted(f"the stored list cannot be used: {error.message}")
             states, stored = {}, None

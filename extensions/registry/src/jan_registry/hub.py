@@ -1,10 +1,11 @@
-"""The hub the settings name: where its state lies, whose keys it must be signed with, and asking it once.
+"""The hub the settings name: where its state lies, and whose keys it must be signed with.
 
-Blocks, except for `fetcher`; it does not decide when to ask (`refresh.py`) nor what to show (`catalogue.py`).
+It does not decide when the hub is asked (`refresh.py`) nor what is shown (`catalogue.py`).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def hub_of(settings: RegistrySettings, folder: Path, shipped: bytes | None) -> H
     if settings.root:
         path = Path(settings.root).expanduser()
         try:
+            if not path.is_file():  # a pipe would be waited for
+                raise FileNotFoundError(errno.ENOENT, "there is no such file")
             with path.open("rb") as file:
                 root: bytes | None = file.read(_MAX_ROOT + 1)
         except OSError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -225,9 +224,9 @@ class SignedListing:
                     found.setdefault(source.url, source)
         return list(found.values())
 
-    def sweep(self) -> list[str]:
+    def sweep(self, ending: threading.Event) -> list[str]:
         """Look at every stored model, so that `unfit` knows all that are; their ids. For the background: some tenth of
-        a millisecond each, in small parts, between which others have their turn."""
+        a millisecond each, in small parts, between which others have their turn, and `ending` may be set."""
         part = "SELECT id, data FROM record WHERE coll = 'models' AND id > ? ORDER BY id LIMIT ?"
         rows: list[tuple[str, bytes]] = [("", b"")]
         while isinstance(self._kept, HubStore) and rows:
@@ -235,7 +234,8 @@ class SignedListing:
                 rows = db.execute(part, [rows[-1][0], _PART]).fetchall()
             for id, data in rows:
                 self._look_at(id, data)
-            time.sleep(_PAUSE)
+            if ending.wait(_PAUSE):
+                return []
         self._swept = True
         return sorted(id for name, id in self.unfit if name == "models")
 
