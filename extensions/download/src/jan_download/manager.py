@@ -15,7 +15,8 @@ from .intake import admit_new
 from .journal import Journal
 from .others import Others
 from .queue import Queue
-from .records import LIVE, Download, Job
+from .records import LIVE, Job
+from .shapes import Download
 from .store import Store
 from .threads import in_thread
 

@@ -29,8 +29,9 @@ from .errors import (
 )
 from .manager import Downloads
 from .names import check_file, file_name
-from .records import Download, DownloadId, DownloadList, Job, ListDownloads, StartDownload, Verification
+from .records import Job
 from .settings import DownloadSettings
+from .shapes import Download, DownloadId, DownloadList, ListDownloads, StartDownload, Verification
 
 __all__ = ["DownloadExtension"]
 

@@ -1,43 +1,49 @@
-"""A job: as the journal keeps it (`Job`), as the wire shows it (`Download`), and the params of the
-methods."""
+"""A job as the journal keeps it. What callers see of it is in `shapes`."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct
+import msgspec
+from msgspec import Struct
 
-from jan_core.types import DownloadFile
+from jan_core.types import DownloadFile, PieceList
 
-__all__ = [
-    "LIVE",
-    "Download",
-    "DownloadId",
-    "DownloadList",
-    "Job",
-    "JobError",
-    "JobState",
-    "ListDownloads",
-    "StartDownload",
-    "Verification",
+__all__ = ["ENDED", "LIVE", "PIECE", "Job", "JobState", "Piece", "PieceState"]
+
+PIECE = 8 << 20
+"""Bytes of a piece: what is fetched again when a byte of it is wrong."""
+
+JobState = Literal[
+    "queued",
+    "running",
+    "waiting",
+    "offline",
+    "blocked_disk",
+    "paused",
+    "verifying",
+    "completed",
+    "failed",
+    "cancelled",
 ]
+"""Closed. `waiting`: the source fails for now, `retry_at` says when it is tried again. `offline`: this machine has no
+network, and it goes on by itself when it has. `blocked_disk`: there is no room, and it goes on by itself when there is.
+"""
 
-JobState = Literal["queued", "running", "waiting", "paused", "verifying", "completed", "failed", "cancelled"]
-"""Closed. `waiting`: the network or server fails for now, `retry_at` says when it is tried again."""
-
-LIVE: tuple[JobState, ...] = ("queued", "running", "waiting", "paused", "verifying")
+LIVE: tuple[JobState, ...] = ("queued", "running", "waiting", "offline", "blocked_disk", "paused", "verifying")
 """States of a job that will still bring its file."""
-
-Text = Annotated[str, Meta(max_length=256)]
+ENDED: tuple[JobState, ...] = ("completed", "failed", "cancelled")
 
 
 class Job(Struct, kw_only=True):
     """One row of the journal. Times are seconds since the epoch, sizes bytes.
 
     `run` numbers the runs and interventions: whoever changes a job names the run it knows, and changes
-    nothing when somebody else was faster. `offset` is how much of the partial file is known to be on the
-    disk.
+    nothing when somebody else was faster. `offset`: how many bytes of the partial file are known to be on the
+    disk, whichever pieces they belong to. `high`: the most that `offset` ever was, which is what progress shows.
+    `total`: the size as the source says it, where none was asked for. `pieces`: the `PieceList` as JSON, or "".
+    `group`, `position`: the group it belongs to, and its place in it. `limit`: bytes a second, 0 without one.
+    `not_before`: when it may begin. `origin`: whose copy on this machine it was taken from.
     """
 
     id: str
@@ -47,6 +53,13 @@ class Job(Struct, kw_only=True):
     size: int
     destination: str
     partial: str
+    role: str = "weights"
+    pieces: str = ""
+    group: str = ""
+    position: int = 0
+    priority: int = 0
+    limit: int = 0
+    not_before: float = 0.0
     state: JobState = "queued"
     run: int = 0
     offset: int = 0
@@ -71,127 +84,35 @@ class Job(Struct, kw_only=True):
     @property
     def file(self) -> DownloadFile:
         """What is wanted, as hooks get it."""
-        return DownloadFile(name=self.name, url=self.url, sha256=self.sha256, size=self.size)
+        return DownloadFile(
+            name=self.name, url=self.url, sha256=self.sha256, size=self.size, role=self.role, pieces=self.piece_list
+        )
+
+    @property
+    def piece_list(self) -> PieceList | None:
+        """Where the hashes of its pieces stand, if somebody knows."""
+        return msgspec.json.decode(self.pieces, type=PieceList) if self.pieces else None
 
     @property
     def expected(self) -> int:
-        """Bytes the whole file has: what was asked for, else what the server said; 0 when neither is
-        known."""
+        """The size of the whole file as far as anybody knows; 0 when nobody does."""
         return self.size or self.total
 
 
-class JobError(Struct):
-    """Why a job failed, waits, or was not admitted; the fields of the wire's error."""
-
-    code: int
-    type: str
-    message: str
-    retryable: bool
+PieceState = Literal["begun", "whole", "verified"]
+"""`whole`: all its bytes are there, and no hash of its own is known. `verified`: its own SHA-256 matches."""
 
 
-class Download(Struct, kw_only=True):
-    """A download as it stands. Sizes in bytes, times RFC 3339 in UTC (empty: not yet).
+class Piece(Struct):
+    """One piece of a job's partial file as it is known to be on the disk.
 
-    `bytes_done` counts what is safely on the disk and never decreases; bytes that had to be thrown away are
-    counted in `bytes_discarded`. `bytes_total` is 0 when unknown. `speed` is in bytes/s, `eta` in seconds.
-    `path` is set once the file is complete. `verified`: its SHA-256 was known beforehand and matches;
-    `actual_sha256` is what was computed.
+    `index` counts from 0. `length`: bytes from the piece's beginning on that are durable. `source`: the host that
+    brought them; `tries`: how often the piece was begun anew because it was wrong. `at`: when this was noted.
     """
 
-    id: str
-    name: str
-    url: str
-    destination: str
-    state: JobState
-    sha256: str = ""
-    path: str = ""
-    bytes_done: int = 0
-    bytes_total: int = 0
-    bytes_discarded: int = 0
-    speed: int = 0
-    eta: int | None = None
-    verified: bool = False
-    actual_sha256: str = ""
-    warning: str = ""
-    origin: str = ""
-    error: JobError | None = None
-    attempts: int = 0
-    retry_at: str = ""
-    created_at: str = ""
-    updated_at: str = ""
-    completed_at: str = ""
-
-    @classmethod
-    def of(cls, job: Job, path: str, *, speed: float = 0.0, eta: float | None = None) -> Download:
-        """Show a job; `path` is where its file is or will be."""
-        done = job.state == "completed"
-        return cls(
-            id=job.id,
-            name=job.name,
-            url=job.url,
-            destination=job.destination,
-            state=job.state,
-            sha256=job.sha256,
-            path=path if done else "",
-            bytes_done=job.high,
-            bytes_total=job.expected,
-            bytes_discarded=job.discarded,
-            speed=round(speed),
-            eta=None if eta is None else round(eta),
-            verified=job.verified,
-            actual_sha256=job.actual if done else "",
-            warning="" if job.sha256 else "no SHA-256 is known for this file: it cannot be checked",
-            origin=job.origin,
-            error=JobError(job.error_code, job.error_type, job.error, job.retryable) if job.error_type else None,
-            attempts=job.attempts,
-            retry_at=_rfc3339(job.retry_at) if job.state == "waiting" else "",
-            created_at=_rfc3339(job.created_at),
-            updated_at=_rfc3339(job.updated_at),
-            completed_at=_rfc3339(job.completed_at),
-        )
-
-
-def _rfc3339(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else ""
-
-
-class StartDownload(Struct, forbid_unknown_fields=True):
-    """Fetch `file` and keep it as `destination`, a plain file name; without it the file's own name.
-
-    `wait`: answer when it is done, and report progress until then.
-    """
-
-    file: DownloadFile
-    destination: Text = ""
-    wait: bool = False
-
-
-class DownloadId(Struct, forbid_unknown_fields=True):
-    id: Text
-
-
-class ListDownloads(Struct, forbid_unknown_fields=True):
-    """`states`: only jobs in one of these; empty: all. The newest `limit`, oldest first."""
-
-    states: list[JobState] = []
-    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
-
-
-class DownloadList(Struct):
-    downloads: list[Download]
-
-
-class Verification(Struct):
-    """The outcome of `downloads.verify`: the SHA-256 of the file on the disk now, and what it was or should
-    be.
-
-    `known_before`: the expected hash came with the request; otherwise it is what was computed when it was
-    fetched.
-    """
-
-    id: str
-    ok: bool
-    actual: str
-    expected: str
-    known_before: bool
-    size: int
+    index: int
+    length: int
+    state: PieceState = "begun"
+    source: str = ""
+    tries: int = 0
+    at: float = 0.0

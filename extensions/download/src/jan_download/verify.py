@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .errors import DownloadConflict, DownloadNotFound, HashMismatch
 from .journal import Journal
-from .records import Verification
+from .shapes import Verification
 from .store import Store, digest_of
 
 __all__ = ["verify"]
