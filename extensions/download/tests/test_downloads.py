@@ -677,6 +677,8 @@ async def test_verify_finds_a_damaged_file_and_takes_it_out_of_use(
             "expected": sha256(data),
             "known_before": True,
             "size": len(data),
+            "damaged": 0,
+            "repairing": False,
         }
         damage(path)
         assert (await house.call("verify", id=job["id"]))["ok"] is False
