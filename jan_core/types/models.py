@@ -42,6 +42,8 @@ class InstalledModel(Struct):
     `path`: its file, the first one of several. `projector`: the file that turns images into embeddings for it, if there
     is one. `adapters` can be named when it is loaded. `options`: what it is loaded with where a load does not say
     otherwise (`models.configure`). `origin`: the id of the catalogue's model it was had as, where that is known.
+    `hashes`: the SHA-256 of its files, where somebody computed them. `unchecked`: it was fetched from somewhere, and
+    nobody knew what it should hash to.
     """
 
     id: str
@@ -62,6 +64,8 @@ class InstalledModel(Struct):
     adapters: list[ModelAdapter] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     origin: str = ""
+    hashes: list[str] = field(default_factory=list)
+    unchecked: bool = False
 
 
 class ModelFile(Struct, omit_defaults=True):

@@ -1644,6 +1644,8 @@ pub mod core {
     /// `path`: its file, the first one of several. `projector`: the file that turns images into embeddings for it, if there
     /// is one. `adapters` can be named when it is loaded. `options`: what it is loaded with where a load does not say
     /// otherwise (`models.configure`). `origin`: the id of the catalogue's model it was had as, where that is known.
+    /// `hashes`: the SHA-256 of its files, where somebody computed them. `unchecked`: it was fetched from somewhere, and
+    /// nobody knew what it should hash to.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct InstalledModel {
         pub id: String,
@@ -1683,6 +1685,11 @@ pub mod core {
         pub options: Option<serde_json::Map<String, serde_json::Value>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub origin: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub hashes: Option<Vec<String>>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub unchecked: Option<bool>,
     }
 
     /// One of `available`, `failed`, `loaded`, `loading`.
@@ -2464,9 +2471,15 @@ pub mod download {
     /// A download as it stands. Sizes in bytes, times RFC 3339 in UTC (empty: not yet).
     ///
     /// `bytes_done` counts what is safely on the disk and never decreases; bytes that had to be thrown away are
-    /// counted in `bytes_discarded`. `bytes_total` is 0 when unknown. `speed` is in bytes/s, `eta` in seconds.
-    /// `path` is set once the file is complete. `verified`: its SHA-256 was known beforehand and matches;
-    /// `actual_sha256` is what was computed.
+    /// counted in `bytes_discarded`. `bytes_total` is 0 when unknown. `speed` is in bytes/s, `eta` in seconds, null until
+    /// it can be told. `path` is set once the file may be used: it is complete, and so is the group it belongs to.
+    /// `verified`: its SHA-256 was known beforehand and matches; `actual_sha256` is what was computed; `warning` says what
+    /// a person should know, such as that nothing could be checked.
+    ///
+    /// `pieces` is the piece map: runs of a count and a letter, such as `12v3a400m`, for pieces of `piece_length` bytes in
+    /// the order of the file. `v` verified, `w` whole (there is no hash of this piece alone), `a` under way, `p` begun,
+    /// `x` was wrong and is fetched anew, `m` missing. Empty while the size is unknown. `waiting_for` says in words what a
+    /// job that does not run is waiting for.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Download {
         pub id: String,
@@ -2474,6 +2487,11 @@ pub mod download {
         pub url: String,
         pub destination: String,
         pub state: DownloadState,
+        /// Default: `"weights"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub role: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub group: Option<String>,
         #[serde(rename = "sha256", default, skip_serializing_if = "Option::is_none")]
         pub sha_256: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -2486,12 +2504,35 @@ pub mod download {
         pub bytes_total: Option<i64>,
         /// Default: `0`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub bytes_verified: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub bytes_discarded: Option<i64>,
         /// Default: `0`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub speed: Option<i64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub eta: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub connections: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub sources: Option<Vec<SourceFigures>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub pieces: Option<String>,
+        /// Default: `8388608`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub piece_length: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub priority: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub limit: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub not_before: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub waiting_for: Option<String>,
         /// Default: `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub verified: Option<bool>,
@@ -2516,6 +2557,7 @@ pub mod download {
         pub completed_at: Option<String>,
     }
 
+    /// The id of a download, or of a group where a method takes one.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct DownloadId {
         pub id: String,
@@ -2526,16 +2568,20 @@ pub mod download {
         pub downloads: Vec<Download>,
     }
 
-    /// One of `cancelled`, `completed`, `failed`, `paused`, `queued`, `running`, `verifying`, `waiting`.
+    /// One of `blocked_disk`, `cancelled`, `completed`, `failed`, `offline`, `paused`, `queued`, `running`, `verifying`, `waiting`.
     #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
     #[non_exhaustive]
     pub enum DownloadState {
+        #[serde(rename = "blocked_disk")]
+        BlockedDisk,
         #[serde(rename = "cancelled")]
         Cancelled,
         #[serde(rename = "completed")]
         Completed,
         #[serde(rename = "failed")]
         Failed,
+        #[serde(rename = "offline")]
+        Offline,
         #[serde(rename = "paused")]
         Paused,
         #[serde(rename = "queued")]
@@ -2570,15 +2616,19 @@ pub mod download {
         pub limit: Option<u64>,
     }
 
-    /// One of `cancelled`, `completed`, `failed`, `paused`, `queued`, `running`, `verifying`, `waiting`.
+    /// One of `blocked_disk`, `cancelled`, `completed`, `failed`, `offline`, `paused`, `queued`, `running`, `verifying`, `waiting`.
     #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
     pub enum ListDownloadsStatesItem {
+        #[serde(rename = "blocked_disk")]
+        BlockedDisk,
         #[serde(rename = "cancelled")]
         Cancelled,
         #[serde(rename = "completed")]
         Completed,
         #[serde(rename = "failed")]
         Failed,
+        #[serde(rename = "offline")]
+        Offline,
         #[serde(rename = "paused")]
         Paused,
         #[serde(rename = "queued")]
@@ -2591,14 +2641,70 @@ pub mod download {
         Waiting,
     }
 
+    /// One source of a job. `id`: its host (and `:port`, and `#2` for a second of the same host), never its address.
+    ///
+    /// `bytes`: what it brought that counts; `speed`: bytes/s while it was active; `errors`: failures so far; `reason`: why
+    /// it is not used.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct SourceFigures {
+        pub id: String,
+        /// Default: `"unused"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub state: Option<SourceFiguresState>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub bytes: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub speed: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub connections: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub errors: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub reason: Option<String>,
+    }
+
+    /// One of `active`, `gone`, `idle`, `quarantined`, `unused`, `waiting`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum SourceFiguresState {
+        #[serde(rename = "active")]
+        Active,
+        #[serde(rename = "gone")]
+        Gone,
+        #[serde(rename = "idle")]
+        Idle,
+        #[serde(rename = "quarantined")]
+        Quarantined,
+        #[serde(rename = "unused")]
+        Unused,
+        #[serde(rename = "waiting")]
+        Waiting,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
     /// Fetch `file` and keep it as `destination`, a plain file name; without it the file's own name.
     ///
+    /// `priority`: higher ones first. `limit`: bytes/s, 0 for none of its own. `not_before`: RFC 3339, when it may begin.
     /// `wait`: answer when it is done, and report progress until then.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct StartDownload {
         pub file: super::core::DownloadFile,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub destination: Option<String>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub priority: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub limit: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub not_before: Option<String>,
         /// Default: `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub wait: Option<bool>,
@@ -2611,16 +2717,19 @@ pub mod download {
             Self {
                 file,
                 destination: None,
+                priority: None,
+                limit: None,
+                not_before: None,
                 wait: None,
             }
         }
     }
 
-    /// The outcome of `downloads.verify`: the SHA-256 of the file on the disk now, and what it was or should
-    /// be.
+    /// The outcome of `downloads.verify`: the SHA-256 of the file on the disk now, and what it was or should be.
     ///
     /// `known_before`: the expected hash came with the request; otherwise it is what was computed when it was
-    /// fetched.
+    /// fetched. `damaged`: bytes in pieces that are wrong; the whole file where its pieces have no hashes. `repairing`:
+    /// they are being fetched again; `downloads.changed` says when that is done.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Verification {
         pub id: String,
@@ -2629,6 +2738,12 @@ pub mod download {
         pub expected: String,
         pub known_before: bool,
         pub size: i64,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub damaged: Option<i64>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub repairing: Option<bool>,
     }
 }
 
@@ -2962,7 +3077,8 @@ pub mod llamacpp {
     /// there is just one; empty: none. `base`: the file is a LoRA adapter for this installed model.
     ///
     /// `hashes`: the SHA-256 of files, by name, where whoever brings them computed it (a download); they are kept, and not
-    /// checked. `origin`: the id of the catalogue's model that this is.
+    /// checked. `origin`: the id of the catalogue's model that this is. `unchecked`: the files were fetched, and
+    /// nobody knew what they should hash to; the model is marked so.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct ImportModel {
         pub path: String,
@@ -2979,6 +3095,9 @@ pub mod llamacpp {
         pub hashes: Option<std::collections::BTreeMap<String, String>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub origin: Option<String>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub unchecked: Option<bool>,
     }
 
     impl ImportModel {
@@ -2993,6 +3112,7 @@ pub mod llamacpp {
                 base: None,
                 hashes: None,
                 origin: None,
+                unchecked: None,
             }
         }
     }

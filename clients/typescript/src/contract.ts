@@ -1023,6 +1023,8 @@ export namespace core {
    * `path`: its file, the first one of several. `projector`: the file that turns images into embeddings for it, if there
    * is one. `adapters` can be named when it is loaded. `options`: what it is loaded with where a load does not say
    * otherwise (`models.configure`). `origin`: the id of the catalogue's model it was had as, where that is known.
+   * `hashes`: the SHA-256 of its files, where somebody computed them. `unchecked`: it was fetched from somewhere, and
+   * nobody knew what it should hash to.
    */
   export interface InstalledModel {
     id: string;
@@ -1057,6 +1059,10 @@ export namespace core {
     options?: { [name: string]: unknown };
     /** @default "" */
     origin?: string;
+    /** @default [] */
+    hashes?: string[];
+    /** @default false */
+    unchecked?: boolean;
   }
 
   /** Any JSON object. */
@@ -1597,16 +1603,26 @@ export namespace download {
    * A download as it stands. Sizes in bytes, times RFC 3339 in UTC (empty: not yet).
    *
    * `bytes_done` counts what is safely on the disk and never decreases; bytes that had to be thrown away are
-   * counted in `bytes_discarded`. `bytes_total` is 0 when unknown. `speed` is in bytes/s, `eta` in seconds.
-   * `path` is set once the file is complete. `verified`: its SHA-256 was known beforehand and matches;
-   * `actual_sha256` is what was computed.
+   * counted in `bytes_discarded`. `bytes_total` is 0 when unknown. `speed` is in bytes/s, `eta` in seconds, null until
+   * it can be told. `path` is set once the file may be used: it is complete, and so is the group it belongs to.
+   * `verified`: its SHA-256 was known beforehand and matches; `actual_sha256` is what was computed; `warning` says what
+   * a person should know, such as that nothing could be checked.
+   *
+   * `pieces` is the piece map: runs of a count and a letter, such as `12v3a400m`, for pieces of `piece_length` bytes in
+   * the order of the file. `v` verified, `w` whole (there is no hash of this piece alone), `a` under way, `p` begun,
+   * `x` was wrong and is fetched anew, `m` missing. Empty while the size is unknown. `waiting_for` says in words what a
+   * job that does not run is waiting for.
    */
   export interface Download {
     id: string;
     name: string;
     url: string;
     destination: string;
-    state: Open<"cancelled" | "completed" | "failed" | "paused" | "queued" | "running" | "verifying" | "waiting">;
+    state: Open<"blocked_disk" | "cancelled" | "completed" | "failed" | "offline" | "paused" | "queued" | "running" | "verifying" | "waiting">;
+    /** @default "weights" */
+    role?: string;
+    /** @default "" */
+    group?: string;
     /** @default "" */
     sha256?: string;
     /** @default "" */
@@ -1616,10 +1632,28 @@ export namespace download {
     /** @default 0 */
     bytes_total?: number;
     /** @default 0 */
+    bytes_verified?: number;
+    /** @default 0 */
     bytes_discarded?: number;
     /** @default 0 */
     speed?: number;
     eta?: number | null;
+    /** @default 0 */
+    connections?: number;
+    /** @default [] */
+    sources?: download.SourceFigures[];
+    /** @default "" */
+    pieces?: string;
+    /** @default 8388608 */
+    piece_length?: number;
+    /** @default 0 */
+    priority?: number;
+    /** @default 0 */
+    limit?: number;
+    /** @default "" */
+    not_before?: string;
+    /** @default "" */
+    waiting_for?: string;
     /** @default false */
     verified?: boolean;
     /** @default "" */
@@ -1641,6 +1675,7 @@ export namespace download {
     completed_at?: string;
   }
 
+  /** The id of a download, or of a group where a method takes one. */
   export interface DownloadId {
     /** @maxLength 256 */
     id: string;
@@ -1661,7 +1696,7 @@ export namespace download {
   /** `states`: only jobs in one of these; empty: all. The newest `limit`, oldest first. */
   export interface ListDownloads {
     /** @default [] */
-    states?: ("cancelled" | "completed" | "failed" | "paused" | "queued" | "running" | "verifying" | "waiting")[];
+    states?: ("blocked_disk" | "cancelled" | "completed" | "failed" | "offline" | "paused" | "queued" | "running" | "verifying" | "waiting")[];
     /**
      * @default 1000
      * @minimum 1
@@ -1671,8 +1706,31 @@ export namespace download {
   }
 
   /**
+   * One source of a job. `id`: its host (and `:port`, and `#2` for a second of the same host), never its address.
+   *
+   * `bytes`: what it brought that counts; `speed`: bytes/s while it was active; `errors`: failures so far; `reason`: why
+   * it is not used.
+   */
+  export interface SourceFigures {
+    id: string;
+    /** @default "unused" */
+    state?: Open<"active" | "gone" | "idle" | "quarantined" | "unused" | "waiting">;
+    /** @default 0 */
+    bytes?: number;
+    /** @default 0 */
+    speed?: number;
+    /** @default 0 */
+    connections?: number;
+    /** @default 0 */
+    errors?: number;
+    /** @default "" */
+    reason?: string;
+  }
+
+  /**
    * Fetch `file` and keep it as `destination`, a plain file name; without it the file's own name.
    *
+   * `priority`: higher ones first. `limit`: bytes/s, 0 for none of its own. `not_before`: RFC 3339, when it may begin.
    * `wait`: answer when it is done, and report progress until then.
    */
   export interface StartDownload {
@@ -1682,16 +1740,33 @@ export namespace download {
      * @maxLength 256
      */
     destination?: string;
+    /**
+     * @default 0
+     * @minimum -100
+     * @maximum 100
+     */
+    priority?: number;
+    /**
+     * @default 0
+     * @minimum 0
+     * @maximum 1125899906842624
+     */
+    limit?: number;
+    /**
+     * @default ""
+     * @maxLength 40
+     */
+    not_before?: string;
     /** @default false */
     wait?: boolean;
   }
 
   /**
-   * The outcome of `downloads.verify`: the SHA-256 of the file on the disk now, and what it was or should
-   * be.
+   * The outcome of `downloads.verify`: the SHA-256 of the file on the disk now, and what it was or should be.
    *
    * `known_before`: the expected hash came with the request; otherwise it is what was computed when it was
-   * fetched.
+   * fetched. `damaged`: bytes in pieces that are wrong; the whole file where its pieces have no hashes. `repairing`:
+   * they are being fetched again; `downloads.changed` says when that is done.
    */
   export interface Verification {
     id: string;
@@ -1700,6 +1775,10 @@ export namespace download {
     expected: string;
     known_before: boolean;
     size: number;
+    /** @default 0 */
+    damaged?: number;
+    /** @default false */
+    repairing?: boolean;
   }
 }
 
@@ -1926,7 +2005,8 @@ export namespace llamacpp {
    * there is just one; empty: none. `base`: the file is a LoRA adapter for this installed model.
    *
    * `hashes`: the SHA-256 of files, by name, where whoever brings them computed it (a download); they are kept, and not
-   * checked. `origin`: the id of the catalogue's model that this is.
+   * checked. `origin`: the id of the catalogue's model that this is. `unchecked`: the files were fetched, and
+   * nobody knew what they should hash to; the model is marked so.
    */
   export interface ImportModel {
     /**
@@ -1948,6 +2028,8 @@ export namespace llamacpp {
      * @maxLength 256
      */
     origin?: string;
+    /** @default false */
+    unchecked?: boolean;
   }
 
   /**

@@ -86,6 +86,18 @@ async def test_who_votes_is_told_the_files_their_hashes_and_where_the_model_is_f
     assert (record.sha256, record.origin) == (sha256, "hub/babble:1b")
 
 
+async def test_a_model_that_nobody_could_check_is_shown_as_such_for_good(client: Any, babble: Path) -> None:
+    sha256 = hashlib.sha256(babble.read_bytes()).hexdigest()
+    given = {"path": str(babble), "hashes": {babble.name: sha256}}
+    for id, more in (("found", {"unchecked": True}), ("known", {})):
+        await client.call("models.import", {**given, **more, "id": id})
+    shown = {each["id"]: each for each in (await client.call("models.list"))["models"]}
+    assert [(shown[id]["unchecked"], shown[id]["hashes"]) for id in ("found", "known")] == [
+        (True, [sha256]),
+        (False, [sha256]),
+    ]
+
+
 async def test_a_refused_model_is_not_loaded_by_name_nor_for_a_request_and_the_reason_is_told(
     client: Any, guard: Guard, babble: Path
 ) -> None:

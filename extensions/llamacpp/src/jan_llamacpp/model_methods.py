@@ -113,7 +113,13 @@ class ModelMethods:
         projector = _absolute(params.projector) if params.projector else None
         find = params.projector is None
         model = await store.take_in(
-            path, **how, origin=params.origin, projector=projector, find_projector=find, on_bytes=show
+            path,
+            **how,
+            origin=params.origin,
+            unchecked=params.unchecked,
+            projector=projector,
+            find_projector=find,
+            on_bytes=show,
         )
         self.services.forget(model.id)
         self._changed(model.id, "available")

@@ -168,7 +168,8 @@ class ImportModel(Struct, forbid_unknown_fields=True):
     there is just one; empty: none. `base`: the file is a LoRA adapter for this installed model.
 
     `hashes`: the SHA-256 of files, by name, where whoever brings them computed it (a download); they are kept, and not
-    checked. `origin`: the id of the catalogue's model that this is.
+    checked. `origin`: the id of the catalogue's model that this is. `unchecked`: the files were fetched, and
+    nobody knew what they should hash to; the model is marked so.
     """
 
     path: NonEmpty
@@ -178,6 +179,7 @@ class ImportModel(Struct, forbid_unknown_fields=True):
     base: str = ""
     hashes: Annotated[dict[str, Sha256], Meta(max_length=1024)] = field(default_factory=dict)
     origin: Annotated[str, Meta(max_length=256)] = ""
+    unchecked: bool = False
 
 
 class LoadedModel(Struct):

@@ -35,7 +35,7 @@ class ModelRecord(Struct, frozen=True, kw_only=True):
 
     `file` is the model's, the first of several; `shards` names all of several. `size`: of all of them; `sha256`: of the
     only one. `options`: what the model is loaded with where a load does not say otherwise. `origin`: the id of the
-    catalogue's model it was had as.
+    catalogue's model it was had as. `unchecked`: whoever fetched it had no hash to check it by.
     """
 
     format: Literal[1] = 1
@@ -55,6 +55,7 @@ class ModelRecord(Struct, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
     sha256: str = ""
     origin: str = ""
+    unchecked: bool = False
 
     @property
     def model_files(self) -> list[StoredFile]:

@@ -110,6 +110,7 @@ class ModelStore:
         find_projector: bool = True,
         hashes: Mapping[str, str] = MappingProxyType({}),
         origin: str = "",
+        unchecked: bool = False,
         on_bytes: OnBytes = lambda done, total: None,
     ) -> InstalledModel:
         """Import a model: all files of a split one (`source` is any of them), and its projector.
@@ -117,7 +118,7 @@ class ModelStore:
         Checked, then cloned or hard-linked where the file system can, else copied; `share` False: always copied. `id`
         None: made from the file's name. `projector` None: with `find_projector`, the one beside the file that fits it.
         `hashes`: what is known of the sources' SHA-256, by name; it is kept where the file is not read to be copied.
-        `origin`: the catalogue's id.
+        `origin`: the catalogue's id. `unchecked`: nobody knew what the files should hash to.
         The sources stay where they are. Cancelling leaves nothing. Raises InvalidModelFile, InvalidModelId,
         ModelExists, ModelReadOnly, StorageError.
         """
@@ -155,6 +156,7 @@ class ModelStore:
                 projector=kept[here.name] if here else None,
                 sha256=files[0].sha256 if len(files) == 1 else "",
                 origin=origin,
+                unchecked=unchecked,
             )
             await anyio.to_thread.run_sync(self._commit, stage, id, record)
         return self.get(id)
@@ -307,6 +309,8 @@ class ModelStore:
             ],
             options=record.options,
             origin=record.origin,
+            hashes=[each.sha256 for each in record.files if each.sha256],
+            unchecked=record.unchecked,
         )
 
     def _describe_embedded(self) -> InstalledModel | None:
