@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -116,6 +115,6 @@ def _keep(path: Path, content: bytes) -> None:
         fresh = path.with_suffix(f".{secrets.token_hex(4)}.new")
         try:
             fresh.write_bytes(content)
-            os.replace(fresh, path)
+            fresh.replace(path)
         finally:
             fresh.unlink(missing_ok=True)
