@@ -6,6 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+from .schedule import Schedule
+
 __all__ = ["DownloadSettings"]
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -54,3 +56,6 @@ class DownloadSettings(Struct):
     )
     """Tokens by host (`huggingface.co`), each sent to that host and no other; rather than a token, name a variable of
     the environment: `$HF_TOKEN`."""
+
+    def __post_init__(self) -> None:
+        Schedule.parse(self.schedule)  # its ValueError becomes the error of the setting
