@@ -1,0 +1,83 @@
+"""Where a redirect may lead, and how long the place it leads to may be used for further requests."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+from jan_core import InvalidParams
+
+from ..errors import BadSource
+from ..names import check_url
+
+__all__ = ["REDIRECTS", "expiry", "host_of", "origin", "target"]
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PORTS = {"http": 80, "https": 443}
+_MARGIN = 10.0
+"""Seconds before its end that a link is no longer asked."""
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port: what credentials belong to."""
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(parts.scheme, 0)
+
+
+def host_of(url: str) -> str:
+    """The host, for messages: paths and queries may hold secrets."""
+    return urlsplit(url).hostname or "the source"
+
+
+def target(url: str, location: str) -> str:
+    """Where `url` redirects to. Raises BadSource for what must not be followed."""
+    host = host_of(url)
+    if not location:
+        raise BadSource(f"{host} redirects, but does not say where to", host=host)
+    try:
+        found = check_url(urljoin(url, location), "$")
+    except InvalidParams as error:
+        raise BadSource(f"{host} redirects to an address that cannot be used: {error.message}", host=host) from None
+    except ValueError:
+        raise BadSource(f"{host} redirects to an address that cannot be used", host=host) from None
+    if url.startswith("https:") and not found.startswith("https:"):
+        raise BadSource(f"{host} redirects from https to plain http, which is refused", host=host)
+    return found
+
+
+def expiry(url: str, headers: Mapping[str, str], now: float | None = None) -> float:
+    """When (seconds since 1970) a redirect to `url`, answered with `headers`, should no longer be relied on;
+    infinity when nothing says so.
+
+    Read are the forms of signed links that are in use: `X-Amz-Date` with `X-Amz-Expires` (S3; `X-Goog-` likewise),
+    `Expires` and `se` as an instant (CloudFront, Azure), and `Cache-Control: max-age` or `no-store` of the redirect.
+    """
+    now = time.time() if now is None else now
+    ends: list[float] = []
+    try:
+        query = {name.lower(): values[0] for name, values in parse_qs(urlsplit(url).query, max_num_fields=100).items()}
+    except ValueError:
+        query = {}
+    for vendor in ("x-amz-", "x-goog-"):
+        begin, length = _instant(query.get(vendor + "date", "")), query.get(vendor + "expires", "")
+        if re.fullmatch("[0-9]{1,9}", length):
+            ends.append((begin if begin is not None else now) + int(length))
+    ends += [at for name in ("expires", "se") if (at := _instant(query.get(name, ""))) is not None]
+    control = headers.get("Cache-Control", "").lower()
+    if match := re.search(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})", control):
+        ends.append(now + int(match[1]))
+    return min(ends, default=float("inf")) - _MARGIN
+
+
+def _instant(text: str) -> float | None:
+    """Seconds since 1970, ISO 8601 or its basic form."""
+    if re.fullmatch("[0-9]{9,11}", text):
+        return float(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,69 @@
+"""What urllib3, TLS and the socket raise, as errors of ours. Messages name hosts, never addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ssl
+from collections.abc import Iterator
+
+from ..errors import BadSource
+from .errors import Unreachable
+
+__all__ = ["translated"]
+
+
+@contextlib.contextmanager
+def translated(host: str) -> Iterator[None]:
+    """Turn what is raised inside into Unreachable, or into BadSource where waiting does not help."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise _judged(host, error) from error
+    except Exception as error:
+        import urllib3.exceptions as u
+
+        if not isinstance(error, u.HTTPError):
+            raise
+        raise _judged(host, error) from error
+
+
+def _judged(host: str, error: BaseException) -> Exception:
+    import urllib3.exceptions as u
+
+    for cause in _chain(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return BadSource(f"the certificate of {host} is not trusted: {cause.verify_message}", host=host)
+    if isinstance(error, u.LocationParseError | u.InvalidHeader | u.URLSchemeUnknown):
+        return BadSource(f"{host}: {error}", host=host)
+    return Unreachable(f"{host}: {_reason(error)}")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it came of, each once."""
+    todo, seen = [error], set[int]()
+    while todo:
+        each = todo.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        todo += [e for e in (*each.args, each.__cause__, each.__context__) if isinstance(e, BaseException)]
+
+
+def _reason(error: BaseException) -> str:
+    import urllib3.exceptions as u
+
+    if isinstance(error, u.NameResolutionError):
+        return "its name cannot be resolved"
+    if isinstance(error, u.NewConnectionError):
+        return "no connection"  # a subclass of the next
+    if isinstance(error, u.ConnectTimeoutError):
+        return "no connection in time"
+    if isinstance(error, u.ReadTimeoutError | TimeoutError):
+        return "it stopped sending"
+    if isinstance(error, u.ProxyError):
+        return "the proxy does not answer"
+    if isinstance(error, u.ProtocolError | ConnectionError | http.client.HTTPException):
+        return "the connection broke"
+    return str(error) or type(error).__name__
