@@ -81,7 +81,8 @@ class Network:
             length = content_length(response.headers)
             if response.status != 200:
                 raise BadSource(f"{host} answered {response.status} to a request for a whole file", host=host)
-            parts, got = [], 0
+            parts: list[bytes] = []
+            got = 0
             while got <= limit and length <= limit:
                 with translated(host):
                     part = response.read1(min(1 << 16, limit + 1 - got), decode_content=False)

@@ -1,0 +1,263 @@
+"""Which source deserves the next connection: a book about those of one job. It opens nothing and knows no files.
+
+Not thread-safe: whoever owns it guards it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from jan_core import JanError
+from jan_core.types import DownloadSource
+
+from .network.errors import Unreachable
+from .status import SourceFigures, SourceState
+
+__all__ = ["Source", "SourceBook"]
+
+_HALF_LIFE = 4.0
+"""Seconds after which what was measured counts half."""
+_MEASURED = 1 << 18
+"""Bytes after which a source's speed says something."""
+_ALIKE = 0.8
+"""Sources within this share of the best are alike, and `priority` decides."""
+_LOOK_AGAIN = 60.0
+"""Seconds after which a source that others outdid is given another chance, doubling each time it changes nothing."""
+
+
+@dataclass(eq=False)
+class Source:
+    """One source and what is known of it. Read it; the book writes it.
+
+    `id`: its host (and `:port`, and `#2`). `reason`: why it is not used. `retry_at`: not before (the book's clock).
+    `most`: how many connections it bears, as it was found out.
+    """
+
+    source: DownloadSource
+    id: str
+    host: str
+    hint: float
+    connections: int = 0
+    bytes: int = 0
+    errors: int = 0
+    reason: str = ""
+    ended: SourceState | None = None
+    retry_at: float = 0.0
+    most: float = math.inf
+    in_row: int = 0
+    since_failure: int = 0
+    _bytes: float = 0.0
+    _seconds: float = 0.0
+    _connected: float = 0.0
+    _at: float = 0.0
+    idle_since: float = 0.0
+    patience: float = _LOOK_AGAIN
+
+    @property
+    def measured(self) -> bool:
+        """Whether its speed is known well enough to rank it; until then small requests are enough."""
+        return self.bytes >= _MEASURED
+
+    @property
+    def speed(self) -> float:
+        """Bytes/s of all its connections together, while it had any."""
+        return self._bytes / self._seconds if self._seconds > 0 else 0.0
+
+    @property
+    def goodput(self) -> float:
+        """Bytes/s of one of its connections."""
+        return self._bytes / self._connected if self._connected > 0 else 0.0
+
+    def note(self, now: float, count: int = 0) -> None:
+        """Bring the averages up to `now`, in which `count` bytes came. Only time with connections counts."""
+        passed, self._at = max(0.0, now - self._at), now
+        if self.connections:
+            keep = 0.5 ** (passed / _HALF_LIFE)
+            self._bytes *= keep
+            self._seconds = self._seconds * keep + passed
+            self._connected = self._connected * keep + passed * self.connections
+        self._bytes += count
+        self.bytes += count
+        self.since_failure += count
+
+
+class SourceBook:
+    """The sources of one job. `speeds`: bytes/s by host, from earlier jobs, to begin with the likely ones."""
+
+    def __init__(
+        self,
+        sources: Sequence[DownloadSource],
+        speeds: Mapping[str, float],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        retry_first: float = 1.0,
+        retry_longest: float = 60.0,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._speeds, self._clock, self._chance = dict(speeds), clock, chance
+        self._retry_first, self._retry_longest = retry_first, retry_longest
+        self._all: list[Source] = []
+        self.add(sources)
+
+    def add(self, sources: Iterable[DownloadSource]) -> int:
+        """Further sources; those whose address is known already are passed over. Returns how many are new."""
+        known, before = {each.source.url for each in self._all}, len(self._all)
+        for source in sources:
+            if source.url in known:
+                continue
+            known.add(source.url)
+            host = _host(source.url)
+            twins = sum(each.host == host for each in self._all)
+            self._all.append(
+                Source(
+                    source,
+                    f"{host}#{twins + 1}" if twins else host,
+                    host,
+                    max(0.0, self._speeds.get(host, 0.0)),
+                    _at=self._clock(),
+                )
+            )
+        return len(self._all) - before
+
+    # -- choosing ----------------------------------------
+
+    def pick(self, avoid: Collection[str] = ()) -> Source | None:
+        """The source that best deserves one more connection now, None when no source can have one.
+
+        `avoid`: ids that are not to be used, or hosts. One connection goes to each source that was never measured, the
+        likely ones first; then the most goodput for a connection decides, so that a source whose line is full makes
+        room for the next.
+        """
+        now = self._clock()
+        able = [each for each in self._all if self._able(each, now) and not {each.id, each.host} & set(avoid)]
+        if not able:
+            return None
+        new = [each for each in able if not each.measured and not each.connections]
+        if new:
+            return min(new, key=lambda each: (each.source.priority, -each.hint))
+        measured = [each for each in able if each.measured]
+        if not measured:
+            return min(able, key=lambda each: (each.connections, each.source.priority, -each.hint))
+        again = [each for each in measured if not each.connections and now - each.idle_since >= each.patience]
+        if again:
+            again[0].patience *= 2
+            return again[0]
+        best = max(each.goodput for each in measured)
+        alike = [each for each in measured if each.goodput >= best * _ALIKE]
+        return min(alike, key=lambda each: (each.source.priority, -each.goodput))
+
+    def wait(self) -> float | None:
+        """Seconds until some source may be asked (again); 0 when one may now; None when none ever will."""
+        left = [each for each in self._all if each.ended is None]
+        if not left:
+            return None
+        now = self._clock()
+        return max(0.0, min(each.retry_at for each in left) - now)
+
+    def _able(self, source: Source, now: float) -> bool:
+        return source.ended is None and source.retry_at <= now and source.connections < source.most
+
+    # -- what became of it ----------------------------------------
+
+    def began(self, source: Source) -> None:
+        """One more connection to it is being made."""
+        source.note(self._clock())
+        source.connections += 1
+
+    def received(self, source: Source, count: int) -> None:
+        """`count` bytes of it came."""
+        source.note(self._clock(), count)
+        if source.since_failure >= _MEASURED:
+            source.in_row = 0
+
+    def ended(self, source: Source) -> None:
+        """One of its connections is over, well or not."""
+        now = self._clock()
+        source.note(now)
+        source.connections = max(0, source.connections - 1)
+        source.idle_since = now
+
+    def failed(self, source: Source, error: Exception) -> None:
+        """A request to it, or a connection, failed; tell it before `ended`.
+
+        One that is final (a JanError: it has not got the file, wants credentials, ...) means that the source is gone.
+        Otherwise it is asked again after a while: with full jitter up to a bound that doubles from failure to failure,
+        or after what the server said if that is longer. A connection that broke after it had brought something is no
+        reason to wait, and where others go on, only their number is not exceeded for now.
+        """
+        if isinstance(error, JanError):
+            return self.gone(source, str(error))
+        source.errors += 1
+        source.reason = str(error)
+        now = self._clock()
+        asked = error.delay if isinstance(error, Unreachable) else 0.0
+        brought, source.since_failure = source.since_failure, 0
+        others = max(0, source.connections - 1)
+        if others and asked:
+            source.most = others
+        if source.retry_at > now:  # one trouble, seen by several connections
+            source.retry_at = max(source.retry_at, now + asked)
+            return None
+        bound = min(self._retry_longest, self._retry_first * 2.0 ** min(source.in_row, 30))
+        source.in_row += 1
+        pause = 0.0 if brought >= _MEASURED or (others and not asked) else bound * self._chance()
+        source.retry_at = now + max(pause, asked)
+        return None
+
+    def quarantine(self, source: Source, reason: str) -> None:
+        """It sent wrong bytes: it is not asked again in this job."""
+        source.ended, source.reason = "quarantined", reason
+
+    def gone(self, source: Source, reason: str) -> None:
+        """It refuses the file, or has another one: it is not asked again in this job."""
+        if source.ended is None:
+            source.errors += 1
+            source.ended, source.reason = "gone", reason
+
+    # -- figures ----------------------------------------
+
+    def figures(self) -> list[SourceFigures]:
+        """What people are shown; in the order in which the sources were named, ids never change."""
+        now = self._clock()
+        return [
+            SourceFigures(
+                id=each.id,
+                state=self._state(each, now),
+                bytes=each.bytes,
+                speed=round(each.speed),
+                connections=each.connections,
+                errors=each.errors,
+                reason=each.reason if self._state(each, now) not in ("active", "idle") else "",
+            )
+            for each in self._all
+        ]
+
+    def speeds(self) -> dict[str, float]:
+        """Bytes/s by host, of those that were measured; for the next job."""
+        found: dict[str, float] = {}
+        for each in self._all:
+            if each.measured and each.ended != "quarantined" and each.speed > 0:
+                found[each.host] = max(found.get(each.host, 0.0), each.speed)
+        return found
+
+    def _state(self, source: Source, now: float) -> SourceState:
+        if source.ended is not None:
+            return source.ended
+        if source.connections:
+            return "active"
+        if source.retry_at > now:
+            return "waiting"
+        return "idle" if source.bytes or source.errors else "unused"
+
+
+def _host(url: str) -> str:
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    shown = f"[{host}]" if ":" in host else host
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    return shown if parts.port in (None, usual) else f"{shown}:{parts.port}"
