@@ -42,7 +42,8 @@ class Job(Struct, kw_only=True):
     nothing when somebody else was faster. `offset`: how many bytes of the partial file are known to be on the
     disk, whichever pieces they belong to. `high`: the most that `offset` ever was, which is what progress shows.
     `total`: the size as the source says it, where none was asked for. `pieces`: the `PieceList` as JSON, or "".
-    `group`, `position`: the group it belongs to, and its place in it. `limit`: bytes a second, 0 without one.
+    `group`, `group_name`, `position`: the group it belongs to, what people call that, and its place in it.
+    `completed_at`: when the file could be used; 0 for a completed member of a group that is not complete yet. `limit`: bytes a second, 0 without one.
     `not_before`: when it may begin. `origin`: whose copy on this machine it was taken from.
     """
 
@@ -56,6 +57,7 @@ class Job(Struct, kw_only=True):
     role: str = "weights"
     pieces: str = ""
     group: str = ""
+    group_name: str = ""
     position: int = 0
     priority: int = 0
     limit: int = 0
