@@ -33,7 +33,7 @@ class Store:
         self.files = root / "files"
         self.partials = root / "partial"
         self.blobs = root / "blobs" / "sha256"
-        self._root = root
+        self.root = root
 
     # -- where things are ----------------------------------------
 
@@ -150,8 +150,8 @@ class Store:
     # -- within ----------------------------------------
 
     def _existing(self) -> Path:
-        self._root.mkdir(parents=True, exist_ok=True)
-        return self._root
+        self.root.mkdir(parents=True, exist_ok=True)
+        return self.root
 
     def _to_blob(self, path: Path, sha256: str) -> Path:
         blob = self.blob(sha256)
