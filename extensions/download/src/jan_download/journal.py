@@ -95,6 +95,14 @@ class Journal:
             [same_name(destination), sha256],
         )
 
+    def holders(self, sha256: str, partial: str = "") -> list[Job]:
+        """Jobs that have or want the content `sha256`, or have the partial file `partial`; the newest first."""
+        return self._jobs(
+            "WHERE (? IN (sha256, actual) AND ? <> '') OR (partial = ? AND partial <> '') "
+            "ORDER BY created_at DESC, rowid DESC",
+            [sha256, sha256, partial],
+        )
+
     def update(self, job_id: str, /, known: int | None = None, **changes: Any) -> Job | None:
         """Change fields of a job and return it; None, and nothing changed, when it is gone or `known` is
         not its run."""

@@ -114,10 +114,9 @@ class Store:
 
     # -- what goes ----------------------------------------
 
-    def discard(self, key: str) -> None:
-        """Remove a partial file and what was being adopted, if there is any."""
-        self.partial(key).unlink(missing_ok=True)
-        self.adoption(key).unlink(missing_ok=True)
+    def discard(self, key: str) -> int:
+        """Remove a partial file and what was being adopted, if there is any; returns the bytes that are free now."""
+        return _unlink((self.partial(key), self.adoption(key)))
 
     def sweep(self, keep: Collection[str], older_than: float) -> int:
         """Remove partial files whose key is not in `keep` and that nobody has written for `older_than` seconds, and
@@ -146,6 +145,19 @@ class Store:
             if folder.is_dir():
                 sync_folder(folder)
         return freed
+
+    def let_go(self, sha256: str, destination: str) -> None:
+        """Leave the file under its name, as an ordinary file, and forget the blob."""
+        blob, final = self.blob(sha256), self.final(destination)
+        if not blob.is_file():
+            return
+        if final.is_symlink() or not final.exists():
+            make_folder(final.parent)
+            blob.replace(final)
+            sync_folder(final.parent)
+        else:
+            blob.unlink()
+        sync_folder(blob.parent)
 
     # -- within ----------------------------------------
 
