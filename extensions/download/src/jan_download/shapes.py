@@ -27,6 +27,7 @@ __all__ = [
     "StartGroup",
     "Verification",
     "VerifyDownload",
+    "rfc3339",
 ]
 
 Text = Annotated[str, Meta(max_length=256)]
@@ -127,7 +128,7 @@ class Download(Struct, kw_only=True):
             pieces=status.pieces if status else "",
             priority=job.priority,
             limit=job.limit,
-            not_before=_rfc3339(job.not_before),
+            not_before=rfc3339(job.not_before),
             waiting_for=waiting_for,
             verified=job.verified,
             actual_sha256=job.actual if done else "",
@@ -135,14 +136,15 @@ class Download(Struct, kw_only=True):
             origin=job.origin,
             error=JobError(job.error_code, job.error_type, job.error, job.retryable) if job.error_type else None,
             attempts=job.attempts,
-            retry_at=_rfc3339(job.retry_at) if job.state == "waiting" else "",
-            created_at=_rfc3339(job.created_at),
-            updated_at=_rfc3339(job.updated_at),
-            completed_at=_rfc3339(job.completed_at),
+            retry_at=rfc3339(job.retry_at) if job.state == "waiting" else "",
+            created_at=rfc3339(job.created_at),
+            updated_at=rfc3339(job.updated_at),
+            completed_at=rfc3339(job.completed_at),
         )
 
 
-def _rfc3339(at: float) -> str:
+def rfc3339(at: float) -> str:
+    """A moment (seconds since the epoch) in UTC; "" for none."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else ""
 
 
