@@ -1,0 +1,225 @@
+"""What became of each download over time, kept for whoever asks later (`downloads.history`, and its page).
+
+The manager shows every change to `observe`, on the event loop, where it is only put aside. A thread compares each with
+the one before and writes what is worth keeping, about once a second, in one transaction. Nothing is decided by what
+stands here: when it cannot be written, that is logged once, and downloads go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from jan_core import StorageError
+
+from .journal import Journal
+from .records import ENDED
+from .shapes import Download
+from .status import SourceFigures
+
+__all__ = ["History", "Recorder"]
+
+BATCH = 1.0
+"""Seconds between two writes; what came meanwhile is one transaction."""
+SAMPLES = 300
+"""So many samples of progress while a download's age doubles or so: one a second at first, then ever fewer."""
+LONGEST = 2000
+"""Entries that are kept while they cannot be written."""
+
+Entry = tuple[str, str, dict[str, Any], float]
+"""A job's id, the kind of entry, its data, and when it was (seconds since the epoch)."""
+
+_RUN = re.compile(r"(\d+)([a-z])")
+
+
+class History:
+    """Writes the history of all downloads of a journal. `observe` is for the event loop, `close` for another thread."""
+
+    def __init__(self, journal: Journal, log: logging.Logger) -> None:
+        self._journal, self._log = journal, log
+        self._seen: deque[tuple[float, Download]] = deque()
+        self._due = threading.Event()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._recorders: dict[str, Recorder] = {}
+        self._unwritten: list[Entry] = []
+        self._complained = False
+
+    def observe(self, download: Download) -> None:
+        """Take note of a download as it stands now. Costs microseconds; never waits for the disk."""
+        if self._closing.is_set():
+            return
+        self._seen.append((time.time(), download))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="download history", daemon=True)
+            self._thread.start()
+        self._due.set()
+
+    def close(self, within: float = 1.0) -> None:
+        """Write what is still to be written, and end. Waits `within` seconds at most."""
+        self._closing.set()
+        self._due.set()
+        if self._thread is not None:
+            self._thread.join(within)
+
+    def _work(self) -> None:
+        closing = False
+        while not closing:
+            self._due.wait()
+            self._closing.wait(BATCH)
+            self._due.clear()
+            closing = self._closing.is_set()  # asked after the clearing: whoever closes sets both, this one first
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            self._unwritten.extend(self._entries())
+            with self._journal.transaction():
+                for job_id, kind, data, at in self._unwritten:
+                    self._journal.add_history(job_id, kind, data, at)
+            self._unwritten.clear()
+        except StorageError as error:
+            del self._unwritten[:-LONGEST]
+            if not self._complained:
+                self._complained = True
+                self._log.warning("the history of downloads has a gap: %s", error)
+
+    def _entries(self) -> Iterator[Entry]:
+        while self._seen:
+            at, download = self._seen.popleft()
+            recorder = self._recorders.get(download.id)
+            if recorder is None:
+                recorder = self._recorders[download.id] = Recorder(download, self._last_state(download.id))
+            for kind, data in recorder.note(download, at):
+                yield download.id, kind, data, at
+            if download.state in ENDED:
+                del self._recorders[download.id]
+
+    def _last_state(self, job_id: str) -> dict[str, Any]:
+        """What was written last of a job's state, by this process or one before."""
+        entries = self._journal.history(job_id)
+        return next((entry.data for entry in reversed(entries) if entry.kind == "state"), {})
+
+
+@dataclass
+class _Known:
+    """What was noted of a job."""
+
+    state: dict[str, Any]
+    settings: tuple[int, int, str]
+    sources: dict[str, SourceFigures] = field(default_factory=dict)
+    standing: dict[str, tuple[str, str]] = field(default_factory=dict)
+    wrong: frozenset[int] = frozenset()
+    sampled: float = 0.0
+
+
+class Recorder:
+    """Compares a job with what was noted of it before. Kinds of entries, and what each holds:
+
+    `state`: `state`, `done` and `total` (bytes), and where they say something `error`, `waiting_for`, `retry_at`,
+    `verified`, `warning`, `origin`. `sample`: `done`, `verified`, `discarded` (bytes), `speed` (bytes/s),
+    `connections`. `source`: a `SourceFigures` that is used for the first time, or no longer, or again. `sources`: the
+    `figures` of all of them, when a run ends. `piece`: the `index` of one that was wrong. `settings`: `priority`,
+    `limit`, `not_before`, when somebody changed one.
+    """
+
+    def __init__(self, download: Download, last_state: dict[str, Any]) -> None:
+        self._began = _epoch(download.created_at)
+        settings = (download.priority, download.limit, download.not_before)
+        self._known = _Known(state={name: last_state.get(name) for name in _TELLING}, settings=settings)
+
+    def note(self, download: Download, at: float) -> list[tuple[str, dict[str, Any]]]:
+        """What is worth keeping of `download` as it stood at `at`, oldest first."""
+        entries: list[tuple[str, dict[str, Any]]] = []
+        known = self._known
+        if (settings := (download.priority, download.limit, download.not_before)) != known.settings:
+            known.settings = settings
+            names = ("priority", "limit", "not_before")
+            entries.append(("settings", dict(zip(names, settings, strict=True))))
+        entries += (("piece", {"index": index}) for index in self._newly_wrong(download.pieces))
+        entries += (("source", msgspec.to_builtins(source)) for source in self._changed_sources(download.sources))
+        state = _state(download)
+        telling = {name: state.get(name) for name in _TELLING}
+        changed = telling != known.state
+        if changed and known.sources and known.state.get("state") == "running":
+            # What comes after a run no longer has the figures of its sources.
+            figures = [msgspec.to_builtins(source) for source in known.sources.values()]
+            entries.append(("sources", {"figures": figures}))
+        if changed:
+            known.state = telling
+            entries.append(("state", state))
+        elif download.state == "running" and at - known.sampled >= max(1.0, (at - self._began) / SAMPLES):
+            known.sampled = at
+            entries.append(("sample", _sample(download)))
+        return entries
+
+    def _newly_wrong(self, pieces: str) -> list[int]:
+        if "x" not in pieces:
+            if pieces:
+                self._known.wrong = frozenset()
+            return []
+        wrong: set[int] = set()
+        first = 0
+        for count, letter in _RUN.findall(pieces):
+            if letter == "x":
+                wrong.update(range(first, first + int(count)))
+            first += int(count)
+        new = wrong - self._known.wrong
+        self._known.wrong = frozenset(wrong)
+        return sorted(new)
+
+    def _changed_sources(self, sources: list[SourceFigures]) -> Iterator[SourceFigures]:
+        """Those that were put to use, set aside, or taken up again. Being idle for a moment is no news."""
+        for source in sources:
+            self._known.sources[source.id] = source
+            if source.state == "unused":
+                continue
+            used = source.state in ("active", "idle")
+            standing = ("used", "") if used else (str(source.state), source.reason)
+            if self._known.standing.get(source.id) != standing:
+                self._known.standing[source.id] = standing
+                yield source
+
+
+_TELLING = ("state", "error", "waiting_for")
+"""A job whose state differs in one of these has come to something new."""
+
+
+def _state(download: Download) -> dict[str, Any]:
+    """A job's state as it is kept: what says nothing is left out."""
+    shown: dict[str, Any] = {
+        "state": download.state,
+        "done": download.bytes_done,
+        "total": download.bytes_total,
+        "error": download.error.message if download.error else "",
+        "waiting_for": download.waiting_for,
+        "retry_at": download.retry_at,
+        "verified": download.verified,
+        "origin": download.origin,
+    }
+    if download.state == "completed":
+        shown["warning"] = download.warning
+    return {name: value for name, value in shown.items() if value or name == "done"}
+
+
+def _sample(download: Download) -> dict[str, Any]:
+    return {
+        "done": download.bytes_done,
+        "verified": download.bytes_verified,
+        "discarded": download.bytes_discarded,
+        "speed": download.speed,
+        "connections": download.connections,
+    }
+
+
+def _epoch(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp() if text else time.time()
