@@ -135,7 +135,7 @@ def _sources(download: Download, entries: Sequence[HistoryEntry]) -> str:
                 f'<span class="{style}">{told}{reason}</span>',
             )
         )
-    return _table((("source", "h"), ("brought", "n"), ("speed", "n"), ("errors", "n"), ("how it went", "")), rows)
+    return _table((("source", "h"), ("brought", "n"), ("speed", "n"), ("errors", "n"), ("how it went", "w")), rows)
 
 
 def _totals(download: Download, entries: Sequence[HistoryEntry]) -> Mapping[str, _Total]:

@@ -39,7 +39,7 @@ def drawing(pieces: Sequence[Piece], count: int, whole_checked: bool) -> str:
     columns = min(int(WIDTH // cell), len(cells))
     width, height = columns * cell, math.ceil(len(cells) / columns) * cell
     gap = 1.0 if cell < 10 else 2.0
-    corner = max(4.0, cell / 3)
+    corner = cell - gap if cell < 12 else cell / 3
     paths: dict[str, list[str]] = {}
     for first, length, (style, again) in _runs(cells, columns):
         x, y = first % columns * cell, first // columns * cell

@@ -40,7 +40,7 @@ th { text-align: left; font-weight: 500; color: var(--soft); font-size: 13px; }
 th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 td { overflow-wrap: anywhere; }
 tr:last-child td { border-bottom: 0; } .n { text-align: right; white-space: nowrap; } .t { white-space: nowrap; }
-td.t { width: 1%; } .h { min-width: 13em; } code { font: 13px/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
+td.t { width: 1%; } .h { min-width: 13em; } .w { min-width: 16em; } code { font: 13px/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 .good { color: var(--good); } .bad { color: var(--bad); } .wait { color: var(--wait); }
 .timeline { display: block; width: 100%; height: auto; min-width: 560px; }
 .timeline text { font: 12px system-ui, sans-serif; fill: var(--soft); }
@@ -55,7 +55,6 @@ td.t { width: 1%; } .h { min-width: 13em; } code { font: 13px/1.5 ui-monospace, 
 .s0 { fill: var(--s0); } .s1 { fill: var(--s1); } .s2 { fill: var(--s2); } .s3 { fill: var(--s3); }
 .s4 { fill: var(--s4); } .s5 { fill: var(--s5); } .others { fill: var(--others); } .missing { fill: var(--hole); }
 .whole { fill-opacity: .6; } .begun { fill-opacity: .3; } .again { fill: var(--bad); }
-.pieces .again { stroke: var(--card); stroke-width: .5; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 20px; color: var(--soft); font-size: 13px; margin-bottom: 12px; }
 .legend b { font-weight: 400; color: var(--ink); font-variant-numeric: tabular-nums; }
 .key { width: 12px; height: 12px; margin-right: 6px; vertical-align: -1px; }
