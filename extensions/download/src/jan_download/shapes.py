@@ -252,7 +252,8 @@ class Verification(Struct):
 
     `known_before`: the expected hash came with the request; otherwise it is what was computed when it was
     fetched. `damaged`: bytes in pieces that are wrong; the whole file where its pieces have no hashes. `repairing`:
-    they are being fetched again; `downloads.changed` says when that is done.
+    they are being fetched again; `downloads.changed` says when that is done. `warning`: what a person should know, such
+    as that the file's name had become another file's and was made again.
     """
 
     id: str
@@ -263,3 +264,4 @@ class Verification(Struct):
     size: int
     damaged: int = 0
     repairing: bool = False
+    warning: str = ""
