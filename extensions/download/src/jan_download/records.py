@@ -44,7 +44,8 @@ class Job(Struct, kw_only=True):
     `total`: the size as the source says it, where none was asked for. `pieces`: the `PieceList` as JSON, or "".
     `group`, `group_name`, `position`: the group it belongs to, what people call that, and its place in it.
     `completed_at`: when the file could be used; 0 for a completed member of a group that is not complete yet.
-    `limit`: bytes a second, 0 without one. `not_before`: when it may begin. `origin`: whose copy on this machine it was taken from.
+    `limit`: bytes a second, 0 without one. `not_before`: when it may begin. `origin`: whose copy on this machine it
+    was taken from.
     """
 
     id: str
