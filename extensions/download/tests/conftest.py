@@ -7,7 +7,7 @@ import json
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import pytest
 from jan_download.plugin import DownloadExtension
 
 from jan_core.testing import InlineSource
+
+from .faultserver import FaultServer
 
 Reply = Callable[["Request"], None]
 
@@ -163,9 +165,35 @@ def web() -> Iterator[Web]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def big() -> bytes:
+    """Enough for several pieces of the usual length and several connections."""
+    return random.Random(11).randbytes(40_000_000)
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as one:
+        yield one
+
+
+@pytest.fixture
+def serve_more() -> Iterator[Callable[..., FaultServer]]:
+    """Makes further servers, each with a port of its own."""
+    with ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(FaultServer(*args, **options))
+
+
 @pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+def nobody_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither the models that this machine's user has are looked at, nor the proxies and tokens used."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "XDG_DATA_HOME", "XDG_CONFIG_HOME",
+                 "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "OLLAMA_MODELS",
+                 "LLAMA_CACHE", "LMSTUDIO_HOME", "JAN_DATA_FOLDER"):  # fmt: skip
+        monkeypatch.setenv(name, str(home))
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "hf_token"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
