@@ -71,8 +71,8 @@ def _take(
     reserve: int,
 ) -> bool:
     try:
-        real = path.resolve(strict=True)
-        before = real.stat()
+        before = path.stat()
+        real = path.resolve()  # a link to it is no file to link
         if not stat.S_ISREG(before.st_mode) or size not in (0, before.st_size):
             return False  # told before it is opened: opening a pipe waits for whoever writes it
         source = real.open("rb", buffering=0)
