@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
+from ..errors import BadSource
+from .answers import Extent
 from .errors import Unreachable
 from .translate import translated
 
 if TYPE_CHECKING:
     from urllib3 import HTTPResponse
 
+    from .lines import Line
+
 __all__ = ["Body"]
+
+_FEW = 1 << 15
+_PAUSE = 0.004
+"""A read that found fewer bytes than that pauses this long (s) before it looks once more: on a line that is slower than
+this machine, each read would otherwise bring a packet or two."""
 
 
 class Body:
@@ -23,26 +31,18 @@ class Body:
     from others, "" when nothing does. `host`: who sends it. One thread reads; any may interrupt.
     """
 
-    def __init__(
-        self,
-        response: HTTPResponse,
-        *,
-        host: str,
-        first: int,
-        last: int,
-        total: int,
-        ranged: bool,
-        validator: str,
-    ) -> None:
-        self.host, self.first, self.last, self.total = host, first, last, total
-        self.ranged, self.validator = ranged, validator
-        self._left = last - first + 1 if last >= 0 else -1
+    def __init__(self, response: HTTPResponse, extent: Extent, host: str, most: int = 0) -> None:
+        """`most`: the bytes that it may have when it does not say how many; 0 for any number."""
+        self.host, self.first, self.last, self.total = host, extent.first, extent.last, extent.total
+        self.ranged, self.validator = extent.ranged, extent.validator
+        self._left = extent.last - extent.first + 1 if extent.last >= 0 or not extent.total else -1
+        self._most, self._came = most, 0
         self._response = response
-        self._socket = _socket_of(response)
+        self._line: Line | None = getattr(response.connection, "line", None)
         self._lock = threading.Lock()
-        self._interrupted = self._ended = False
+        self._interrupted = self._closed = False
         # The standard library's response below urllib3's can read into a buffer that is there, without the copy and the
-        # megabyte of fresh memory for each read that urllib3's own read1 costs. Chunked bodies go through urllib3.
+        # fresh memory for each read that urllib3's own costs. Chunked bodies go through urllib3.
         below: Any = getattr(response, "_original_response", None)
         self._below = below if self._left > 0 and not getattr(below, "chunked", True) else None
 
@@ -50,18 +50,21 @@ class Body:
         """Put what has arrived into `buffer`, waiting for the first byte only; returns how many bytes, 0 at the end.
 
         Raises Unreachable when the connection breaks, stalls or was interrupted, and when the body is shorter than its
-        head said.
+        head said; BadSource when it is longer than the file.
         """
-        if self._ended or not buffer:
+        if self._closed or not buffer:
             return 0
         if 0 <= self._left < len(buffer):
             buffer = buffer[: self._left]
         with translated(self.host):
             count = self._read(buffer) if self._left else 0
-        if self._interrupted:
+        if self._interrupted or (self._line is not None and self._line.ended):
             raise Unreachable(f"{self.host}: the transfer was interrupted")
+        self._came += count
         if not count and self._left > 0:
             raise Unreachable(f"{self.host}: the connection broke")
+        if self._most and self._came > self._most:
+            raise BadSource(f"{self.host} sends more than {self._most} bytes", host=self.host, expected=self._most)
         if self._left > 0:
             self._left -= count
         if not count or not self._left:
@@ -72,44 +75,51 @@ class Body:
         """Make a `readinto` in another thread raise at once. May be called at any time, by any thread."""
         with self._lock:
             self._interrupted = True
-            if self._socket is not None and not self._ended:
-                with contextlib.suppress(OSError):
-                    # Not SSLSocket.shutdown: after that a read would give what is left undecrypted.
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            if self._line is not None:
+                self._line.end()
 
     def close(self) -> None:
         """Let go of it. The connection is kept for the next request only where the body was read to its end."""
-        with self._lock:
-            ended, self._ended, self._socket = self._ended, True, None
-        if not ended:
+        if not self._leave():
             self._response.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether there is nothing left to read or to interrupt."""
-        return self._ended
 
     def _read(self, buffer: memoryview) -> int:
-        if self._below is not None:
-            stream = self._below.fp
-            count: int = stream.readinto1(buffer) if stream is not None else 0
-            return count
-        data = self._response.read1(len(buffer), decode_content=False) or b""
-        buffer[: len(data)] = data
-        return len(data)
+        if self._below is None:
+            data = self._response.read1(len(buffer), decode_content=False) or b""
+            buffer[: len(data)] = data
+            return len(data)
+        stream = self._below.fp
+        if stream is None:
+            return 0
+        count: int = stream.readinto1(buffer)
+        paused = count >= _FEW
+        while 0 < count < len(buffer) and self._line is not None:
+            if self._line.ready():
+                more: int = stream.readinto1(buffer[count:])
+                if not more:
+                    break
+                count += more
+            elif paused:
+                break
+            else:
+                time.sleep(_PAUSE)
+                paused = True
+        return count
+
+    def _leave(self) -> bool:
+        """From now on the connection may be somebody else's. Returns whether it was so before."""
+        with self._lock:
+            before, self._closed, self._line = self._closed, True, None
+        return before
 
     def _end(self) -> None:
-        """Give the connection back: somebody else may have it from now on."""
-        with self._lock:
-            self._ended, self._socket = True, None
+        """The body was read to its end: give the connection back."""
+        self._leave()
+        connection = self._response.connection
         if self._below is not None:
             self._below.close()
-        elif not self._response.closed:
-            self._response.close()
-        self._response.release_conn()
-
-
-def _socket_of(response: HTTPResponse) -> socket.socket | None:
-    found = getattr(getattr(response, "_sock_shutdown", None), "__self__", None)
-    found = getattr(found, "socket", found)  # TLS within TLS, through an https proxy
-    return found if isinstance(found, socket.socket) else None
+            self._response.release_conn()
+        elif self._left == 0 and not self._response.closed:
+            self._response.read1(1)  # nothing is left: urllib3 sees it only when it is asked
+        if connection is not None and connection.is_closed:
+            connection.close()  # the server ends it with this body

@@ -2,108 +2,101 @@
 
 from __future__ import annotations
 
-import http.client
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from jan_core import JanError
+from jan_core import InvalidParams
 from jan_core.types import DownloadSource
 
-from ..errors import BadSource, SourceNotFound, SourceUnauthorized
+from ..errors import BadSource
+from ..names import check_url
 from ..settings import DownloadSettings
+from . import reach
+from .answers import extent, refusal
 from .body import Body
-from .errors import Changed, NoRanges, Unreachable
-from .proxies import Proxies
-from .ranges import content_length, content_range, retry_after, strong_validator
+from .errors import Unreachable
+from .lines import Lines, deadline
+from .naming import Names
+from .proxies import Proxies, Proxy
+from .ranges import content_length
 from .redirects import REDIRECTS, expiry, host_of, origin, target
-from .translate import translated
+from .tls import tls_context
+from .tokens import Tokens, challenge
+from .translate import causes, nobody_answers, translated
 
 if TYPE_CHECKING:
+    import ssl
+
     from urllib3 import HTTPResponse, PoolManager
 
 __all__ = ["Network"]
 
-_TRANSIENT = frozenset({408, 425, 429})
 _STALE = frozenset({401, 403, 404, 410})
 """What a signed link answers when its time is over."""
 _MOST_REDIRECTS = 10
+_SMALL = 1 << 16
+"""Bodies up to this many bytes, of redirects and errors, are read to keep the connection."""
+_LONGEST_FETCH = 10
+"""A small file may take so many times the stall timeout."""
 
 
 class Network:
     """The connections of one run; any thread may use it. `environment`: where proxies and tokens are read from."""
 
     def __init__(self, settings: DownloadSettings, environment: Mapping[str, str] = os.environ) -> None:
-        self._settings = settings
+        self._settings, self._environment = settings, environment
         self._proxies = Proxies(settings, environment)
+        self._tokens = Tokens(settings.tokens, environment)
+        self._lines = Lines()
+        self._names = Names(self._lines)
         self._lock = threading.Lock()
-        self._pools: dict[str, PoolManager] = {}
-        self._bodies: set[Body] = set()
+        self._pools: dict[tuple[Proxy | None, bool], PoolManager] = {}
+        self._context: ssl.SSLContext | None = None
         self._targets: dict[str, tuple[str, float]] = {}
         """Where a source redirected to, and until when that holds."""
-        self._closed = False
 
     def open(
         self, source: DownloadSource, first: int = 0, last: int = -1, *, validator: str = "", size: int = 0
     ) -> Body:
         """Ask for the bytes `first` to `last` (inclusive; -1: to the end) of a file of `size` bytes (0: unknown).
 
-        `validator`: the version that is meant; the source answers with that one or not at all. Raises Unreachable when
-        it may work later; NoRanges or Changed when the source cannot give this part; SourceUnauthorized, SourceNotFound
-        or BadSource when a person must do something.
+        `validator`: the version that is meant; the source answers with that one or not at all. Blocks until the head of
+        the answer is there. Raises Unreachable when it may work later; NoRanges or Changed when the source cannot give
+        this part; SourceUnauthorized, SourceNotFound or BadSource when a person must do something.
         """
         headers = {"Range": f"bytes={first}-{last if last >= 0 else ''}"}
         if validator:
             headers["If-Range"] = validator
         response, url = self._get(source, headers)
         if response.status == 416 and not first:  # an empty file has no range at all
-            response.close()
+            self._finish(response)
             response, url = self._get(source, {})
+        host = host_of(url)
         try:
-            body = self._body(response, host_of(url), first, last, validator, size)
+            found = extent(response.status, response.headers, host, first, last, validator, size)
         except BaseException:
-            response.close()
+            self._finish(response)
             raise
-        with self._lock:
-            self._bodies = {each for each in self._bodies if not each.closed} | {body}
-            closed = self._closed
-        if closed:
-            body.interrupt()
-        return body
+        return Body(response, found, host, most=size)
 
     def fetch(self, source: DownloadSource, limit: int) -> bytes:
         """A small file as a whole. Raises as `open` does, and BadSource when it has more than `limit` bytes."""
         response, url = self._get(source, {})
         host = host_of(url)
-        try:
-            length = content_length(response.headers)
-            if response.status != 200:
-                raise BadSource(f"{host} answered {response.status} to a request for a whole file", host=host)
-            parts: list[bytes] = []
-            got = 0
-            while got <= limit and length <= limit:
-                with translated(host):
-                    part = response.read1(min(1 << 16, limit + 1 - got), decode_content=False)
-                if not part:
-                    response.release_conn()
-                    return b"".join(parts)
-                parts.append(part)
-                got += len(part)
-            raise BadSource(f"{host} sends more than {limit} bytes", host=host)
-        finally:
+        if response.status != 200:
             response.close()
+            raise BadSource(f"{host} answered {response.status} to a request for a whole file", host=host)
+        return self._whole(response, host, limit)
 
     def close(self) -> None:
         """End what is under way, in whatever thread, and let go of the connections that were kept."""
+        self._lines.close()
         with self._lock:
-            self._closed = True
-            bodies, pools = self._bodies, list(self._pools.values())
-            self._bodies = set()
-            self._pools = {}
-        for body in bodies:
-            body.interrupt()
+            pools, self._pools = list(self._pools.values()), {}
         for pool in pools:
             pool.clear()
 
@@ -111,123 +104,157 @@ class Network:
 
     def _get(self, source: DownloadSource, headers: Mapping[str, str]) -> tuple[HTTPResponse, str]:
         """The answer (200, 206 or 416) to a request for a source, and the address that gave it."""
+        try:
+            check_url(source.url, "$")
+        except InvalidParams as error:
+            raise BadSource(f"the address of a source cannot be used: {error.message}") from None
         with self._lock:
-            url, until = self._targets.get(source.url, (source.url, 0.0))
-        if url != source.url:
-            if time.time() < until:
-                try:
-                    response = self._request(source, url, headers)
-                except Unreachable:
-                    self._forget(source)
-                    raise
-                if response.status not in _STALE and response.status not in REDIRECTS:
-                    return self._accepted(response, url), url
-                response.close()
+            url, until = self._targets.get(source.url, ("", 0.0))
+        if url and time.time() < until:
+            try:
+                response = self._request(url, headers)
+            except Unreachable:
+                self._forget(source)  # it may lead elsewhere next time
+                raise
+            if response.status not in _STALE and response.status not in REDIRECTS:
+                return self._accepted(response, url), url
+            self._finish(response)
+        if url:
             self._forget(source)
         return self._follow(source, headers)
 
     def _follow(self, source: DownloadSource, headers: Mapping[str, str]) -> tuple[HTTPResponse, str]:
-        url, until, seen = source.url, float("inf"), set[str]()
+        url, until, home = source.url, float("inf"), True
+        seen = set[str]()
         host = host_of(url)
         while url not in seen:
             if len(seen) > _MOST_REDIRECTS:
                 raise BadSource(f"{host} redirects more than {_MOST_REDIRECTS} times", host=host)
             seen.add(url)
-            response = self._request(source, url, headers)
+            home = home and origin(url) == origin(source.url)
+            response = self._ask_home(source, url, headers) if home else self._request(url, headers)
             if response.status not in REDIRECTS:
                 response = self._accepted(response, url)
-                if url != source.url and time.time() < until:
+                if not home and time.time() < until:
                     with self._lock:
                         self._targets[source.url] = url, until
                 return response, url
-            response.close()
+            self._finish(response)
             url = target(url, response.headers.get("Location", ""))
             until = min(until, expiry(url, response.headers))
         raise BadSource(f"{host} redirects in a circle", host=host)
 
+    def _ask_home(self, source: DownloadSource, url: str, headers: Mapping[str, str]) -> HTTPResponse:
+        """Ask the source's own origin, with its credentials, or with those that anybody may have for the asking."""
+        own = {**source.headers, **headers}
+        if any(name.lower() == "authorization" for name in own):
+            return self._request(url, own)
+        response = self._request(url, own | self._authorized(url))
+        wanted = challenge(response.headers.get("WWW-Authenticate", ""), url) if response.status == 401 else None
+        if wanted is not None and self._tokens.ask(wanted, url, self._anonymous):
+            self._finish(response)
+            return self._request(url, own | self._authorized(url))
+        return response
+
+    def _authorized(self, url: str) -> dict[str, str]:
+        value = self._tokens.authorization(url)
+        return {"Authorization": value} if value else {}
+
+    def _anonymous(self, url: str) -> bytes:
+        """A small file from `url` itself, without credentials; empty when it is not given."""
+        response = self._request(url, {})
+        if response.status != 200:
+            self._finish(response)
+            return b""
+        return self._whole(response, host_of(url), _SMALL)
+
+    def _request(self, url: str, headers: Mapping[str, str]) -> HTTPResponse:
+        import urllib3
+
+        from .connections import KEPT, Stale
+
+        fields = {"User-Agent": "jan-download/0.1", "Accept": "*/*", **headers, "Accept-Encoding": "identity"}
+        timeout = urllib3.Timeout(connect=self._settings.connect_timeout, read=self._settings.stall_timeout)
+        host, proxy = host_of(url), self._proxies.of(url)
+        if (urllib3.util.parse_url(url).host or "").strip("[]") != host:
+            raise BadSource(f"{host}: its address can be read in two ways, and is not used", host=host)
+        stale = 0
+        while True:
+            try:
+                with translated(host):
+                    self._lines.check()
+                    response = self._pool(url, proxy).request(
+                        "GET",
+                        url,
+                        headers=fields,
+                        redirect=False,
+                        retries=False,
+                        preload_content=False,
+                        timeout=timeout,
+                    )
+            except Unreachable as error:
+                if self._lines.closed.is_set():
+                    raise Unreachable(f"{host}: the transfer was interrupted") from error
+                if stale <= KEPT and any(isinstance(e, Stale) for e in causes(error)):
+                    stale += 1
+                    continue
+                near = reach.is_loopback(proxy.host if proxy else host)
+                if not near and nobody_answers(error, self._names.known):
+                    raise Unreachable(f"{host}: this machine has no network", offline=True) from error
+                raise
+            assert isinstance(response, urllib3.HTTPResponse)
+            return response
+
+    def _pool(self, url: str, proxy: Proxy | None) -> PoolManager:
+        from .connections import pools
+
+        with self._lock:
+            self._lines.check()
+            secure = url.startswith("https:") or (proxy is not None and proxy.kind == "https")
+            if secure and self._context is None:
+                self._context = tls_context(self._settings.certificates, self._environment)
+            key = proxy, secure
+            if key not in self._pools:
+                self._pools[key] = pools(self._lines, self._names, proxy, self._context if secure else None)
+            return self._pools[key]
+
+    # -- what comes back ----------------------------------------
+
+    def _accepted(self, response: HTTPResponse, url: str) -> HTTPResponse:
+        """The response if it is a file, or says why it is not (416). Raises what it stands for otherwise."""
+        error = refusal(response.status, response.headers, host_of(url), self._tokens.missing(url))
+        if error is None:
+            return response
+        self._finish(response)
+        raise error
+
+    def _finish(self, response: HTTPResponse) -> None:
+        """Read what little an answer without a file carries, so that its connection can serve the next request."""
+        if 0 <= content_length(response.headers) <= _SMALL:
+            line = getattr(response.connection, "line", None)
+            with contextlib.suppress(TimeoutError), deadline(self._settings.stall_timeout) as until:
+                until.watch(line)
+                response.drain_conn()
+        response.close()
+
+    def _whole(self, response: HTTPResponse, host: str, limit: int) -> bytes:
+        """The body of a 200, of at most `limit` bytes."""
+        found = extent(200, response.headers, host, 0, -1, "", 0)
+        body, data = Body(response, found, host), bytearray()
+        try:
+            if found.total > limit:
+                raise BadSource(f"{host} sends {found.total} bytes where {limit} are expected at most", host=host)
+            buffer = memoryview(bytearray(min(_SMALL, limit + 1)))
+            with translated(host), deadline(self._settings.stall_timeout * _LONGEST_FETCH) as until:
+                until.watch(getattr(response.connection, "line", None))
+                while count := body.readinto(buffer):
+                    data += buffer[:count]
+                    if len(data) > limit:
+                        raise BadSource(f"{host} sends more than the {limit} bytes that are expected", host=host)
+            return bytes(data)
+        finally:
+            body.close()
+
     def _forget(self, source: DownloadSource) -> None:
         with self._lock:
             self._targets.pop(source.url, None)
-
-    def _request(self, source: DownloadSource, url: str, headers: Mapping[str, str]) -> HTTPResponse:
-        import urllib3
-
-        own = source.headers if origin(url) == origin(source.url) else {}
-        fields = {"User-Agent": "jan-download/0.1", "Accept": "*/*", **own, "Accept-Encoding": "identity", **headers}
-        timeout = urllib3.Timeout(connect=self._settings.connect_timeout, read=self._settings.stall_timeout)
-        with translated(host_of(url)):
-            response = self._pool(url).request(
-                "GET",
-                url,
-                headers=fields,
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                timeout=timeout,
-            )
-        assert isinstance(response, urllib3.HTTPResponse)
-        return response
-
-    def _pool(self, url: str) -> PoolManager:
-        proxy = self._proxies.of(url)
-        with self._lock:
-            if self._closed:
-                raise Unreachable(f"{host_of(url)}: the transfer was interrupted")
-            if proxy not in self._pools:
-                self._pools[proxy] = self._proxies.manager(proxy, maxsize=self._settings.max_connections)
-            return self._pools[proxy]
-
-    # -- judging an answer ----------------------------------------
-
-    def _accepted(self, response: HTTPResponse, url: str) -> HTTPResponse:
-        """The response if it is a file, or says why it is not (416); the error it stands for otherwise."""
-        status, host = response.status, host_of(url)
-        if status in (200, 206, 416):
-            encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-            if encoding in ("", "identity"):
-                return response
-            response.close()
-            raise BadSource(
-                f"{host} sends the file encoded as {encoding[:40]}, though only identity was asked for", host=host
-            )
-        delay = retry_after(response.headers.get("Retry-After"))
-        response.close()
-        said = f"{host} answered {status} {http.client.responses.get(status, '')}".rstrip()
-        if status in _TRANSIENT or status >= 500:
-            raise Unreachable(said, delay)
-        kind: type[JanError] = BadSource
-        if status in (401, 403):
-            kind = SourceUnauthorized
-            said += ": it wants credentials, or a licence accepted on its web page"
-        elif status in (404, 410):
-            kind = SourceNotFound
-        raise kind(said, status=status, host=host)
-
-    def _body(self, response: HTTPResponse, host: str, first: int, last: int, validator: str, size: int) -> Body:
-        """Check what the head says against what was asked for."""
-        got = content_range(response.headers.get("Content-Range"))
-        length, version = content_length(response.headers), strong_validator(response.headers)
-        if response.status == 416:
-            if got is not None and got.total >= 0 and got.total != size:
-                raise Changed(f"{host} has a file of {got.total} bytes", host=host, actual=got.total, expected=size)
-            raise NoRanges(f"{host} says that the part from byte {first} cannot be had", host=host)
-        if validator and version and version != validator and version[0] == validator[0] == '"':
-            raise Changed(f"{host} has another version of the file now", host=host)
-        if response.status == 200:
-            if size and length >= 0 and length != size:
-                raise Changed(
-                    f"{host} has a file of {length} bytes, not {size}", host=host, actual=length, expected=size
-                )
-            if first:
-                raise NoRanges(f"{host} gives only the whole file", host=host)
-            return Body(response, host=host, first=0, last=length - 1, total=length, ranged=False, validator=version)
-        if got is None or got.first != first:
-            raise BadSource(f"{host} sends another part than was asked for", host=host)
-        if size and got.total not in (-1, size):
-            raise Changed(
-                f"{host} has a file of {got.total} bytes, not {size}", host=host, actual=got.total, expected=size
-            )
-        end = got.total - 1 if last < 0 or 0 <= got.total <= last else last
-        if got.last != end or length not in (-1, got.last - got.first + 1):
-            raise BadSource(f"{host} sends another part than was asked for", host=host)
-        return Body(response, host=host, first=first, last=got.last, total=got.total, ranged=True, validator=version)

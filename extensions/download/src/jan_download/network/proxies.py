@@ -8,18 +8,32 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from ..errors import BadSource
 from ..settings import DownloadSettings
 
-if TYPE_CHECKING:
-    from urllib3 import PoolManager
+__all__ = ["Proxies", "Proxy"]
 
-__all__ = ["Proxies"]
+_PORTS = {"http": 80, "https": 443, "socks5h": 1080, "socks5": 1080, "socks4a": 1080, "socks4": 1080}
 
-_SOCKS = ("socks5", "socks5h", "socks4", "socks4a")
+
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy and the login for it, "" for none. `kind`: `http`, `https`, or `socks5h` and the like, of which those
+    that end in `h` or `a` look names up themselves."""
+
+    kind: str
+    host: str
+    port: int
+    name: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+    @property
+    def url(self) -> str:
+        """Without the login."""
+        return f"{self.kind}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 class Proxies:
@@ -29,13 +43,13 @@ class Proxies:
         self._setting, self._exempt = settings.proxy.strip(), settings.no_proxy
         self._environment = environment
 
-    def of(self, url: str) -> str:
-        """The URL of the proxy for `url`, or "" for a direct connection.
+    def of(self, url: str) -> Proxy | None:
+        """The proxy for `url`, None for a direct connection. Raises BadSource for one that cannot be used.
 
         `http_proxy` is read in lower case only: in upper case a web server's client could have set it (CVE-2016-5385).
         """
         if self._setting.lower() == "none":
-            return ""
+            return None
         parts, environment = urlsplit(url), self._environment
         host = (parts.hostname or "").rstrip(".")
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
@@ -44,33 +58,24 @@ class Proxies:
         proxy = self._setting or next(found, "")
         exempt = self._exempt or environment.get("no_proxy") or environment.get("NO_PROXY") or ""
         if not proxy or any(_matches(entry, host, port) for entry in exempt.replace(",", " ").split()):
-            return ""
-        return proxy if "://" in proxy else f"http://{proxy}"
+            return None
+        return _parse(proxy if "://" in proxy else f"http://{proxy}")
 
-    def manager(self, proxy: str, maxsize: int) -> PoolManager:
-        """Connections through a proxy that `of` named. Raises BadSource when it is none."""
-        import urllib3
 
-        if not proxy:
-            return urllib3.PoolManager(num_pools=32, maxsize=maxsize)
-        try:
-            parts = urlsplit(proxy)
-            port = parts.port
-        except ValueError:
-            raise BadSource("the proxy's address is not one") from None
-        if not parts.hostname or port == 0:
-            raise BadSource("the proxy's address names no host")
-        login = (unquote(parts.username or ""), unquote(parts.password or ""))
-        bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        if parts.scheme in _SOCKS:
-            from urllib3.contrib.socks import SOCKSProxyManager
-
-            name, password = login if parts.username else (None, None)
-            return SOCKSProxyManager(bare, name, password, num_pools=32, maxsize=maxsize)
-        if parts.scheme in ("http", "https"):
-            headers = urllib3.make_headers(proxy_basic_auth=":".join(login) if parts.username else None)
-            return urllib3.ProxyManager(bare, num_pools=32, maxsize=maxsize, proxy_headers=headers)
-        raise BadSource(f"proxies of the kind {parts.scheme}:// are not supported: only http, https and socks5h")
+def _parse(proxy: str) -> Proxy:
+    """What the URL of a proxy says. Raises BadSource when it is none that can be used."""
+    try:
+        parts = urlsplit(proxy)
+        port = parts.port
+    except ValueError:
+        raise BadSource("the address of the proxy is not one") from None
+    if parts.scheme not in _PORTS:
+        kind = parts.scheme[:20]
+        raise BadSource(f"a proxy of the kind {kind}:// is not supported, only http, https, socks5h, socks5, socks4a")
+    if not parts.hostname or port == 0:
+        raise BadSource("the address of the proxy names no host")
+    name, password = (None if text is None else unquote(text) for text in (parts.username, parts.password))
+    return Proxy(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], name or "", password or "")
 
 
 def _matches(entry: str, host: str, port: int) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
+import socket
 import ssl
 from collections.abc import Iterator
 
 from ..errors import BadSource
+from . import reach
 from .errors import Unreachable
 
-__all__ = ["translated"]
+__all__ = ["causes", "nobody_answers", "translated"]
 
 
 @contextlib.contextmanager
@@ -31,15 +34,35 @@ def translated(host: str) -> Iterator[None]:
 def _judged(host: str, error: BaseException) -> Exception:
     import urllib3.exceptions as u
 
-    for cause in _chain(error):
+    for cause in causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return BadSource(f"the certificate of {host} is not trusted: {cause.verify_message}", host=host)
+        if type(cause).__name__ == "SOCKS5AuthError":
+            return BadSource("the proxy wants a login, or refuses the one it got")
+        if type(cause) is OSError and (refused := re.match("Tunnel connection failed: ([0-9]{3})", str(cause))):
+            if refused[1] == "407":
+                return BadSource("the proxy wants a login, or refuses the one it got", status=407)
+            if refused[1][0] == "4":
+                return BadSource(f"the proxy refuses to connect to {host} ({refused[1]})", host=host)
+            return Unreachable(f"{host}: the proxy cannot reach it ({refused[1]})")
     if isinstance(error, u.LocationParseError | u.InvalidHeader | u.URLSchemeUnknown):
         return BadSource(f"{host}: {error}", host=host)
     return Unreachable(f"{host}: {_reason(error)}")
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def nobody_answers(error: Unreachable, names_work: bool) -> bool:
+    """Whether it is this machine that has no network: nothing could be connected to, and there is no route to anywhere,
+    or no name can be looked up at all. `names_work`: some could."""
+    import urllib3.exceptions as u
+
+    found = list(causes(error))
+    if not any(isinstance(each, u.NewConnectionError | u.ConnectTimeoutError) for each in found):
+        return False
+    lost = any(isinstance(each, socket.gaierror) and each.errno == socket.EAI_AGAIN for each in found)
+    return (lost and not names_work) or not reach.online()
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
     """An error and what it came of, each once."""
     todo, seen = [error], set[int]()
     while todo:
@@ -54,6 +77,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _reason(error: BaseException) -> str:
     import urllib3.exceptions as u
 
+    if isinstance(error, u.ProxyError):
+        return f"the proxy: {_reason(error.original_error)}"
     if isinstance(error, u.NameResolutionError):
         return "its name cannot be resolved"
     if isinstance(error, u.NewConnectionError):
@@ -62,8 +87,6 @@ def _reason(error: BaseException) -> str:
         return "no connection in time"
     if isinstance(error, u.ReadTimeoutError | TimeoutError):
         return "it stopped sending"
-    if isinstance(error, u.ProxyError):
-        return "the proxy does not answer"
     if isinstance(error, u.ProtocolError | ConnectionError | http.client.HTTPException):
         return "the connection broke"
     return str(error) or type(error).__name__

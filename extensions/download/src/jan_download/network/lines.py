@@ -1,0 +1,133 @@
+"""Holds on the sockets of one run, so that any thread can end what another one waits for: a handshake, a head, a body.
+
+Nothing here reads or writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+__all__ = ["Deadline", "Line", "Lines", "deadline"]
+
+
+class Line:
+    """A hold on one connection: the duplicate of its socket, which works whatever TLS or proxies wrap around it.
+
+    `ended`: somebody ended it; what a read finds after that means nothing.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.ended = False
+        self._hold: socket.socket | None = sock.dup()
+        self._lock = threading.Lock()
+
+    def end(self) -> None:
+        """Make whoever reads, writes or connects on it fail at once."""
+        with self._lock, contextlib.suppress(OSError):
+            self.ended = True
+            if self._hold is not None:
+                self._hold.shutdown(socket.SHUT_RDWR)
+
+    def ready(self) -> bool:
+        """Whether something has arrived that was not read yet, or the end."""
+        from urllib3.util import wait_for_read
+
+        with self._lock:
+            return self._hold is not None and wait_for_read(self._hold, 0.0)
+
+    def close(self) -> None:
+        """End it, and let go of the duplicate: until then the connection would stay open."""
+        self.end()
+        with self._lock:
+            hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Lines:
+    """All that one run holds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: set[Line] = set()
+        self.closed = threading.Event()
+
+    def hold(self, sock: socket.socket) -> Line:
+        """A hold on a socket. Raises ConnectionAbortedError when everything is over."""
+        line = Line(sock)
+        with self._lock:
+            closed = self.closed.is_set()
+            if not closed:
+                self._lines.add(line)
+        if closed:
+            line.close()
+            self.check()
+        return line
+
+    def drop(self, line: Line) -> None:
+        """End a connection and forget it."""
+        with self._lock:
+            self._lines.discard(line)
+        line.close()
+
+    def check(self) -> None:
+        """Raises ConnectionAbortedError when everything is over."""
+        if self.closed.is_set():
+            raise ConnectionAbortedError("the transfer was interrupted")
+
+    def close(self) -> None:
+        """End everything, now and from now on."""
+        with self._lock:
+            self.closed.set()
+            lines = list(self._lines)
+        for line in lines:
+            line.end()
+
+
+class Deadline:
+    """Ends a line when its time is over. The line may come later than the deadline was set."""
+
+    def __init__(self) -> None:
+        self.passed = False
+        self._line: Line | None = None
+        self._lock = threading.Lock()
+
+    def watch(self, line: Line | None) -> None:
+        with self._lock:
+            self._line = line
+            passed = self.passed
+        if passed and line is not None:
+            line.end()
+
+    def pass_(self) -> None:
+        with self._lock:
+            self.passed = True
+            line = self._line
+        if line is not None:
+            line.end()
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[Deadline]:
+    """End the line that is watched inside after `seconds`; then raises TimeoutError for whatever comes of that.
+
+    The timeout of a socket is no such thing: a server that sends a byte every few seconds never meets it.
+    """
+    it = Deadline()
+    timer = threading.Timer(seconds, it.pass_)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield it
+    except Exception as error:
+        if it.passed:
+            raise TimeoutError("timed out") from error
+        raise
+    finally:
+        timer.cancel()
