@@ -26,7 +26,12 @@ COUNT = len(HASHES) // 32
 
 
 def piece_list(content: bytes = HASHES, url: str = "http://127.0.0.1:1/pieces.bin", **changes: Any) -> PieceList:
-    fields = {"length": LENGTH, "count": COUNT, "sha256": hashlib.sha256(content).hexdigest(), "url": url}
+    fields: dict[str, Any] = {
+        "length": LENGTH,
+        "count": COUNT,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "url": url,
+    }
     return PieceList(**fields | changes)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jan_download.engine.pieces import PieceMap
 from jan_download.errors import DownloadConflict, DownloadNotFound
 from jan_download.integrity import check as checking
-from jan_download.integrity import repair
+from jan_download.integrity import piece_lists, repair
 from jan_download.integrity.check import check
 from jan_download.integrity.piece_lists import PieceHashes
 from jan_download.integrity.verify import verify
@@ -196,6 +196,27 @@ def test_without_hashes_of_pieces_all_is_fetched_again_and_that_is_said(place: P
     assert (place.job().offset, place.job().discarded, place.journal.pieces("dl-1")) == (0, len(CONTENT), [])
 
 
+def test_a_file_that_was_once_found_right_is_mended_by_pieces_though_nobody_published_their_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "PIECE", LENGTH)
+    monkeypatch.setattr(piece_lists, "PIECE", LENGTH)
+    place = Place(tmp_path)
+    assert place.verify(None).ok
+    place.flip(7)
+    result = place.verify(None, repair=True)
+    assert (result.damaged, result.warning, place.missing()) == (LENGTH, "", [0])
+
+
+@pytest.mark.parametrize("damage", [lambda note: note[:-1], lambda note: b"!" + note[1:], lambda note: b""])
+def test_a_note_that_is_damaged_is_none(place: Place, damage: Callable[[bytes], bytes]) -> None:
+    assert place.verify(None).ok
+    assert piece_lists.noted(SHA256, len(CONTENT), place.store) is not None
+    path = place.store.root / "pieces" / f"of-{SHA256}.bin"
+    path.write_bytes(damage(path.read_bytes()))
+    assert piece_lists.noted(SHA256, len(CONTENT), place.store) is None
+
+
 @pytest.mark.parametrize("size", [0, 1, LENGTH - 1, LENGTH, 2 * LENGTH + 7, len(CONTENT) - 1])
 def test_a_file_that_was_cut_off_lacks_only_what_is_missing(place: Place, size: int) -> None:
     os.truncate(place.blob, size)
@@ -288,7 +309,8 @@ def test_what_the_disk_cannot_read_is_as_bad_as_what_is_wrong(place: Place, monk
 
     monkeypatch.setattr(Path, "open", lambda path, mode, buffering=-1: Failing(path, mode))
     result = check(place.blob, len(CONTENT), HASHES)
-    assert result == checking.Checked("", len(CONTENT), (2,))
+    assert result is not None
+    assert (result.actual, result.size, result.bad) == ("", len(CONTENT), (2,))
 
 
 def test_a_check_shows_how_far_it_is_and_can_be_stopped(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,4 +369,5 @@ def test_exactly_the_pieces_that_differ_are_bad(
     result = check(path, size, hashes_of(content, length))
     spans = [(at, min(at + length, size)) for at in range(0, size, length)]
     bad = tuple(index for index, (a, b) in enumerate(spans) if bytes(now[a:b]) != content[a:b])
-    assert result == checking.Checked(hashlib.sha256(now).hexdigest(), len(now), bad)
+    assert result is not None
+    assert (result.actual, result.size, result.bad) == (hashlib.sha256(now).hexdigest(), len(now), bad)

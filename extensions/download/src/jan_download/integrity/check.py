@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+from ..records import PIECE
 from .piece_lists import PieceHashes
 
 __all__ = ["Checked", "check"]
@@ -20,11 +21,13 @@ _STEP = 64 << 20
 @dataclass(frozen=True, slots=True)
 class Checked:
     """`actual`: the SHA-256 of all there is, "" when parts of it cannot be read. `size`: its bytes. `bad`: the pieces
-    that are wrong, cut off or cannot be read, counted from 0; empty without hashes of them."""
+    that are wrong, cut off or cannot be read, counted from 0; empty where nobody knows their hashes. `pieces`: what the
+    pieces hash to now."""
 
     actual: str
     size: int
-    bad: tuple[int, ...] = ()
+    bad: tuple[int, ...]
+    pieces: PieceHashes
 
 
 def check(
@@ -34,24 +37,27 @@ def check(
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Checked | None:
-    """Read a file that should have `size` bytes; blocks. None when `stopped` answered true first.
+    """Read a file that should have `size` bytes, once; blocks. None when `stopped` answered true first.
 
     `progress` gets (bytes done, bytes in all), every 64 MiB. What the disk cannot read (EIO) is as bad as what is
     wrong. Raises other OSErrors.
     """
+    length = hashes.length if hashes else PIECE
+    found: list[bytes] = []
+    bad: list[int] = []
     with path.open("rb", buffering=0) as file:
         reader = _Reader(file, stopped, progress)
-        bad, done = [], 0
-        if hashes is not None:
-            for index in range(hashes.count):
-                first, done = done, min(done + hashes.length, size)
-                digest = hashlib.sha256()
-                if not reader.read(first, done, digest) or digest.digest() != hashes.of(index):
-                    bad.append(index)
-        reader.read(done, reader.size)
+        for first in range(0, size, length):
+            digest = hashlib.sha256()
+            whole = reader.read(first, min(first + length, size), digest)
+            if hashes and not (whole and digest.digest() == hashes.of(len(found))):
+                bad.append(len(found))
+            found.append(digest.digest())
+        reader.read(size, reader.size)
         if stopped():
             return None
-        return Checked("" if reader.unreadable else reader.whole.hexdigest(), reader.size, tuple(bad))
+        actual = "" if reader.unreadable else reader.whole.hexdigest()
+        return Checked(actual, reader.size, tuple(bad), PieceHashes(length, b"".join(found)))
 
 
 class _Reader:

@@ -2,6 +2,9 @@
 
 A list is 32 bytes a piece, one after the other, and nothing else (`registry/publish/pieces.py` writes them). It is
 kept as `pieces/<its sha256>.bin`, so that a file can be checked and mended later, with or without a network.
+
+For most files nobody publishes one. What their pieces hash to is noted when such a file is found right (`note`), so
+that later damage can be narrowed down just the same: `pieces/of-<sha256 of the file>.bin`, its own SHA-256 at the end.
 """
 
 from __future__ import annotations
@@ -18,12 +21,13 @@ from jan_core import JanError
 from jan_core.types import DownloadSource, PieceList
 
 from ..errors import BadSource
+from ..records import PIECE
 
 if TYPE_CHECKING:
     from ..network.network import Network
     from ..storage.store import Store
 
-__all__ = ["PieceHashes", "load", "stored"]
+__all__ = ["PieceHashes", "load", "note", "noted", "stored"]
 
 _HASH = 32
 _SHORTEST, _LONGEST = 64 << 10, 1 << 30
@@ -90,6 +94,22 @@ def stored(pieces: PieceList, size: int, store: Store) -> PieceHashes | None:
     return PieceHashes(pieces.length, content)
 
 
+def note(sha256: str, hashes: PieceHashes, store: Store) -> None:
+    """Keep what the pieces of a file hash to that is right as a whole."""
+    _keep(_own(store, sha256), hashes.hashes + hashlib.sha256(hashes.hashes).digest())
+
+
+def noted(sha256: str, size: int, store: Store) -> PieceHashes | None:
+    """What the pieces of a file of `size` bytes hashed to when it was found right; None when that was never noted."""
+    try:
+        content = _own(store, sha256).read_bytes()
+    except OSError:
+        return None
+    hashes, digest = content[:-_HASH], content[-_HASH:]
+    right = len(hashes) == _HASH * -(-size // PIECE) and hashlib.sha256(hashes).digest() == digest
+    return PieceHashes(PIECE, hashes) if right else None
+
+
 def _problem(pieces: PieceList, size: int) -> str:
     if not _SHA256.fullmatch(pieces.sha256):
         return "the SHA-256 of the list is none"
@@ -106,6 +126,10 @@ def _problem(pieces: PieceList, size: int) -> str:
 
 def _path(store: Store, pieces: PieceList) -> Path:
     return store.root / "pieces" / f"{pieces.sha256}.bin"
+
+
+def _own(store: Store, sha256: str) -> Path:
+    return store.root / "pieces" / f"of-{sha256}.bin"
 
 
 def _keep(path: Path, content: bytes) -> None:

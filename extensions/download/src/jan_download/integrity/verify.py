@@ -9,10 +9,10 @@ from jan_core.types import AdoptedFile
 
 from ..adopt.taking import take
 from ..errors import DownloadConflict, DownloadNotFound
-from ..records import Job
+from ..records import PIECE, Job
 from ..shapes import Verification
 from .check import Checked, check
-from .piece_lists import PieceHashes
+from .piece_lists import PieceHashes, note, noted
 from .repair import damaged_bytes, take_back
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def verify(
 
     A file that is wrong, cut off or gone is taken out of use: nobody gets it by its name any more. Then the job has
     failed and may be resumed; with `repair` it is queued at once. Either way only the pieces that are wrong are fetched
-    again where `hashes` are known, and all of it where not. A name that is no name of the file is made again.
+    again where `hashes` are known, or were noted when the file was verified before, and all of it where not. A name
+    that is no name of the file is made again.
 
     `progress` gets (bytes done, bytes in all), every 64 MiB. Raises DownloadNotFound; DownloadConflict when the job is
     not complete, changed meanwhile, or `stopped` answered true; OSError; StorageError.
@@ -45,11 +46,14 @@ def verify(
         raise DownloadNotFound(f"there is no download {job_id!r}", id=job_id)
     if job.state != "completed":
         raise DownloadConflict(f"there is nothing to verify: the download is {job.state}", state=job.state)
-    checked = _check(job, store, hashes, stopped, progress)
     expected, size = job.sha256 or job.actual, job.expected
+    hashes = hashes or noted(expected, size, store)
+    checked = _check(job, store, hashes, stopped, progress)
     if checked is None:
         raise DownloadConflict("the verification was stopped", state=job.state)
     ok = checked.actual == expected
+    if ok and hashes is None:
+        note(expected, checked.pieces, store)
     if not ok and not take_back(job, checked, hashes, journal, store, again=repair):
         raise DownloadConflict("the download was changed while it was verified", state=job.state)
     return Verification(
@@ -85,7 +89,7 @@ def _check(
     try:
         return check(blob, job.expected, hashes, stopped, progress)
     except FileNotFoundError:
-        return Checked("", 0, tuple(range(hashes.count if hashes else 0)))
+        return Checked("", 0, tuple(range(hashes.count if hashes else 0)), PieceHashes(PIECE, b""))
 
 
 def _renamed(job: Job, journal: Journal, store: Store) -> str:
