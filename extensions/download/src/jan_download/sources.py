@@ -5,7 +5,6 @@ Not thread-safe: whoever owns it guards it.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,15 +26,20 @@ _MEASURED = 1 << 18
 _ALIKE = 0.8
 """Sources within this share of the best are alike, and `priority` decides."""
 _LOOK_AGAIN = 60.0
-"""Seconds after which a source that others outdid is given another chance, doubling each time it changes nothing."""
+"""Seconds after which a source that others outdid is given another chance, doubling each time; and for which the number
+of connections is respected that a source was found to bear."""
+_CROWDED = (429, 503)
+"""How servers refuse one connection more."""
+_PROBES = 2
+"""Sources that are measured at the same time when there are others to fetch from."""
 
 
 @dataclass(eq=False)
 class Source:
     """One source and what is known of it. Read it; the book writes it.
 
-    `id`: its host (and `:port`, and `#2`). `reason`: why it is not used. `retry_at`: not before (the book's clock).
-    `most`: how many connections it bears, as it was found out.
+    `id`: its host (and `:port`, and `#2`). `hint`: bytes/s of its host in earlier jobs. `reason`: why it is not used, or
+    what failed last. `retry_at`: not before (the book's clock). `most`: connections that it bears, till `most_until`.
     """
 
     source: DownloadSource
@@ -46,17 +50,19 @@ class Source:
     bytes: int = 0
     errors: int = 0
     reason: str = ""
-    ended: SourceState | None = None
+    out: SourceState | None = None
     retry_at: float = 0.0
-    most: float = math.inf
-    in_row: int = 0
+    most: int = 0
+    most_until: float = 0.0
+    failures: int = 0
+    """In a row, without a reasonable number of bytes between them."""
     since_failure: int = 0
+    idle_since: float = 0.0
+    patience: float = _LOOK_AGAIN
+    _at: float = 0.0
     _bytes: float = 0.0
     _seconds: float = 0.0
     _connected: float = 0.0
-    _at: float = 0.0
-    idle_since: float = 0.0
-    patience: float = _LOOK_AGAIN
 
     @property
     def measured(self) -> bool:
@@ -137,10 +143,11 @@ class SourceBook:
         able = [each for each in self._all if self._able(each, now) and not {each.id, each.host} & set(avoid)]
         if not able:
             return None
-        new = [each for each in able if not each.measured and not each.connections]
-        if new:
-            return min(new, key=lambda each: (each.source.priority, -each.hint))
         measured = [each for each in able if each.measured]
+        new = [each for each in able if not each.measured and not each.connections]
+        probes = sum(bool(each.connections) and not each.measured for each in self._all)
+        if new and (not measured or probes < _PROBES):
+            return min(new, key=lambda each: (each.source.priority, -each.hint))
         if not measured:
             return min(able, key=lambda each: (each.connections, each.source.priority, -each.hint))
         again = [each for each in measured if not each.connections and now - each.idle_since >= each.patience]
@@ -153,14 +160,15 @@ class SourceBook:
 
     def wait(self) -> float | None:
         """Seconds until some source may be asked (again); 0 when one may now; None when none ever will."""
-        left = [each for each in self._all if each.ended is None]
+        left = [each for each in self._all if each.out is None]
         if not left:
             return None
         now = self._clock()
         return max(0.0, min(each.retry_at for each in left) - now)
 
     def _able(self, source: Source, now: float) -> bool:
-        return source.ended is None and source.retry_at <= now and source.connections < source.most
+        crowded = now < source.most_until and source.connections >= source.most
+        return source.out is None and source.retry_at <= now and not crowded
 
     # -- what became of it ----------------------------------------
 
@@ -173,7 +181,7 @@ class SourceBook:
         """`count` bytes of it came."""
         source.note(self._clock(), count)
         if source.since_failure >= _MEASURED:
-            source.in_row = 0
+            source.failures = 0
 
     def ended(self, source: Source) -> None:
         """One of its connections is over, well or not."""
@@ -183,41 +191,42 @@ class SourceBook:
         source.idle_since = now
 
     def failed(self, source: Source, error: Exception) -> None:
-        """A request to it, or a connection, failed; tell it before `ended`.
+        """A request to it, or a connection, failed; told before `ended`.
 
         One that is final (a JanError: it has not got the file, wants credentials, ...) means that the source is gone.
-        Otherwise it is asked again after a while: with full jitter up to a bound that doubles from failure to failure,
-        or after what the server said if that is longer. A connection that broke after it had brought something is no
-        reason to wait, and where others go on, only their number is not exceeded for now.
+        Otherwise it is asked again after a pause: with full jitter up to a bound that doubles from failure to failure,
+        or what the server said if that is longer. A connection that broke after it had brought something is no reason
+        to wait; and where others of the same source go on, one more than those is not tried for a while.
         """
         if isinstance(error, JanError):
             return self.gone(source, str(error))
+        now = self._clock()
         source.errors += 1
         source.reason = str(error)
-        now = self._clock()
-        asked = error.delay if isinstance(error, Unreachable) else 0.0
-        brought, source.since_failure = source.since_failure, 0
-        others = max(0, source.connections - 1)
-        if others and asked:
-            source.most = others
-        if source.retry_at > now:  # one trouble, seen by several connections
-            source.retry_at = max(source.retry_at, now + asked)
-            return None
-        bound = min(self._retry_longest, self._retry_first * 2.0 ** min(source.in_row, 30))
-        source.in_row += 1
-        pause = 0.0 if brought >= _MEASURED or (others and not asked) else bound * self._chance()
-        source.retry_at = now + max(pause, asked)
+        source.since_failure = 0
+        delay, brought, status = 0.0, 0, 0
+        if isinstance(error, Unreachable):
+            delay, brought, status = error.delay, error.brought, error.status
+        if status in _CROWDED and source.connections > 1:
+            source.most, source.most_until = source.connections - 1, now + _LOOK_AGAIN
+        pause = 0.0
+        if brought >= _MEASURED:
+            source.failures = 0
+        elif source.retry_at <= now:  # otherwise it is the same trouble, seen by another connection
+            pause = self._chance() * min(self._retry_longest, self._retry_first * 2.0 ** min(source.failures, 30))
+            source.failures += 1
+        source.retry_at = max(source.retry_at, now + max(pause, delay))
         return None
 
     def quarantine(self, source: Source, reason: str) -> None:
         """It sent wrong bytes: it is not asked again in this job."""
-        source.ended, source.reason = "quarantined", reason
+        source.out, source.reason = "quarantined", reason
 
     def gone(self, source: Source, reason: str) -> None:
         """It refuses the file, or has another one: it is not asked again in this job."""
-        if source.ended is None:
+        if source.out is None:
             source.errors += 1
-            source.ended, source.reason = "gone", reason
+            source.out, source.reason = "gone", reason
 
     # -- figures ----------------------------------------
 
@@ -241,13 +250,13 @@ class SourceBook:
         """Bytes/s by host, of those that were measured; for the next job."""
         found: dict[str, float] = {}
         for each in self._all:
-            if each.measured and each.ended != "quarantined" and each.speed > 0:
+            if each.measured and each.out != "quarantined" and each.speed > 0:
                 found[each.host] = max(found.get(each.host, 0.0), each.speed)
         return found
 
     def _state(self, source: Source, now: float) -> SourceState:
-        if source.ended is not None:
-            return source.ended
+        if source.out is not None:
+            return source.out
         if source.connections:
             return "active"
         if source.retry_at > now:

@@ -45,7 +45,7 @@ def refusal(status: int, headers: Mapping[str, str], host: str, missing: str = "
         )
     said = f"{host} answered {status} {http.client.responses.get(status, '')}".rstrip()
     if status in _TRANSIENT or status >= 500:
-        return Unreachable(said, asked_delay(headers))
+        return Unreachable(said, asked_delay(headers), status=status)
     if status == 407:
         return BadSource("the proxy wants a login, or refuses the one it got", status=status)
     kind: type[JanError] = BadSource

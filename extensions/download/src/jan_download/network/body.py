@@ -56,13 +56,18 @@ class Body:
             return 0
         if 0 <= self._left < len(buffer):
             buffer = buffer[: self._left]
-        with translated(self.host):
-            count = self._read(buffer) if self._left else 0
-        if self._interrupted or (self._line is not None and self._line.ended):
-            raise Unreachable(f"{self.host}: the transfer was interrupted")
+        count = 0
+        try:
+            with translated(self.host):
+                count = self._read(buffer) if self._left else 0
+            if self._interrupted or (self._line is not None and self._line.ended):
+                raise Unreachable(f"{self.host}: the transfer was interrupted")
+            if not count and self._left > 0:
+                raise Unreachable(f"{self.host}: the connection broke")
+        except Unreachable as error:
+            error.brought = self._came
+            raise
         self._came += count
-        if not count and self._left > 0:
-            raise Unreachable(f"{self.host}: the connection broke")
         if self._most and self._came > self._most:
             raise BadSource(f"{self.host} sends more than {self._most} bytes", host=self.host, expected=self._most)
         if self._left > 0:

@@ -8,14 +8,18 @@ __all__ = ["Changed", "NoRanges", "Unreachable"]
 
 
 class Unreachable(Exception):
-    """The source fails for now. `delay`: seconds the server asked to wait, 0 when it did not. `offline`: it is this
-    machine that has no network. `error`: what a person is told."""
+    """The source fails for now. `error`: what a person is told.
 
-    def __init__(self, message: str, delay: float = 0.0, offline: bool = False) -> None:
+    `delay`: seconds the server asked to wait, 0 when it did not. `offline`: it is this machine that has no network.
+    `status`: the HTTP status, 0 when there was no answer. `brought`: bytes of the body that came before it broke.
+    """
+
+    def __init__(
+        self, message: str, delay: float = 0.0, offline: bool = False, *, status: int = 0, brought: int = 0
+    ) -> None:
         super().__init__(message)
         self.error = SourceUnreachable(message)
-        self.delay = delay
-        self.offline = offline
+        self.delay, self.offline, self.status, self.brought = delay, offline, status, brought
 
 
 class NoRanges(BadSource):
