@@ -133,7 +133,7 @@ class Journal:
         )
         return [Piece(*row) for row in rows]
 
-    def checkpoint(self, job_id: str, run: int, pieces: Iterable[Piece], **changes: Any) -> Job | None:
+    def checkpoint(self, job_id: str, run: int, pieces: Iterable[Piece], /, **changes: Any) -> Job | None:
         """Note pieces and fields of a job in one transaction; None, and nothing noted, when `run` is not its run any
         more. The bytes that `pieces` speaks of must be on the disk by now.
         """
