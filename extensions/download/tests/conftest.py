@@ -19,6 +19,9 @@ from jan_download.plugin import DownloadExtension
 from jan_core.testing import InlineSource
 
 from .faultserver import FaultServer
+from .nginx import nginx
+
+__all__ = ["nginx"]
 
 Reply = Callable[["Request"], None]
 
