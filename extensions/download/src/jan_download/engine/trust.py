@@ -1,0 +1,144 @@
+"""Which version of the file each source has, and what a failure of one means for what is there already.
+
+It keeps the `SourceBook` of a run together with what only the engine knows of a source: that it has no ranges, that it
+is far slower than the others, that it sent wrong bytes. Not thread-safe: the lock of `Fetching` guards it.
+"""
+
+from __future__ import annotations
+
+import time
+
+from jan_core import JanError
+
+from ..errors import BadSource, HashMismatch
+from ..network.errors import Changed, NoRanges, Unreachable
+from ..sources import Source, SourceBook
+from .pieces import PieceMap
+
+__all__ = ["Anew", "Trust"]
+
+_AVOID = 30.0
+"""Seconds for which a source that was far slower than the others is asked only when there is no other."""
+_TIMES = 3
+"""How often one piece may be wrong when there is nobody else to ask (a bit may flip on the way), and how often a source
+may say that it has another version."""
+
+
+class Anew(Exception):
+    """What was fetched cannot be proven to belong together any more. `source`: only what came from there, "" all."""
+
+    def __init__(self, reason: str, source: str = "") -> None:
+        super().__init__(reason)
+        self.source = source
+
+
+class Trust:
+    """`hashed`: the SHA-256 of the whole file, or of its pieces, will tell whether the bytes are right. Without one,
+    all sources must name the same strong validator, and without that there is one request and no resuming.
+
+    `version`: that of the bytes that are there as the source at `url` names it, "" unknown; `versions`: what each
+    source (by id) says of its own. `sources`: those that answered. `single`: use one after the other, to find out who
+    lies.
+    """
+
+    def __init__(self, book: SourceBook, *, hashed: bool, version: str = "", url: str = "") -> None:
+        self.book, self.hashed, self.version, self.url = book, hashed, version, url
+        self.single = False
+        self.sources: dict[str, Source] = {}
+        self.versions: dict[str, str] = {}
+        self.rangeless: set[str] = set()
+        self.errors: dict[str, Unreachable | JanError] = {}
+        self._avoided: dict[str, float] = {}
+        self._changes: dict[str, int] = {}
+
+    @property
+    def careful(self) -> bool:
+        """Whether nothing would tell that two requests gave parts of two versions: so there is one request only."""
+        return not self.hashed and not self.version
+
+    def validator(self, source: Source) -> str:
+        """What a request to a source must insist on; "" when there is nothing."""
+        if not self.hashed:
+            return self.version
+        return self.versions.get(source.id, self.version if source.source.url == self.url else "")
+
+    def recognize(self, source: Source, version: str, *, begun: bool) -> None:
+        """Note the version that a source has. `begun`: bytes are there already.
+
+        Raises Changed or BadSource when nothing tells that they belong together.
+        """
+        self.sources[source.id], self.versions[source.id] = source, version
+        if not self.version and (self.hashed or not begun):
+            self.version, self.url = version, source.source.url
+        elif not self.hashed and version != self.version:
+            text = f"nothing says that {source.host} has the same version of the file"
+            raise Changed(text) if len(self.usable()) == 1 else BadSource(text, host=source.host)
+
+    def usable(self) -> list[str]:
+        """Ids of the sources that may still be asked, now or later."""
+        return [each.id for each in self.book.figures() if each.state not in ("gone", "quarantined")]
+
+    def pick(self, busy: set[str]) -> Source | None:
+        """The source for one more request; `busy`: ids of those that are being read."""
+        now = time.monotonic()
+        once = self.rangeless & busy
+        slow = {each for each, until in self._avoided.items() if until > now}
+        if self.single:
+            once |= set(self.usable()[1:])
+        source = self.book.pick(once | slow)
+        return self.book.pick(once) if source is None and not busy - slow else source
+
+    def avoid(self, source: Source) -> None:
+        """Others are far faster: leave it alone for a while."""
+        self._avoided[source.id] = time.monotonic() + _AVOID
+
+    def judge(self, source: Source, error: Exception, *, proven: bool, begun: bool) -> None:
+        """Note a failure. `proven`: pieces have hashes of their own; `begun`: bytes are there already.
+
+        Raises what ends the run: Anew, or the error itself when it has nothing to do with the source.
+        """
+        if isinstance(error, NoRanges):
+            self.rangeless.add(source.id)
+        elif isinstance(error, Changed):
+            self._other_version(source, error, proven)
+        elif isinstance(error, Unreachable):
+            self.errors[source.id] = error
+            self.book.failed(source, error)
+        elif isinstance(error, JanError):
+            self.errors[source.id] = error
+            self.book.gone(source, error.message)
+        else:
+            raise error
+        if self.careful and begun:
+            raise Anew(f"{source.host} gave up in the middle and says nothing of the version it has")
+
+    def wrong(self, source: Source, pieces: PieceMap, index: int) -> bool:
+        """The hash of a piece differs, and its bytes are discarded: who brought all of it is not asked again if there
+        is anybody else (then this is True). Raises HashMismatch when there is nobody and it was wrong too often."""
+        text = f"{source.host} sends wrong bytes: the SHA-256 of piece {index} differs"
+        if pieces.source(index) == source.id and self.usable() != [source.id]:
+            self.errors[source.id] = BadSource(text, host=source.host)
+            self.book.quarantine(source, text)
+            return True
+        if pieces.tries(index) + 1 >= _TIMES:
+            raise HashMismatch(f"{text}, and did so {_TIMES} times; the pieces that are right are kept")
+        return False
+
+    def reason(self, otherwise: Unreachable | JanError) -> Exception:
+        """Why nothing can be had: for now, when `otherwise` is Unreachable, or for good."""
+        if not isinstance(otherwise, Unreachable):
+            return next((error for error in self.errors.values() if isinstance(error, JanError)), otherwise)
+        usable = self.usable()
+        later = [error for each, error in self.errors.items() if each in usable and isinstance(error, Unreachable)]
+        return min(later, key=lambda error: (error.offline, error.delay), default=otherwise)
+
+    def _other_version(self, source: Source, error: Changed, proven: bool) -> None:
+        times = self._changes[source.id] = self._changes.get(source.id, 0) + 1
+        self.versions.pop(source.id, None)
+        if source.source.url == self.url:
+            self.version = self.url = ""
+        if self.hashed and ("actual" in error.data or times >= _TIMES):
+            self.errors[source.id] = BadSource(error.message, host=source.host)
+            self.book.gone(source, error.message)
+        elif not proven:
+            raise Anew(error.message, source.id if self.hashed else "")
