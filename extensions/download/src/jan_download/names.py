@@ -70,14 +70,14 @@ def check_url(url: str, path: str) -> str:
     raise InvalidParams(f"the URL {problem}", path=path)
 
 
-def check_file(file: DownloadFile) -> DownloadFile:
-    """The file with its fields checked and in one spelling. Raises InvalidParams naming the bad field."""
+def check_file(file: DownloadFile, path: str = "$.file") -> DownloadFile:
+    """The file with its fields checked and in one spelling. Raises InvalidParams naming the bad field below `path`."""
     sha256 = file.sha256.strip().lower().removeprefix("sha256:")
     if sha256 and not _SHA256.fullmatch(sha256):
-        raise InvalidParams("a SHA-256 has 64 hexadecimal digits", path="$.file.sha256")
+        raise InvalidParams("a SHA-256 has 64 hexadecimal digits", path=f"{path}.sha256")
     if not 0 <= file.size < 2**62:
-        raise InvalidParams("the size must be 0 (unknown) or more", path="$.file.size")
+        raise InvalidParams("the size must be 0 (unknown) or more", path=f"{path}.size")
     if file.url:
-        check_url(file.url, "$.file.url")
-    name = file_name(file.name, "$.file.name")
-    return DownloadFile(name=name, url=file.url, sha256=sha256, size=file.size)
+        check_url(file.url, f"{path}.url")
+    name = file_name(file.name, f"{path}.name")
+    return DownloadFile(name=name, url=file.url, sha256=sha256, size=file.size, role=file.role, pieces=file.pieces)

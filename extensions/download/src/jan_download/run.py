@@ -53,6 +53,7 @@ class Work:
 
     def run(self) -> Job:
         """Bring the file. Returns the completed job. Raises what `engine.transfer.Transfer.run` raises."""
+        self.stop.check()
         if self._is_here() or self._is_taken():
             return self._complete()
         self.stop.check()

@@ -14,13 +14,15 @@ from .records import Job
 from .reservation import gigabytes, lacking
 from .schedule import Schedule
 
-__all__ = ["Turns", "World", "order", "take_turns"]
+__all__ = ["LOOK_AGAIN", "Turns", "World", "order", "take_turns", "words"]
 
 _LONGEST_WAIT = 3700.0
 """A job that says it waits longer than any job does was written under another clock: it is due."""
 LOOK_AGAIN = 5.0
 """Seconds after which everything is looked at again without a reason: another process may have added a job."""
 _OFFLINE_POLL, _DISK_POLL = 2.0, 3.0
+_SAME_FILE, _ROOM = "another download of the same file", "room on the disk"
+_MAY_BEGIN, _ALLOWED = ", when it may begin", ", when downloads are allowed"
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,14 @@ def take_turns(jobs: Iterable[Job], running: Collection[str], busy: Collection[s
     turns, ranked = Turns(), sorted(jobs, key=order)
     due: list[Job] = []
     going: list[Job] = []
+    taken = {job.partial for job in ranked if job.id in running}
     for place, job in enumerate(ranked):
         if job.state == "paused":
             continue
-        reason = _closed(job, world) or ("" if job.id in running else _reason(job, ranked, place, running, world))
+        reason = _closed(job, world)
+        if not reason and job.id not in running:
+            ahead = [other for n, other in enumerate(ranked) if n < place or (n > place and other.id in running)]
+            reason = _reason(job, ahead, world) or (_SAME_FILE if job.partial in taken else "")
         if reason:
             turns.reasons[job.id] = reason
             turns.look_again = min(turns.look_again, _again(job, world))
@@ -71,6 +77,7 @@ def take_turns(jobs: Iterable[Job], running: Collection[str], busy: Collection[s
             (turns.halt if reason else going).append(job)
         elif not reason:
             due.append(job)
+            taken.add(job.partial)
     _share_places(turns, due, going, len(running), world)
     return turns
 
@@ -113,26 +120,23 @@ def _share_places(turns: Turns, due: Sequence[Job], going: list[Job], taken: int
 def _closed(job: Job, world: World) -> str:
     """Why a job may not run at this time of day, whether it does or not."""
     if world.now < job.not_before:
-        return f"{_clock(job.not_before, world.now)}, when it may begin"
+        return f"{_clock(job.not_before, world.now)}{_MAY_BEGIN}"
     if not world.schedule.open(world.now):
-        return f"{_clock(world.schedule.opens(world.now), world.now)}, when downloads are allowed"
+        return f"{_clock(world.schedule.opens(world.now), world.now)}{_ALLOWED}"
     return ""
 
 
-def _reason(job: Job, ranked: Sequence[Job], place: int, running: Collection[str], world: World) -> str:
+def _reason(job: Job, ahead: Sequence[Job], world: World) -> str:
     """What a job that does not run waits for, beside its turn; "" when it is due."""
-    if job.state == "waiting" and world.now < job.retry_at <= world.now + _LONGEST_WAIT:
-        return again_in(job, world.now)
-    if job.state == "offline" and (not world.online or world.now < job.retry_at <= world.now + _LONGEST_WAIT):
+    resting = world.now < job.retry_at <= world.now + _LONGEST_WAIT
+    if job.state == "waiting" and resting:
+        return _again_in(job, world.now)
+    if job.state == "offline" and (resting or not world.online):
         return "the network"
-    same = [other for other in ranked if other is not job and other.partial == job.partial]
-    if any(other.id in running or (order(other) < order(job) and other.state != "paused") for other in same):
-        return "another download of the same file"
-    if job.state == "blocked_disk" and world.now < job.retry_at <= world.now + _LONGEST_WAIT:
-        return "room on the disk"
-    ahead = [other for n, other in enumerate(ranked) if other is not job and (n < place or other.id in running)]
-    if job.state == "blocked_disk" and (missing := lacking(job, ahead, world.held, world.free, world.reserve)) > 0:
-        return f"room on the disk: {gigabytes(missing)} are missing"
+    if job.state == "blocked_disk":
+        if (missing := lacking(job, ahead, world.held, world.free, world.reserve)) > 0:
+            return f"{_ROOM}: {gigabytes(missing)} are missing"
+        return _ROOM if resting else ""
     return ""
 
 
@@ -146,7 +150,15 @@ def _again(job: Job, world: World) -> float:
     return LOOK_AGAIN
 
 
-def again_in(job: Job, now: float) -> str:
+def words(job: Job, reason: str, now: float) -> str:
+    """What a job waits for, in a person's words, when `reason` is what was found a while ago; "" when for nothing."""
+    if job.state == "waiting" and not reason.endswith((_MAY_BEGIN, _ALLOWED)):
+        return _again_in(job, now)
+    general = {"queued": "its turn", "offline": "the network", "blocked_disk": _ROOM}.get(job.state, "")
+    return general and (reason or general)
+
+
+def _again_in(job: Job, now: float) -> str:
     """Who is asked again, and when."""
     host = urlsplit(job.source or job.url).hostname or "a source"
     seconds = max(0.0, job.retry_at - now)
