@@ -23,7 +23,7 @@ class Machine:
     """A home, and what its programs have."""
 
     def __init__(self, root: Path) -> None:
-        self.home = root / "home"
+        self.home = root / "their home"
         self.home.mkdir()
         self.store = Store(root / "data")
         self.environment = {"HOME": str(self.home)}
