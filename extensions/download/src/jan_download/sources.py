@@ -38,7 +38,7 @@ _PROBES = 2
 class Source:
     """One source and what is known of it. Read it; the book writes it.
 
-    `id`: its host (and `:port`, and `#2`). `hint`: bytes/s of its host in earlier jobs. `reason`: why it is not used, or
+    `id`: its host (and `:port`, and `#2`). `hint`: bytes/s of its host in earlier jobs. `reason`: why it is not used or
     what failed last. `retry_at`: not before (the book's clock). `most`: connections that it bears, till `most_until`.
     """
 

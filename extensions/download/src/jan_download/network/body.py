@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadSource
 from .answers import Extent
-from .errors import Unreachable
+from .errors import Changed, Unreachable
 from .translate import translated
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Body:
         """Put what has arrived into `buffer`, waiting for the first byte only; returns how many bytes, 0 at the end.
 
         Raises Unreachable when the connection breaks, stalls or was interrupted, and when the body is shorter than its
-        head said; BadSource when it is longer than the file.
+        head said; BadSource when it is longer than the file, Changed when it is a shorter file.
         """
         if self._closed or not buffer:
             return 0
@@ -62,8 +62,8 @@ class Body:
                 count = self._read(buffer) if self._left else 0
             if self._interrupted or (self._line is not None and self._line.ended):
                 raise Unreachable(f"{self.host}: the transfer was interrupted")
-            if not count and self._left > 0:
-                raise Unreachable(f"{self.host}: the connection broke")
+            if not count and self._left:
+                self._check_end()
         except Unreachable as error:
             error.brought = self._came
             raise
@@ -87,6 +87,15 @@ class Body:
         """Let go of it. The connection is kept for the next request only where the body was read to its end."""
         if not self._leave():
             self._response.close()
+
+    def _check_end(self) -> None:
+        """The body is over though its length was not reached, or is not known. Raises what that means, if anything."""
+        if self._left < 0 and self._response.chunked:
+            if self._came < self._most:
+                text = f"{self.host} has a file of {self._came} bytes, not {self._most}"
+                raise Changed(text, host=self.host, actual=self._came, expected=self._most)
+        elif self._left > 0 or self._came < max(self._most, 1):  # without a length an empty file looks like a lost one
+            raise Unreachable(f"{self.host}: the connection broke")
 
     def _read(self, buffer: memoryview) -> int:
         if self._below is None:
