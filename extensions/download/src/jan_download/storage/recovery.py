@@ -16,6 +16,7 @@ from typing import Any
 from jan_core import JanError
 
 from ..journal import Journal
+from ..outcome import NO_ERROR
 from ..records import LIVE, Job, JobState
 from .durable import make_folder, sync_folder
 from .hashing import sha256_of
@@ -96,7 +97,7 @@ def _completed(job: Job, journal: Journal, store: Store) -> Job | None:
         if final.is_file() and final.stat().st_size == job.offset:
             _take_in(final, blob, store, job.destination)
         elif store.partial(job.partial).is_file() and job.sha256:
-            # It was being repaired: its blob is the partial file again, and what is good of it is found out anew.
+            # It was taken out of use to be repaired, and nothing was noted of what is right in it.
             journal.forget_pieces(job.id)
             return journal.update(
                 job.id, job.run, state="queued", run=job.run + 1, offset=0, actual="", verified=False, completed_at=0.0
@@ -144,8 +145,7 @@ def _finished_before(job: Job, journal: Journal, store: Store, stopped: Callable
     store.discard(job.partial)
     size = blob.stat().st_size
     changes: dict[str, Any] = {"offset": size, "total": size, "high": max(size, job.high), "actual": sha256}
-    changes |= {"verified": bool(job.sha256), "completed_at": time.time(), "attempts": 0, "retry_at": 0.0}
-    changes |= {"error_type": "", "error_code": 0, "error": "", "retryable": False}
+    changes |= {"verified": bool(job.sha256), "completed_at": time.time(), "attempts": 0, "retry_at": 0.0, **NO_ERROR}
     with journal.transaction():
         journal.forget_pieces(job.id)
         done = journal.update(job.id, job.run, state="completed", run=job.run + 1, **changes)
