@@ -1,53 +1,317 @@
-# development only: stands in for the engine until it lands
+"""One run of one job, in a thread of its own: from what is there to the file under its final name.
+
+It joins the engine to the disk and the journal. Whether and when a job runs again is the queue's business.
+"""
+
 from __future__ import annotations
-import time, hashlib, threading
-from dataclasses import dataclass
-from typing import Any
-from ..records import Job, Piece
-from ..status import Status
+
+import errno
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jan_core.types import DownloadSource
+
+from ..errors import BadSource, DiskFull, HashMismatch
+from ..integrity.gguf import HEAD, head_problem
+from ..network.errors import Unreachable
 from ..outcome import NO_ERROR
-from ..errors import *
-from .stop import Stopped
-from ..storage.checkpoint import Superseded
+from ..records import Job, Piece
+from ..sources import Source, SourceBook
+from ..status import Status
+from ..storage.watermark import Watermark
+from .fetching import Fetching
+from .ledger import Ledger
+from .pieces import PieceMap
+from .plan import REQUEST
+from .stop import Stop, Stopped
+from .stream import Stream
+from .trust import Anew, Trust
+
+if TYPE_CHECKING:
+    from ..integrity.piece_lists import PieceHashes
+    from ..journal import Journal
+    from ..limits import Limits
+    from ..network.body import Body
+    from ..network.network import Network
+    from ..settings import DownloadSettings
+    from ..storage.partial import Partial
+    from ..storage.store import Store
+
+__all__ = ["Transfer"]
+
+_ATTEMPTS = 6
+"""How often one run begins again with what it cannot prove; then it waits for its turn like any that fails."""
+
+
 @dataclass
 class Transfer:
-    job: Job; sources: Any; hashes: Any; journal: Any; store: Any; network: Any; limits: Any; options: Any; reserve: int; report: Any; more_sources: Any; stop: Any
-    def up(self, **c):
-        j = self.journal.update(self.job.id, self.job.run, **c)
-        if j is None: raise Superseded
-        self.job = j
-        self.report(Status(j, written=j.offset, connections=1, pieces="1a"))
-    def run(self):
-        job=self.job
+    """Everything a run needs. `hashes`: of the pieces, where somebody knows them. `reserve`: bytes of the disk to leave
+    alone. `report` is called from this run's threads about four times a second and at each step; `more_sources`, which
+    may block, when all sources are gone or sent wrong bytes."""
+
+    job: Job
+    sources: Sequence[DownloadSource]
+    hashes: PieceHashes | None
+    journal: Journal
+    store: Store
+    network: Network
+    limits: Limits
+    options: DownloadSettings
+    reserve: int
+    report: Callable[[Status], None]
+    more_sources: Callable[[], Sequence[DownloadSource]] = list
+    stop: Stop = field(default_factory=Stop)
+
+    def __post_init__(self) -> None:
+        self._ledger = Ledger(self.job, self.journal, self.store)
+
+    def run(self) -> Job:
+        """Bring the file. Returns the completed job.
+
+        Raises Stopped, Superseded, Unreachable (try again later), a JanError of `errors` (a person must
+        act), StorageError, or OSError for a disk that fails.
+        """
         try:
-            body = self.network.open(self.sources[0], first=job.offset, size=job.size)
-        except Exception:
-            self.stop.check(); raise
-        p = self.store.open_partial(job.partial, job.size)
-        at = job.offset
-        last=0
-        buf = memoryview(bytearray(65536))
-        try:
-            while True:
-                try:
-                    n = body.readinto(buf[:self.limits.grain(65536)])
-                except Exception:
-                    self.stop.check(); raise
-                if self.stop.is_set(): break
-                if not n: break
-                self.limits.spend(n, self.stop.wait)
-                p.write(buf[:n], at); at += n
-                if time.monotonic()-last > .1:
-                    p.sync(); self.up(offset=at, high=max(at,self.job.high), total=job.size or max(0,body.total)); last=time.monotonic()
-            p.sync(); self.up(offset=at, high=max(at,self.job.high), total=job.size or max(0,body.total))
+            with self.stop.calling(self.network.close):
+                return self._complete(self._there() or self._fetched())
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(
+                    "the disk is full; what was fetched is kept", needed=0, free=self.store.free()
+                ) from error
+            raise
         finally:
-            p.close(); body.close()
-        self.stop.check()
-        import hashlib
-        actual = hashlib.sha256(self.store.partial(job.partial).read_bytes()).hexdigest()
-        if job.sha256 and actual != job.sha256: raise HashMismatch("bad")
-        self.up(state="verifying", actual=actual)
-        self.store.publish(job.partial, actual)
-        if not job.group: self.store.name(actual, job.destination)
-        self.up(state="completed", total=at, verified=bool(job.sha256), completed_at=0.0 if job.group else time.time(), attempts=0, **NO_ERROR)
-        return self.job
+            self.network.close()
+
+    # -- to the blob ----------------------------------------
+
+    def _there(self) -> str:
+        """The hash of the file when it is in the store already: another job brought it, or this one could not say so
+        after it had."""
+        job = self._ledger.job
+        for digest in (job.sha256, job.actual):
+            blob = self.store.blob(digest) if digest else None
+            if blob is not None and blob.is_file() and job.expected in (0, blob.stat().st_size):
+                return digest
+        return ""
+
+    def _fetched(self) -> str:
+        """Fetch what is missing and make it a blob; its hash. Begins again with what cannot be proven."""
+        job, options = self._ledger.job, self.options
+        book = SourceBook(
+            self.sources,
+            self.journal.host_speeds(),
+            retry_first=options.retry_first,
+            retry_longest=options.retry_longest,
+        )
+        trust = Trust(book, hashed=bool(job.sha256) or self.hashes is not None, version=job.validator, url=job.source)
+        if job.offset and trust.careful:
+            self._ledger.drop(Anew("nothing says which version of the file the bytes belong to that were there"))
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._attempt(trust)
+            except Anew as reason:
+                self._ledger.drop(reason)
+                trust.forget(reason.source)
+            finally:
+                self.journal.note_host_speeds(book.speeds())
+        raise Unreachable("what was fetched had to be thrown away again and again")
+
+    def _attempt(self, trust: Trust) -> str:
+        size, opened = self._ledger.job.expected, None
+        if not size:
+            opened = self.stop.aside(lambda: self._first_answer(trust))
+            size = opened[1].total
+            if size < 0:
+                return self._streamed(opened[1])
+        self._room_for(size)
+        partial = self.store.open_partial(self._ledger.job.partial, size)
+        try:
+            pieces = self._ledger.pieces(size, partial.found, self.hashes.length if self.hashes else 0)
+            if self.hashes is not None:
+                pieces.doubt()
+            resumed = pieces.done > 0
+            digest = self._whole(pieces, trust, partial, opened)
+        finally:
+            partial.close()
+        if self._ledger.job.sha256 not in ("", digest):
+            self._mismatch(pieces, trust, digest, resumed=resumed)
+        self.store.publish(self._ledger.job.partial, digest)
+        return digest
+
+    def _whole(self, pieces: PieceMap, trust: Trust, partial: Partial, opened: tuple[Source, Body] | None) -> str:
+        """Fetch all pieces that are missing; the hash of the whole."""
+        head = memoryview(bytearray(HEAD))
+        judged = not self._ledger.job.sha256 or pieces.count > 1  # a single piece is as soon judged by its hash
+
+        def look() -> str:
+            return head_problem(self._ledger.job.name, bytes(head[: partial.readinto(head, 0)])) if judged else ""
+
+        fetching = Fetching(
+            pieces,
+            self.hashes,
+            trust,
+            network=self.network,
+            partial=partial,
+            limits=self.limits,
+            stop=self.stop,
+            most=self.options.max_connections,
+            more_sources=lambda: self.stop.aside(self.more_sources),
+            tell=lambda: self._tell(fetching, trust),
+            grown=lambda: watermark.wake(),
+            look=look,
+        )
+        if opened is not None:
+            fetching.begin_with(*opened)
+        discarded = self._ledger.job.discarded
+
+        def collect() -> tuple[list[Piece], dict[str, Any]]:
+            job = self._ledger.job
+            with fetching.lock:
+                changed, done = pieces.changes(time.time()), pieces.done
+                fields = {
+                    "offset": done,
+                    "high": max(job.high, done),
+                    "total": pieces.size,
+                    "discarded": discarded + fetching.discarded,
+                    "validator": trust.version,
+                    "source": trust.url,
+                    "attempts": 0 if fetching.received else job.attempts,
+                }
+            return changed, {name: value for name, value in fields.items() if getattr(job, name) != value}
+
+        watermark = Watermark(partial, pieces.size, lambda: fetching.ready)
+        with watermark:
+            with self._ledger.checkpoints(partial, self.reserve, collect, fetching.fail):
+                fetching.run()
+            self._ledger.update(state="verifying")
+            self._tell(fetching, trust)
+            return _unless_stopped(watermark.digest(self.stop.is_set))
+
+    def _streamed(self, body: Body) -> str:
+        """Take a body without a known end; the hash of what it had."""
+        ledger = self._ledger
+        partial = self.store.open_partial(ledger.job.partial)
+        try:
+            partial.truncate(0)
+            stream = Stream(
+                body, partial, self.limits, self.stop, lambda: self.report(Status(ledger.job, stream.written))
+            )
+            watermark = Watermark(partial, 0, lambda: stream.written)
+
+            def collect() -> tuple[list[Piece], dict[str, Any]]:
+                watermark.wake()
+                high = max(ledger.job.high, stream.written)
+                return [], {"high": high} if high != ledger.job.high else {}
+
+            with watermark:
+                try:
+                    with ledger.checkpoints(partial, self.reserve, collect, stream.fail):
+                        size = stream.run()
+                except BaseException:
+                    ledger.update(discarded=ledger.job.discarded + stream.written)
+                    raise
+                ledger.update(state="verifying", total=size)
+                digest = _unless_stopped(watermark.digest(self.stop.is_set, size))
+        finally:
+            partial.close()
+        if ledger.job.sha256 not in ("", digest):
+            raise self._thrown_away(size, digest)
+        self.store.publish(ledger.job.partial, digest)
+        return digest
+
+    # -- the end ----------------------------------------
+
+    def _mismatch(self, pieces: PieceMap, trust: Trust, digest: str, *, resumed: bool) -> None:
+        """The whole is not what was asked for. Raises Anew when it may become so, HashMismatch otherwise."""
+        text = "the SHA-256 of the whole file differs"
+        unproven = [index for index in range(pieces.count) if not pieces.checked(index)]
+        suspects = {source for index in unproven for source in pieces.source(index).split()} & set(trust.usable())
+        if len(suspects) > 1:
+            trust.single = True
+            raise Anew(text)
+        for suspect in suspects:
+            if len(trust.usable()) > 1 or trust.book.add(self.stop.aside(self.more_sources)):
+                trust.book.quarantine(trust.sources[suspect], text)
+                raise Anew(text)
+        if resumed and unproven:
+            raise Anew(f"{text}, and part of it was there before")
+        raise self._thrown_away(pieces.size, digest)
+
+    def _thrown_away(self, size: int, digest: str) -> HashMismatch:
+        self._ledger.discard(size)
+        return HashMismatch(
+            "the file is not the one that was asked for: its SHA-256 differs; it was thrown away",
+            expected=self._ledger.job.sha256,
+            actual=digest,
+        )
+
+    def _complete(self, digest: str) -> Job:
+        """The blob is there. A group gives its files their names together, when the last one is complete."""
+        ledger, size = self._ledger, self.store.blob(digest).stat().st_size
+        if not ledger.job.group:
+            self.store.name(digest, ledger.job.destination)
+        ledger.update(
+            state="completed",
+            actual=digest,
+            verified=bool(ledger.job.sha256),
+            offset=size,
+            total=size,
+            high=max(size, ledger.job.high),
+            completed_at=0.0 if ledger.job.group else time.time(),
+            attempts=0,
+            **NO_ERROR,
+        )
+        return ledger.job
+
+    # -- within ----------------------------------------
+
+    def _first_answer(self, trust: Trust) -> tuple[Source, Body]:
+        """An answer that says how large the file is, if anybody knows; blocks."""
+        last = REQUEST - 1 if trust.hashed else -1
+        while not self.stop.is_set():
+            source = trust.pick(set())
+            if source is None:
+                if trust.book.wait() is not None:
+                    raise trust.reason(Unreachable("no source can be reached"))
+                if not trust.book.add(self.more_sources()):
+                    raise trust.reason(BadSource("nobody knows a place to get this file from"))
+                continue
+            trust.book.began(source)
+            try:
+                return source, self.network.open(source.source, 0, last)
+            except Exception as error:
+                trust.judge(source, error, proven=False, begun=False)
+            finally:
+                trust.book.ended(source)
+        raise Stopped
+
+    def _tell(self, fetching: Fetching, trust: Trust) -> None:
+        with fetching.lock:
+            pieces = fetching.pieces
+            status = Status(
+                job=self._ledger.job,
+                written=pieces.done,
+                verified=pieces.verified,
+                connections=fetching.connections,
+                sources=tuple(trust.book.figures()),
+                pieces=pieces.map(fetching.plan.active()),
+            )
+        self.report(status)
+
+    def _room_for(self, size: int) -> None:
+        needed, free = max(0, size - self.store.held(self._ledger.job.partial)), self.store.free()
+        if needed and needed + self.reserve > free:
+            raise DiskFull(
+                f"{needed} bytes are still to come, {self.reserve} are to stay free, and {free} are free",
+                needed=needed + self.reserve,
+                free=free,
+            )
+
+
+def _unless_stopped(digest: str) -> str:
+    if not digest:
+        raise Stopped
+    return digest

@@ -74,6 +74,11 @@ class Trust:
             text = f"nothing says that {source.host} has the same version of the file"
             raise Changed(text) if len(self.usable()) == 1 else BadSource(text, host=source.host)
 
+    def forget(self, source: str) -> None:
+        """What came from a source ("": from any) is gone: whatever version comes next is as good."""
+        if not source:
+            self.version = self.url = ""
+
     def usable(self) -> list[str]:
         """Ids of the sources that may still be asked, now or later."""
         return [each.id for each in self.book.figures() if each.state not in ("gone", "quarantined")]
