@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -22,9 +23,9 @@ from .reading import small_text
 __all__ = ["folders", "named"]
 
 _MODELS = ("llamacpp/models", "mlx/models", "models")
-_MOST_RECORDS = 2000
+_MOST_FOLDERS = 5000
 _FIELD = re.compile(r"^(\w+):[ \t]+(\S.*?)[ \t]*\r?$", re.MULTILINE)
-_FILES = (("model_path", "model_sha256"), ("mmproj_path", "mmproj_sha256"), ("mtp_model_path", "mtp_sha256"))
+_FILES = (("model_path", "model_sha256"), ("mmproj_path", "mmproj_sha256"))
 
 
 class _Settings(msgspec.Struct):
@@ -67,13 +68,9 @@ def _settings(places: Places) -> Iterator[_Settings]:
 
 def _records(models: Path) -> Iterator[Path]:
     """Each `model.yml`; the id of a model may have slashes. Links to folders are not followed."""
-    count = 0
-    for folder, _, names in os.walk(models):
+    for folder, _, names in islice(os.walk(models), _MOST_FOLDERS):
         if "model.yml" in names:
             yield Path(folder) / "model.yml"
-            count += 1
-            if count == _MOST_RECORDS:
-                return
 
 
 def _scalar(text: str) -> str:
