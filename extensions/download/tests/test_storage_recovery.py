@@ -345,12 +345,13 @@ def test_a_file_of_a_group_has_no_name_before_the_group_is_complete(house: House
     assert house.store.final("dl-2.gguf").read_bytes() == OTHER
 
 
-def test_a_partial_file_that_is_gone_is_begun_anew_and_progress_stays(house: House) -> None:
-    house.add(state="paused", offset=6, high=8, discarded=1)
+@pytest.mark.parametrize("state", ["paused", "failed", "cancelled"])
+def test_a_partial_file_that_is_gone_is_begun_anew_and_progress_stays(house: House, state: JobState) -> None:
+    house.add(state=state, offset=6, high=8, discarded=1)
     house.journal.checkpoint("dl-1", 0, [Piece(0, 6)])
     house.recover()
     job = house.job()
-    assert (job.state, job.offset, job.high, job.discarded) == ("paused", 0, 8, 7)
+    assert (job.state, job.offset, job.high, job.discarded) == (state, 0, 8, 7)
     assert house.journal.pieces("dl-1") == []
 
 

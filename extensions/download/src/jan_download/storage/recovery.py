@@ -61,7 +61,7 @@ def recover(
             elif job.state in LIVE:
                 after = _finished_before(job, journal, store, stopped) or _unbacked(job, journal, store)
             else:
-                continue
+                after = _unbacked(job, journal, store)
         except (OSError, JanError) as error:
             outcome.warnings.append(f"download {job.id} of {job.destination}: {error}")
         else:
