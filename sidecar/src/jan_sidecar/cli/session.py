@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,7 +25,7 @@ from .app import App
 from .output import clean
 
 if TYPE_CHECKING:
-    from jan_core import Caller
+    from jan_core import Caller, Event
 
     from .progress import Progress
 
@@ -128,6 +128,11 @@ class Session:
         """Call a method and show its progress on stderr. Raises RpcError."""
         with self.progress() as progress:
             return await self.caller.call(method, {} if params is None else params, progress=progress)
+
+    def hearing(self, listener: Callable[[Event], None]) -> AbstractContextManager[None]:
+        """Call `listener` with each event of the host inside this block; of one that tells none, with none."""
+        notifications = getattr(self.caller, "notifications", None)
+        return notifications(listener) if notifications is not None else nullcontext()
 
     async def pages(self, kind: str, params: dict[str, Any], limit: int | None = None) -> list[dict[str, Any]]:
         """All records of the paged listing `KIND.list`, up to `limit`. Raises RpcError."""

@@ -1,0 +1,155 @@
+"""Following downloads to their end: what the host tells is shown, Ctrl-C pauses them and says how to go on.
+
+The events `downloads.changed` drive it. Where another process of this data folder moves the bytes there are none, and
+the records are asked for once a second.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+import click
+
+from .app import HINTS, Failed
+from .output import note
+from .session import Session
+from .standing import LIVE, Record, Steady, under_way
+
+if TYPE_CHECKING:
+    from jan_core import Event
+
+__all__ = ["fetch", "follow", "listed", "look_at", "members"]
+
+LOOK = 1.0
+"""Seconds without an event after which the records are asked for."""
+Look = Callable[[], Awaitable[list[Record]]]
+
+
+async def fetch(session: Session, answer: Record | Sequence[Record], again: str = "") -> list[Record]:
+    """Wait until downloads that were begun are all there, and show them meanwhile; returns their records.
+
+    `answer`: of the method that began them, or their records. `again`: the command that goes on where this one was
+    left. Raises click.Abort when interrupted (they are paused then), Failed when one of them fails, RpcError.
+    """
+    records = listed(answer) if isinstance(answer, dict) else list(answer)
+    group = answer.get("id", "") if isinstance(answer, dict) else records[0]["id"] if len(records) == 1 else ""
+    again = again or f"jan downloads resume {group}"
+    unknown = [record["name"] for record in records if under_way(record) and not record["sha256"]]
+    remarks = [
+        f"not checked: no SHA-256 is known for {name}, so nothing can tell whether it is right" for name in unknown
+    ]
+    records, interrupted = await follow(session, records, look_at(session, records), leaving=again, remarks=remarks)
+    left = [record for record in records if record["state"] != "completed"]
+    await _pause(session, [record["id"] for record in left if under_way(record)])
+    if interrupted:
+        note(f"paused; go on with: {again}")
+        raise click.Abort
+    if left:
+        raise _failure(left, again)
+    for record in records:
+        if not record["verified"]:
+            known = f"; its SHA-256 is {record['actual_sha256']}" if record["actual_sha256"] else ""
+            note(f"not checked: nobody knew what {record['name']} should hash to{known}")
+    return records
+
+
+async def follow(
+    session: Session,
+    records: Sequence[Record],
+    look: Look,
+    *,
+    leaving: str = "",
+    every: bool = False,
+    remarks: Sequence[str] = (),
+) -> tuple[list[Record], bool]:
+    """Show downloads until none of them comes further by itself, or one fails; returns them as they stand then, and
+    whether somebody interrupted. `every`: also those that begin meanwhile. `leaving`: the command to go on with when
+    this one is ended as a whole. `remarks` come first."""
+    from .bars import Bars
+    from .lines import Lines
+
+    board = {record["id"]: record for record in records}
+    steady, changed, interrupted = Steady(), anyio.Event(), anyio.Event()
+    heard = time.monotonic()
+
+    def hear(event: Event) -> None:
+        nonlocal heard
+        if event.name == "downloads.changed" and (every or event.data["id"] in board):
+            board[event.data["id"]] = event.data
+            heard = time.monotonic()
+            changed.set()
+
+    def interrupt() -> None:
+        interrupted.set()
+        changed.set()
+
+    view = Bars() if sys.stderr is not None and sys.stderr.isatty() else Lines()
+    try:
+        with session.hearing(hear), session.interrupts.stopping(interrupt, whole=False):
+            for remark in remarks:
+                note(remark)
+            while not interrupted.is_set():
+                states = [record["state"] for record in board.values()]
+                if not any(state in LIVE for state in states) or (not every and "failed" in states):
+                    break
+                view.show([steady.read(record) for record in board.values()])
+                with anyio.move_on_after(LOOK / 2):
+                    await changed.wait()
+                if changed.is_set() and not interrupted.is_set():
+                    changed = anyio.Event()
+                elif time.monotonic() - heard >= LOOK:
+                    board |= {record["id"]: record for record in await look()}
+                    heard = time.monotonic()
+    except anyio.get_cancelled_exc_class():
+        if leaving:
+            note(f"interrupted; what was fetched is kept: go on with: {leaving}")
+        raise
+    finally:
+        view.close()
+    return await look() if not interrupted.is_set() else list(board.values()), interrupted.is_set()
+
+
+def listed(answer: Record) -> list[Record]:
+    """The downloads of an answer: of a list, of a group, or the one that it is."""
+    records: list[Record] = answer.get("downloads", [answer])
+    return records
+
+
+async def members(session: Session, id: str) -> list[Record]:
+    """The download, or those of the group."""
+    method = "downloads.group" if id.startswith("dg-") else "downloads.get"
+    return listed(await session.call(method, {"id": id}))
+
+
+def look_at(session: Session, records: Sequence[Record]) -> Look:
+    """Asks how these downloads stand."""
+    ids = [record["id"] for record in records]
+
+    async def look() -> list[Record]:
+        return [await session.caller.call("downloads.get", {"id": id}) for id in ids]
+
+    return look
+
+
+async def _pause(session: Session, ids: Sequence[str]) -> None:
+    from jan_core import RpcError
+
+    for id in ids:
+        try:
+            await session.caller.call("downloads.pause", {"id": id})
+        except RpcError as error:  # it may have come to its end just now
+            if error.type != "download_conflict":
+                note(f"{id} could not be paused: {error}")
+
+
+def _failure(left: Sequence[Record], again: str) -> Failed:
+    """What to say of downloads that did not come to their end, of the first that failed if one did."""
+    worst = next((record for record in left if record["state"] == "failed"), left[0])
+    error = worst.get("error") or {}
+    message = error.get("message") or f"the download is {worst['state']}"
+    advice = HINTS.get(error.get("type", ""), f"what was fetched is kept; go on with: {again}")
+    return Failed(f"{worst['name']}: {message}", advice)
