@@ -7,7 +7,9 @@ import json
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from jan_download.adopt.finder import find, known_hashes
 from jan_download.adopt.folders import Search, unfinished
 from jan_download.adopt.places import Places
@@ -178,6 +180,37 @@ def test_each_system_has_its_own_folders(
 ) -> None:
     places = Places(environment, platform)
     assert (places.data, places.cache) == (data and Path(data), cache and Path(cache))
+
+
+LINES = st.lists(
+    st.tuples(st.sampled_from(["model_path", "model_sha256", "mmproj_path", "mmproj_sha256", "x"]), st.text())
+    .map(lambda pair: f"{pair[0]}: {pair[1]}")
+    .map(str.encode)
+).map(b"\n".join)
+SETTINGS = st.dictionaries(
+    st.sampled_from(["downloadsFolder", "data_folder", "gguf_scan_paths"]),
+    st.one_of(st.text(), st.text().map(lambda text: f"/nowhere/{text}"), st.none(), st.lists(st.text())),
+).map(lambda value: json.dumps(value).encode())
+
+
+@hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(
+    record=st.one_of(st.binary(), LINES),
+    settings=st.one_of(st.binary(), SETTINGS),
+    pointer=st.one_of(st.binary(), st.text().map(lambda text: f"/nowhere/{text}".encode())),
+)
+@hypothesis.example(
+    b"model_path: '\0'", b'{"downloadsFolder": "/nowhere/\\u0000", "gguf_scan_paths": ["/nowhere/\\u0000"]}', b"/\0"
+)
+def test_what_other_programs_write_in_their_files_does_no_harm(
+    machine: Machine, record: bytes, settings: bytes, pointer: bytes
+) -> None:
+    machine.put(".local/share/Jan/data/llamacpp/models/a/model.yml", record + f"\nmodel_sha256: {SHA256}".encode())
+    machine.put(".local/share/Jan/settings.json", settings)
+    machine.put(".lmstudio/settings.json", settings)
+    machine.put(".lmstudio-home-pointer", pointer)
+    blob = machine.put(f".ollama/models/blobs/sha256-{SHA256}")
+    assert ("Ollama", str(blob)) in machine.find()
 
 
 def test_nothing_is_looked_for_when_that_is_switched_off_or_no_hash_is_known(machine: Machine) -> None:

@@ -88,7 +88,7 @@ class Search:
         """Whether this folder or file comes for the first time. Not by its name: links make many names of one."""
         try:
             status = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # of another program's file, and so any text at all
             return False
         identity = (status.st_dev, status.st_ino)
         if identity in self._seen:

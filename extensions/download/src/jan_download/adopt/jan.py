@@ -79,7 +79,7 @@ def _scalar(text: str) -> str:
         return text[1:-1].replace("''", "'")
     if text.startswith('"'):
         try:
-            return str(msgspec.json.decode(text, type=str))
+            return msgspec.json.decode(text, type=str)
         except msgspec.MsgspecError:
             return ""
     return text.partition(" #")[0].rstrip()
