@@ -26,6 +26,12 @@ from kit import Kit, NotTakenError
 
 PARTS = {
     "throughput": "A whole file",
+    "memory": "A huge file",
+    "kills": "Killed in the middle",
+    "repair": "Mended",
+    "mirrors": "Several sources",
+    "ending": "The end of a file",
+    "adoption": "Fetched already",
 }
 
 

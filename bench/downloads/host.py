@@ -61,10 +61,13 @@ class Host:
 
 
 @asynccontextmanager
-async def running(data: Path, environment: dict[str, str] | None = None, **settings: Any) -> AsyncIterator[Host]:
+async def running(
+    data: Path, environment: dict[str, str] | None = None, *, quiet: bool = True, **settings: Any
+) -> AsyncIterator[Host]:
     """Run it on a folder; `settings` are those of downloads. Raises NotTakenError where it is not installed.
 
-    It uses no proxy, looks at no hub, and takes no copies of files from other programs' folders unless told to.
+    It uses no proxy, looks at no hub, and takes no copies of files from other programs' folders unless told to. With
+    `quiet`, it has started for good, all its extensions, before it is handed out.
     """
     _settle(data, settings)
     command = [*sidecar(data).command, "--dev", str(EXTENSION)]
@@ -79,7 +82,8 @@ async def running(data: Path, environment: dict[str, str] | None = None, **setti
             await client.call("initialize", {"protocolVersion": "1.0", "clientInfo": {"name": "bench"}})
             client.notify("initialized", {})
             await client.call("downloads.list", {})  # waits until the extension is active
-            await _quiet(process.pid)
+            if quiet:
+                await _quiet(process.pid)
         yield Host(client, process, data)
     finally:
         await client.aclose()

@@ -16,7 +16,7 @@ from machine import Load
 from report import figure
 from web import Web
 
-__all__ = ["GB", "Kit", "NotTakenError", "say"]
+__all__ = ["GB", "MIB", "Kit", "NotTakenError", "say"]
 
 GB = 1e9
 MIB = 1 << 20

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from content import Content
     from web import Web
 
-__all__ = ["ARIA2", "HTTPX", "OURS", "PLAIN", "SIDES", "Took", "take"]
+__all__ = ["ARIA2", "HTTPX", "OURS", "PLAIN", "SIDES", "Ran", "Took", "take"]
 
 CLIENTS = Path(__file__).parent / "clients"
 OURS = ("ours, pieces' hashes known", "ours")
@@ -124,7 +124,7 @@ def ours(pieces: bool) -> Side:
 
 
 @dataclass
-class _Ran:
+class Ran:
     """Programs that ran one after the other: `seconds` of the first of them, and of them all."""
 
     seconds: list[float] = field(default_factory=list)
@@ -132,7 +132,7 @@ class _Ran:
     peak: float = 0.0
     output: str = ""
 
-    def add(self, command: Sequence[str | Path], **environment: str) -> _Ran:
+    def add(self, command: Sequence[str | Path], **environment: str) -> Ran:
         """Run one more. Raises NotTakenError when it fails."""
         env = {**os.environ, **environment}
         began = time.perf_counter()
@@ -176,7 +176,7 @@ def aria2(connections: int, *, check: bool = True) -> Side:
         command = [*aria2_command(folder, connections), "--out", path.name]
         if check:
             command.append(f"--checksum=sha-256={web.content.sha256}")
-        return (await asyncio.to_thread(_Ran().add, [*command, web.url])).took(path)
+        return (await asyncio.to_thread(Ran().add, [*command, web.url])).took(path)
 
     return run
 
@@ -191,7 +191,7 @@ async def curl(kit: Kit, web: Web, folder: Path) -> Took:
     path = folder / "out.bin"
     command = [program("curl", "curl"), "--silent", "--show-error", "--fail", "--output", str(path), web.url]
     sums = [program("sha256sum", "coreutils"), str(path)]
-    ran = await asyncio.to_thread(lambda: _Ran().add(command).add(sums))
+    ran = await asyncio.to_thread(lambda: Ran().add(command).add(sums))
     if ran.output.split()[0] != web.content.sha256:
         raise NotTakenError("curl: what it wrote is not the file")
     return ran.took(path)
@@ -217,7 +217,7 @@ async def hub(kit: Kit, web: Web, folder: Path) -> Took:
 
 async def _python(script: str, *words: Any, **environment: str) -> Took:
     command = [sys.executable, str(CLIENTS / script), *map(str, words)]
-    ran = await asyncio.to_thread(lambda: _Ran().add(command, **environment))
+    ran = await asyncio.to_thread(lambda: Ran().add(command, **environment))
     return msgspec.convert(json.loads(ran.output), Took)
 
 

@@ -1,0 +1,200 @@
+"""Several sources of one file: one that dies in the middle, and three bad ones beside a good one.
+
+Each server sends at a steady rate, of all its connections together, as a line has one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from content import Content
+from host import Host, running
+from kit import MIB, Kit, NotTakenError, say
+from machine import Load
+from report import Reach, Report, Table, figure, ratio
+from sides import OURS
+from spread import median
+from timeline import Timeline
+
+from extensions.download.tests.faults import Fault, Flip, Hold
+from extensions.download.tests.faultserver import FaultServer, Seen
+from jan_core import RpcError
+
+__all__ = ["measure"]
+
+PATH = "/model.bin"
+SECONDS = 6.0
+"""How long the file takes from one source."""
+POLL = 0.005
+
+
+@dataclass
+class Run:
+    """What came of one download: seconds in all and when it ended, what was written when, and what each server was
+    asked for."""
+
+    seconds: float
+    ended: float
+    timeline: Timeline
+    servers: list[FaultServer]
+    done: dict[str, Any]
+    died: float = 0.0
+    bytes: list[int] = field(default_factory=list)
+
+
+async def measure(kit: Kit) -> Report:
+    """Take all figures."""
+    report, load = Report(), Load()
+    rate = round(kit.content.size / SECONDS)
+    await _dying(kit, rate, report)
+    await _four(kit, rate, report)
+    size, speed = kit.content.size / MIB, rate / 1e6
+    report.notes.append(f"{size:,.0f} MiB, each server {speed:.0f} MB/s over all its connections; {kit.busy(load)}")
+    return report
+
+
+# -- one dies ---------------------------------------------------------------------------------------------------------
+
+
+async def _dying(kit: Kit, rate: int, report: Report) -> None:
+    """One of two stops answering when a quarter is there: it refuses connections, or it just sends no more."""
+    rows = []
+    alone = await _run(kit, [_server(rate)], pieces=False)
+    rows.append(["one source", figure(alone.seconds), "-", "-", "-"])
+    for name, kill in {"refuses": lambda server: server.refuse(), "falls silent": _silence}.items():
+        say(f"mirrors: one {name}")
+        try:
+            run = await _run(kit, [_server(rate), _server(rate)], pieces=False, dies=kill)
+        except NotTakenError as error:
+            report.notes.append(f"one {name}: {error}")
+            continue
+        pause = run.timeline.longest_pause(run.died, run.ended)
+        asked = _first_after(run.servers[1].seen(PATH), run.died)
+        back = _back(run, rate)
+        rows.append([f"one of two {name}", *map(figure, [run.seconds, pause, asked, back])])
+        report.reaches.append(Reach(f"one of two {name}: until half the other's rate is reached", back, 5, "s"))
+    columns = ["", "s in all", "longest pause, s", "the other is asked after, s", "half its rate after, s"]
+    report.tables.append(Table("A source dies when a quarter of the file is there", columns, rows))
+
+
+def _silence(server: FaultServer) -> None:
+    """It accepts, it takes requests, and sends a byte a second."""
+    server.pace.rate = 1
+    server.faults(PATH, Hold(after=0))
+
+
+def _first_after(seen: Sequence[Seen], died: float) -> float | None:
+    """Seconds from then to the first request."""
+    monotonic = died - time.time() + time.monotonic()
+    return min((each.at - monotonic for each in seen if each.at >= monotonic), default=None)
+
+
+def _back(run: Run, rate: int) -> float | None:
+    """Seconds from its death until, over 200 ms, bytes come at half the other's rate."""
+    window, moments = 0.2, [moment for moment in run.timeline.moments if moment.at >= run.died]
+    first = 0
+    for moment in moments:
+        while moment.at - moments[first].at > window:
+            first += 1
+        if moment.written - moments[first].written >= rate * window / 2:
+            return moment.at - run.died
+    return None
+
+
+# -- three of four are bad --------------------------------------------------------------------------------------------
+
+
+async def _four(kit: Kit, rate: int, report: Report) -> None:
+    """A corrupt one, one that stalls, one that is ten times slower beside the healthy one: as fast as that alone?"""
+    bad: list[Callable[[], tuple[FaultServer, tuple[Fault, ...]]]] = [
+        _server(rate, Flip(rate=4 / (8 * MIB))),
+        _server(rate, Hold(after=MIB)),
+        _server(rate // 10),
+    ]
+    rows = []
+    for side in OURS:
+        alone, four = [], []
+        for number in range(kit.runs):
+            say(f"mirrors: {number + 1} of {kit.runs}, four sources, {side}")
+            try:
+                alone.append(await _run(kit, [_server(rate)], pieces=side == OURS[0]))
+                four.append(await _run(kit, [*bad, _server(rate)], pieces=side == OURS[0]))
+            except NotTakenError as error:
+                report.notes.append(f"four sources, {side}: {error}")
+                break
+        one, all_four = (median([run.seconds for run in runs]) for runs in (alone, four))
+        share = ratio(one, all_four)
+        sent = [median([run.bytes[n] / MIB for run in four]) for n in range(4)]
+        discarded = median([run.done["bytes_discarded"] / MIB for run in four])
+        rows.append([side, *map(figure, [one, all_four, share and share * 100, *sent, discarded])])
+        if side == OURS[0]:
+            report.reaches.append(
+                Reach("four sources, three bad: of the healthy one's bandwidth", share and share * 100, 90, "%", True)
+            )
+    columns = ["", "healthy alone, s", "four, s", "of its bandwidth, %"]
+    columns += ["corrupt sent, MiB", "stalling", "slow", "healthy", "discarded, MiB"]
+    report.tables.append(Table("Four sources, three of them bad", columns, rows))
+
+
+# -- both -------------------------------------------------------------------------------------------------------------
+
+
+def _server(rate: int, *faults: Fault) -> Callable[[], tuple[FaultServer, tuple[Fault, ...]]]:
+    return lambda: (FaultServer(rate=rate), faults)
+
+
+async def _run(
+    kit: Kit,
+    makers: Sequence[Callable[[], tuple[FaultServer, tuple[Fault, ...]]]],
+    *,
+    pieces: bool,
+    dies: Callable[[FaultServer], None] | None = None,
+) -> Run:
+    """One download from all of them, the first with the highest rank; `dies` is done to it after a quarter."""
+    with ExitStack() as stack:
+        servers = []
+        for make in makers:
+            server, faults = make()
+            stack.enter_context(server)
+            server.serve(PATH, kit.content.path, *faults)
+            servers.append(server)
+        async with _hosted(kit, servers) as host:
+            listed = kit.web.pieces if pieces else ""
+            with Timeline(host.pid) as timeline:
+                began = time.time()
+                ended = asyncio.create_task(host.fetch(kit.content.file(servers[0].url(PATH), pieces=listed)))
+                died = await _kill(servers[0], dies, timeline, kit.content, ended) if dies else 0.0
+                try:
+                    done = await ended
+                except (RpcError, TimeoutError) as error:
+                    raise NotTakenError(str(error) or "no end") from error
+                now = time.time()
+        sent = [server.sent(PATH) for server in servers]
+    return Run(now - began, now, timeline, servers, done, died, sent)
+
+
+@asynccontextmanager
+async def _hosted(kit: Kit, servers: Sequence[FaultServer]) -> AsyncIterator[Host]:
+    async with running(kit.fresh("mirrors")) as host:
+        await host.mirrors(kit.content.sha256, [server.url(PATH) for server in servers[1:]])
+        await host.fetch(kit.content.small(kit.web.endpoint))
+        yield host
+
+
+async def _kill(
+    server: FaultServer,
+    dies: Callable[[FaultServer], None],
+    timeline: Timeline,
+    expected: Content,
+    ended: asyncio.Task[dict[str, Any]],
+) -> float:
+    """When it was done."""
+    while timeline.written < expected.size // 4 and not ended.done():  # noqa: ASYNC110 - it happens in another process
+        await asyncio.sleep(POLL)
+    await asyncio.to_thread(dies, server)
+    return time.time()
