@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ from ..journal import HistoryEntry
 from ..records import ENDED, Piece
 from ..shapes import Download
 from ..status import SourceFigures
+from .markup import empty, section, table, text
 from .piece_map import drawing, legend
 from .style import STYLE
 from .timeline import plot, stretches
@@ -40,17 +40,17 @@ def page(download: Download, entries: Sequence[HistoryEntry], pieces: Sequence[P
     body = [
         _head(download, now),
         _tiles(download, entries, pieces, end),
-        _section("Speed", plot(entries, end) or _empty("No history of this download was kept.")),
-        _section("Pieces", _pieces(download, pieces)),
-        _section("Sources", _sources(download, entries)),
-        _section("What happened", _events(download, entries)),
-        _section("The file", _file(download)),
+        section("Speed", plot(entries, end) or empty("No history of this download was kept.")),
+        section("Pieces", _pieces(download, pieces)),
+        section("Sources", _sources(download, entries)),
+        section("What happened", _events(download, entries)),
+        section("The file", _file(download)),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(download.name)}: {_state(download)}</title><style>{STYLE}</style></head>"
+        f"<title>{text(download.name)}: {_state(download)}</title><style>{STYLE}</style></head>"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
 
@@ -58,10 +58,10 @@ def page(download: Download, entries: Sequence[HistoryEntry], pieces: Sequence[P
 def _head(download: Download, now: float) -> str:
     word, told = checked(download)
     why = download.waiting_for or (download.error.message if download.error else "")
-    because = f"<p>{_text(why[:1].upper() + why[1:])}.</p>" if why else ""
-    adopted = f" It was taken from {_text(download.origin)}, not fetched." if download.origin else ""
+    because = f"<p>{text(why[:1].upper() + why[1:])}.</p>" if why else ""
+    adopted = f" It was taken from {text(download.origin)}, not fetched." if download.origin else ""
     return (
-        f'<header><h1><bdi>{_text(download.name)}</bdi> <span class="badge {download.state}">{_state(download)}'
+        f'<header><h1><bdi>{text(download.name)}</bdi> <span class="badge {download.state}">{_state(download)}'
         f'</span></h1>{because}<p><b class="{_judgement(download)}">{word[:1].upper() + word[1:]}.</b> '
         f'{told}{adopted}</p><p class="soft">As of {when(now)}.</p></header>'
     )
@@ -95,10 +95,10 @@ def _pieces(download: Download, pieces: Sequence[Piece]) -> str:
     length = max(1, download.piece_length)
     count = -(-download.bytes_total // length)
     if not count:
-        return _empty("How large the file is, is not known yet.")
+        return empty("How large the file is, is not known yet.")
     if not pieces and download.state == "completed":
         told = "It was taken over from this machine." if download.origin else "Who brought which piece was not kept."
-        return _empty(f"{told} It has {count:,} pieces of {size(length)}.")
+        return empty(f"{told} It has {count:,} pieces of {size(length)}.")
     whole = download.state == "completed" and download.verified
     told = f"{count:,} pieces of {size(length)}, in the order of the file; each in the colour of who brought it."
     if whole:
@@ -119,23 +119,23 @@ class _Total:
 def _sources(download: Download, entries: Sequence[HistoryEntry]) -> str:
     totals = _totals(download, entries)
     if not totals:
-        return _empty("It was taken from this machine." if download.origin else "No source was asked yet.")
+        return empty("It was taken from this machine." if download.origin else "No source was asked yet.")
     rows = []
     for id, total in sorted(totals.items(), key=lambda item: -(item[1].last.bytes + item[1].bytes_before)):
         state = total.last.state if total.last.state != "active" or download.state == "running" else "idle"
         told, style = ("was used", "") if state == "idle" and download.state != "running" else _SOURCE_STATES[state]
         errors = total.last.errors + total.errors_before
-        reason = f": {_text(total.last.reason)}" if total.last.reason and style else ""
+        reason = f": {text(total.last.reason)}" if total.last.reason and style else ""
         rows.append(
             (
-                f"<bdi>{_text(id)}</bdi>",
+                f"<bdi>{text(id)}</bdi>",
                 size(total.last.bytes + total.bytes_before),
                 speed(total.fastest) if total.fastest else "–",
                 f'<span class="{"bad" if errors else ""}">{errors:,}</span>',
                 f'<span class="{style}">{told}{reason}</span>',
             )
         )
-    return _table((("source", "h"), ("brought", "n"), ("speed", "n"), ("errors", "n"), ("how it went", "w")), rows)
+    return table((("source", "h"), ("brought", "n"), ("speed", "n"), ("errors", "n"), ("how it went", "w")), rows)
 
 
 def _totals(download: Download, entries: Sequence[HistoryEntry]) -> Mapping[str, _Total]:
@@ -159,52 +159,27 @@ def _events(download: Download, entries: Sequence[HistoryEntry]) -> str:
     told = [(entry.at, *event(entry, download.piece_length)) for entry in entries]
     lines = [line for line in told if line[1]]
     if not lines:
-        return _empty("Nothing was noted.")
+        return empty("Nothing was noted.")
     left_out = max(0, len(lines) - LISTED)
     shown = lines if not left_out else lines[: LISTED // 3] + lines[-(LISTED - LISTED // 3) :]
-    rows = [(when(at), f'<span class="{style}">{_text(words)}</span>') for at, words, style in shown]
+    rows = [(when(at), f'<span class="{style}">{text(words)}</span>') for at, words, style in shown]
     if left_out:
         rows.insert(LISTED // 3, ("…", f'<span class="soft">{left_out:,} more</span>'))
-    return _table((("at", "t"), ("what", "")), rows)
+    return table((("at", "t"), ("what", "")), rows)
 
 
 def _file(download: Download) -> str:
     rows = [
-        ("kept as", f"<bdi>{_text(download.destination)}</bdi>"),
+        ("kept as", f"<bdi>{text(download.destination)}</bdi>"),
         ("size", f"{download.bytes_total:,} bytes" if download.bytes_total else "not known yet"),
-        ("expected SHA-256", f"<code>{_text(download.sha256)}</code>" if download.sha256 else "not known"),
-        ("computed SHA-256", f"<code>{_text(download.actual_sha256)}</code>" if download.actual_sha256 else "not yet"),
-        ("address", f"<bdi>{_text(address(download.url)) or 'none: found by its hash'}</bdi>"),
-        ("download", f"<code>{_text(download.id)}</code>"),
-        ("group", f"<code>{_text(download.group)}</code>" if download.group else ""),
+        ("expected SHA-256", f"<code>{text(download.sha256)}</code>" if download.sha256 else "not known"),
+        ("computed SHA-256", f"<code>{text(download.actual_sha256)}</code>" if download.actual_sha256 else "not yet"),
+        ("address", f"<bdi>{text(address(download.url)) or 'none: found by its hash'}</bdi>"),
+        ("download", f"<code>{text(download.id)}</code>"),
+        ("group", f"<code>{text(download.group)}</code>" if download.group else ""),
         ("limit", speed(download.limit) if download.limit else ""),
     ]
-    return _table((("", "t soft"), ("", "")), [row for row in rows if row[1]])
-
-
-def _section(title: str, inside: str) -> str:
-    return f"<section><h2>{title}</h2>{inside}</section>"
-
-
-def _empty(text: str) -> str:
-    return f'<p class="soft">{text}</p>'
-
-
-def _table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
-    """Headings with the style of their column; cells are HTML."""
-    named = any(name for name, _ in columns)
-    head = "".join(f'<th class="{style}">{name}</th>' for name, style in columns) if named else ""
-    lines = (
-        "".join(f'<td class="{style}">{cell}</td>' for cell, (_, style) in zip(row, columns, strict=True))
-        for row in rows
-    )
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
-
-
-def _text(text: str) -> str:
-    """Text of elsewhere, as HTML, without what steers: control characters, and what turns the direction around."""
-    return escape("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text))
+    return table((("", "t soft"), ("", "")), [row for row in rows if row[1]])
 
 
 def _state(download: Download) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 
 from ..records import Piece
+from .markup import text
 from .words import size
 
 __all__ = ["drawing", "legend"]
@@ -64,7 +64,7 @@ def legend(pieces: Sequence[Piece], count: int, whole_checked: bool) -> str:
     """What the colours and marks mean, as HTML, with counts."""
     styles, ranks = _styles(pieces), _ranked(pieces)
     keys = [
-        (styles[name], escape(name or "unknown"), f"{number:,} · {size(length)}")
+        (styles[name], text(name or "unknown"), f"{number:,} · {size(length)}")
         for name, number, length in ranks
         if styles[name] != "others" or name == SEVERAL
     ]

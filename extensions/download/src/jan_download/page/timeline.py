@@ -8,9 +8,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 from ..journal import HistoryEntry
+from .markup import text
 from .words import STATES, span, speed, when
 
 __all__ = ["Stretch", "plot", "stretches"]
@@ -141,12 +141,11 @@ def _strip(axis: _Axis, parts: Sequence[Stretch]) -> list[str]:
         style = part.state if part.state in STATES else "queued"
         drawn.append(
             f'<rect class="state {style}" x="{left:.1f}" y="{BASE + 4}" width="{max(1.0, width - 1):.1f}" '
-            f'height="{STRIP}" rx="2"><title>{escape(told)}</title></rect>'
+            f'height="{STRIP}" rx="2"><title>{text(told)}</title></rect>'
         )
         if width > 7 * len(name) + 8:
             drawn.append(
-                f'<text class="on" x="{left + width / 2:.1f}" y="{BASE + 20}" text-anchor="middle">'
-                f"{escape(name)}</text>"
+                f'<text class="on" x="{left + width / 2:.1f}" y="{BASE + 20}" text-anchor="middle">{text(name)}</text>'
             )
     return drawn
 
