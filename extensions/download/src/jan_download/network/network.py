@@ -113,11 +113,11 @@ class Network:
         if url and time.time() < until:
             try:
                 response = self._request(url, headers)
+                if response.status not in _STALE and response.status not in REDIRECTS:
+                    return self._accepted(response, url), url
             except Unreachable:
                 self._forget(source)  # it may lead elsewhere next time
                 raise
-            if response.status not in _STALE and response.status not in REDIRECTS:
-                return self._accepted(response, url), url
             self._finish(response)
         if url:
             self._forget(source)

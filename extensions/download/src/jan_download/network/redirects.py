@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs, quote, urljoin, urlsplit, urlunsplit
 
 from jan_core import InvalidParams
 
@@ -16,6 +17,7 @@ from ..names import check_url
 __all__ = ["REDIRECTS", "expiry", "host_of", "origin", "target"]
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_AS_IT_IS = "".join(chr(code) for code in range(0x21, 0x7F))
 _PORTS = {"http": 80, "https": 443}
 _MARGIN = 10.0
 """Seconds before its end that a link is no longer asked."""
@@ -38,7 +40,7 @@ def target(url: str, location: str) -> str:
     if not location:
         raise BadSource(f"{host} redirects, but does not say where to", host=host)
     try:
-        found = check_url(urljoin(url, location), "$")
+        found = check_url(_formed(urljoin(url, _formed(location))), "$")
     except InvalidParams as error:
         raise BadSource(f"{host} redirects to an address that cannot be used: {error.message}", host=host) from None
     except ValueError:
@@ -48,12 +50,29 @@ def target(url: str, location: str) -> str:
     return found
 
 
+def _formed(location: str) -> str:
+    """An address as a URL: servers send what is not ASCII as it is, and the standard library reads it as Latin-1.
+
+    Raises ValueError.
+    """
+    with contextlib.suppress(UnicodeError):  # where it was no UTF-8
+        location = location.encode("latin-1").decode()
+    parts = urlsplit(location)
+    place = parts.netloc
+    if not place.isascii():
+        host, colon, port = place.rpartition(":")
+        host, tail = (host, colon + port) if colon and port.isdigit() else (place, "")
+        place = host.encode("idna").decode() + tail
+    path, query = (quote(text, safe=_AS_IT_IS) for text in (parts.path, parts.query))
+    return urlunsplit((parts.scheme, place, path, query, ""))
+
+
 def expiry(url: str, headers: Mapping[str, str], now: float | None = None) -> float:
     """When (seconds since 1970) a redirect to `url`, answered with `headers`, should no longer be relied on;
     infinity when nothing says so.
 
     Read are the forms of signed links that are in use: `X-Amz-Date` with `X-Amz-Expires` (S3; `X-Goog-` likewise),
-    `Expires` and `se` as an instant (CloudFront, Azure), and `Cache-Control: max-age` or `no-store` of the redirect.
+    `Expires` and `se` as an instant (CloudFront, Azure). Where there is none, `Cache-Control` of the redirect counts.
     """
     now = time.time() if now is None else now
     ends: list[float] = []
@@ -67,7 +86,9 @@ def expiry(url: str, headers: Mapping[str, str], now: float | None = None) -> fl
             ends.append((begin if begin is not None else now) + int(length))
     ends += [at for name in ("expires", "se") if (at := _instant(query.get(name, ""))) is not None]
     control = headers.get("Cache-Control", "").lower()
-    if match := re.search(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})", control):
+    if not ends and "no-store" in control:
+        return now
+    if not ends and (match := re.search(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})", control)):
         ends.append(now + int(match[1]))
     return min(ends, default=float("inf")) - _MARGIN
 
