@@ -47,12 +47,12 @@ def verify(
     if job.state != "completed":
         raise DownloadConflict(f"there is nothing to verify: the download is {job.state}", state=job.state)
     expected, size = job.sha256 or job.actual, job.expected
-    hashes = hashes or noted(expected, size, store)
+    published, hashes = hashes, hashes or noted(expected, size, store)
     checked = _check(job, store, hashes, stopped, progress)
     if checked is None:
         raise DownloadConflict("the verification was stopped", state=job.state)
     ok = checked.actual == expected
-    if ok and hashes is None:
+    if ok and published is None:
         note(expected, checked.pieces, store)
     if not ok and not take_back(job, checked, hashes, journal, store, again=repair):
         raise DownloadConflict("the download was changed while it was verified", state=job.state)

@@ -23,12 +23,18 @@ class Watermark:
 
     `size`: 0 when it is not known yet; `digest` must be told then. `wake` says that `ready` may have grown. Memory is
     one block of 1 MiB. After a restart it hashes what is there again, beside the transfer. `ready` is asked without a
-    lock of this class, so it may take those of the caller.
+    lock of this class, so it may take those of the caller. `also` gets all that is hashed, in order, in this thread.
     """
 
-    def __init__(self, partial: Partial, size: int, ready: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        partial: Partial,
+        size: int,
+        ready: Callable[[], int],
+        also: Callable[[memoryview], None] = lambda data: None,
+    ) -> None:
         self.hashed = 0
-        self._partial, self._size, self._ready = partial, size, ready
+        self._partial, self._size, self._ready, self._also = partial, size, ready, also
         self._hash = hashlib.sha256()
         self._error: Exception | None = None
         self._changed = threading.Condition()
@@ -80,6 +86,7 @@ class Watermark:
                     if not count:
                         raise OSError(f"the partial file ends at {self.hashed} bytes and should have {until}")
                     self._hash.update(block[:count])
+                    self._also(block[:count])
                     self.hashed += count
         except Exception as error:  # raised by `digest`, in the thread that asks for it
             self._error = error
