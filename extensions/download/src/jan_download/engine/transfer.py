@@ -106,7 +106,13 @@ class Transfer:
             retry_first=options.retry_first,
             retry_longest=options.retry_longest,
         )
-        trust = Trust(book, hashed=bool(job.sha256) or self.hashes is not None, version=job.validator, url=job.source)
+        trust = Trust(
+            book,
+            hashed=bool(job.sha256) or self.hashes is not None,
+            sized=job.size > 0,
+            version=job.validator,
+            url=job.source,
+        )
         if job.offset and trust.careful:
             self._ledger.drop(Anew("nothing says which version of the file the bytes belong to that were there"))
         for _ in range(_ATTEMPTS):
@@ -120,12 +126,16 @@ class Transfer:
         raise Unreachable("what was fetched had to be thrown away again and again")
 
     def _attempt(self, trust: Trust) -> str:
-        size, opened = self._ledger.job.expected, None
-        if not size:
-            opened = self.stop.aside(lambda: self._first_answer(trust))
-            size = opened[1].total
-            if size < 0:
-                return self._streamed(opened[1])
+        if self._ledger.job.expected:
+            return self._sized(self._ledger.job.expected, trust, None)
+        source, body = self.stop.aside(lambda: self._first_answer(trust))
+        try:
+            return self._streamed(body) if body.total < 0 else self._sized(body.total, trust, (source, body))
+        finally:
+            body.close()
+
+    def _sized(self, size: int, trust: Trust, opened: tuple[Source, Body] | None) -> str:
+        """Bring a file of which the size is known; its hash. `opened`: an answer that is there already."""
         self._room_for(size)
         partial = self.store.open_partial(self._ledger.job.partial, size)
         try:

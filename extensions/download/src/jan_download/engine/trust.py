@@ -34,15 +34,16 @@ class Anew(Exception):
 
 class Trust:
     """`hashed`: the SHA-256 of the whole file, or of its pieces, will tell whether the bytes are right. Without one,
-    all sources must name the same strong validator, and without that there is one request and no resuming.
+    all sources must name the same strong validator, and without that there is one request and no resuming. `sized`: the
+    size was asked for, and a source that has another one has another file.
 
     `version`: that of the bytes that are there as the source at `url` names it, "" unknown; `versions`: what each
     source (by id) says of its own. `sources`: those that answered. `single`: use one after the other, to find out who
     lies.
     """
 
-    def __init__(self, book: SourceBook, *, hashed: bool, version: str = "", url: str = "") -> None:
-        self.book, self.hashed, self.version, self.url = book, hashed, version, url
+    def __init__(self, book: SourceBook, *, hashed: bool, sized: bool, version: str = "", url: str = "") -> None:
+        self.book, self.hashed, self.sized, self.version, self.url = book, hashed, sized, version, url
         self.single = False
         self.sources: dict[str, Source] = {}
         self.versions: dict[str, str] = {}
@@ -142,7 +143,7 @@ class Trust:
         self.versions.pop(source.id, None)
         if source.source.url == self.url:
             self.version = self.url = ""
-        if self.hashed and ("actual" in error.data or times >= _TIMES):
+        if (self.sized and "actual" in error.data) or (self.hashed and times >= _TIMES):
             self.errors[source.id] = BadSource(error.message, host=source.host)
             self.book.gone(source, error.message)
         elif not proven:
