@@ -208,6 +208,16 @@ def test_a_file_that_was_once_found_right_is_mended_by_pieces_though_nobody_publ
     assert (result.damaged, result.warning, place.missing()) == (LENGTH, "", [0])
 
 
+def test_a_piece_that_was_never_hashed_alone_counts_as_damaged(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(piece_lists, "PIECE", LENGTH)
+    known = bytearray(HASHES.hashes)
+    known[2 * 32 : 3 * 32] = bytes(32)
+    piece_lists.note(SHA256, PieceHashes(LENGTH, bytes(known)), place.store)
+    place.flip(7)
+    result = place.verify(None, repair=True)
+    assert (result.damaged, place.missing()) == (2 * LENGTH, [0, 2])
+
+
 @pytest.mark.parametrize("damage", [lambda note: note[:-1], lambda note: b"!" + note[1:], lambda note: b""])
 def test_a_note_that_is_damaged_is_none(place: Place, damage: Callable[[bytes], bytes]) -> None:
     assert place.verify(None).ok
