@@ -1,130 +1,237 @@
-"""All downloads of one data folder: what callers may ask and do. `queue` runs them, `journal` remembers
-them."""
+"""All downloads of one data folder: what callers may ask and do. `queue` runs them, `journal` remembers them."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from jan_core import Context
 
 from .errors import DownloadConflict, DownloadNotFound
+from .history import History
 from .intake import admit_new
 from .journal import Journal
 from .others import Others
+from .outcome import NO_ERROR
+from .progress import Teller
 from .queue import Queue
-from .records import LIVE, Job
-from .shapes import Download
-from .store import Store
+from .records import ENDED, LIVE, Job, JobState
+from .reservation import reserve_of
+from .shapes import Download, Removed, Verification
+from .showing import piece_maps, show
+from .status import Status
+from .storage.store import Store
 from .threads import in_thread
 
 __all__ = ["Downloads"]
 
 
 class Downloads:
-    """One generation's hold on the downloads."""
+    """One generation's hold on the downloads. Ids are those of jobs (`dl-`), or of groups (`dg-`) where it is said."""
 
     def __init__(self, ctx: Context) -> None:
         self.store = Store(ctx.data_dir)
         self.journal = Journal(ctx.data_dir / "downloads.db")
+        self.history = History(self.journal, ctx.log)
         self._ctx = ctx
-        self._others = Others(ctx, self.journal, self.store)
+        self._others = Others(ctx, self.store)
         self._changes: dict[str, anyio.Event] = {}
+        self._teller: Teller[Download] = Teller(self._emit, asyncio.get_running_loop())
+        self._statuses: dict[str, Status] = {}
+        """How the last run of a job that has not ended stood, for as long as it does not run."""
         self.queue = Queue(ctx, self.journal, self.store, self._others, self._tell)
 
     async def close(self) -> None:
         """Stop moving bytes and close the journal; what was running goes on at the next start."""
         await self.queue.close()
+        self._teller.close()
+        await in_thread(self.history.close)
         await in_thread(self.journal.close)
+
+    # -- seeing ----------------------------------------
 
     async def get(self, job_id: str) -> Download:
         """One job. Raises DownloadNotFound."""
-        return self.show(await self._job(job_id))
+        [download] = await self.shown([await self._job(job_id)])
+        return download
 
-    def show(self, job: Job) -> Download:
-        """A job as callers see it, with its speed when it runs here."""
-        run = self.queue.runs.get(job.id) if job.state == "running" else None
-        speed, eta = 0.0, None
-        if run is not None:
-            speed = run.meter.speed
-            eta = run.meter.eta(job.expected - job.offset) if job.expected else None
-        return Download.of(job, str(self.store.final(job.destination)), speed=speed, eta=eta)
+    async def members(self, group_id: str) -> list[Job]:
+        """The jobs of a group, in their order. Raises DownloadNotFound."""
+        jobs = await in_thread(self.journal.group, group_id) if self.journal.exists else []
+        if not jobs:
+            raise DownloadNotFound(f"there is no group of downloads {group_id!r}", id=group_id)
+        return jobs
 
-    def change(self, job_id: str) -> anyio.Event:
-        """Set at the next change of a job that this generation sees. Take it before looking at the job."""
-        return self._changes.setdefault(job_id, anyio.Event())
+    async def all(self, states: Sequence[JobState], limit: int) -> list[Download]:
+        """The newest `limit` jobs in one of `states` (empty: any), oldest first."""
+        if not self.journal.exists:
+            return []
+        return await self.shown(await in_thread(self.journal.jobs, states, limit=limit))
 
-    async def announce(self, job_id: str) -> None:
-        """Tell everybody how a job stands that was changed elsewhere."""
-        self._tell(await self._job(job_id))
+    async def shown(self, jobs: Sequence[Job]) -> list[Download]:
+        """Jobs as callers see them, with the piece maps of those that do not run."""
+        unknown = [job for job in jobs if self._status(job) is None and job.state != "completed"]
+        if len(jobs) == 1:
+            unknown = [job for job in jobs if self._status(job) is None]
+        found = await in_thread(piece_maps, unknown, self.journal) if unknown else {}
+        return [self.show(job, found.get(job.id)) for job in jobs]
 
-    async def add(self, job: Job) -> Job:
-        """Queue a job, or take up the one there is for the same file; also a complete one.
+    def show(self, job: Job, status: Status | None = None) -> Download:
+        """A job as callers see it, with what its run tells when there is one here."""
+        run = self.queue.runs.get(job.id) if job.state in ("running", "verifying") else None
+        return show(
+            job,
+            str(self.store.final(job.destination)),
+            self._status(job) or status,
+            run.meter if run is not None else None,
+            self.queue.waiting_for(job),
+        )
+
+    def _status(self, job: Job) -> Status | None:
+        run = self.queue.runs.get(job.id)
+        return run.status if run is not None and run.status is not None else self._statuses.get(job.id)
+
+    def change(self, id_: str) -> anyio.Event:
+        """Set at the next change of a job or of a group that this generation sees. Take it before looking."""
+        return self._changes.setdefault(id_, anyio.Event())
+
+    async def verify(
+        self, job_id: str, repair: bool, stopped: Callable[[], bool], progress: Callable[[int, int], None]
+    ) -> Verification:
+        """Check a complete file, and with `repair` have what is wrong fetched again.
+
+        Raises DownloadNotFound, DownloadConflict, StorageError.
+        """
+        from .checking import verify
+
+        job = await self._job(job_id)
+        result = await anyio.to_thread.run_sync(
+            partial(verify, job, self.journal, self.store, self.queue.settings, repair, stopped, progress),
+            abandon_on_cancel=True,
+        )
+        for changed in await in_thread(self.journal.holders, job.sha256 or job.actual, job.partial):
+            self._tell(changed)
+        self.queue.wake()
+        return result
+
+    # -- adding ----------------------------------------
+
+    async def add(self, jobs: Sequence[Job]) -> list[Job]:
+        """Queue a job, or those of a group; or take up what there is for the same file or the same group.
 
         Raises DownloadConflict, DiskFull, DownloadRefused, StorageError.
         """
-        reserve = self.queue.settings.reserve_bytes
-        found = await in_thread(admit_new, job, self.journal, self.store, reserve)
-        if found is not None:
-            return found if found.state not in ("paused", "failed") else await self.resume(found.id)
-        await self._others.admit(job)
-        # Looked at again: another call for the same file may have been faster while the votes came in.
-        found = await in_thread(self._insert, job, reserve)
-        if found is not None:
-            return found
-        self.queue.admitted.add(job.id)
-        self._tell(job)
-        self.queue.wake()
-        return job
+        found = await in_thread(self._found, jobs)
+        if not found:
+            for job in jobs:
+                await self._others.admit(job)
+            # Looked at again: another call for the same may have been faster while the votes came in.
+            found = await in_thread(self._insert, jobs)
+        if not found:
+            self.queue.admitted.update(job.id for job in jobs)
+            for job in jobs:
+                self._tell(job)
+            self.queue.wake()
+            return list(jobs)
+        if any(job.state in ("paused", "failed") for job in found):
+            await self._resume([job for job in found if job.state in ("paused", "failed")])
+            found = [await self._job(job.id) for job in found]
+        return found
 
-    def _insert(self, job: Job, reserve: int) -> Job | None:
+    def _found(self, jobs: Sequence[Job]) -> list[Job]:
+        """What there is already for these jobs; [] when all of them may be added."""
+        from .groups import matching
+
+        if jobs[0].group and (members := matching(jobs, self.journal)):
+            return members
+        reserve = reserve_of(self.queue.settings.reserve_bytes, self.store.capacity())
+        found = [admit_new(job, self.journal, self.store, reserve) for job in jobs]
+        return [job for job in found if job is not None]
+
+    def _insert(self, jobs: Sequence[Job]) -> list[Job]:
         with self.journal.transaction():
-            found = admit_new(job, self.journal, self.store, reserve)
-            if found is None:
+            found = self._found(jobs)
+            for job in jobs if not found else ():
+                if not job.sha256:
+                    job.partial = self._kept_partial(job) or job.partial
                 self.journal.add(job)
             return found
 
-    async def pause(self, job_id: str) -> Job:
-        """Stop a job and keep what it has. Raises DownloadNotFound, DownloadConflict when it has ended."""
-        if (job := await self._job(job_id)).state == "paused":
-            return job
-        _only(job, LIVE, "only one under way can be paused")
-        async with self.queue.halted(job_id):
-            return await self._intervene(job_id, LIVE, state="paused")
+    def _kept_partial(self, job: Job) -> str:
+        """The key of what a cancelled download from the same place left; "" without one."""
+        related = self.journal.related(job.destination, "")
+        return next((old.partial for old in related if old.state == "cancelled" and old.url == job.url), "")
 
-    async def resume(self, job_id: str) -> Job:
-        """Queue a job that was paused, failed or waits.
+    # -- changing: each takes the id of a job or of a group, and returns the jobs that were meant, as they are then
 
-        Raises DownloadNotFound, DownloadConflict, DownloadRefused.
-        """
-        if (job := await self._job(job_id)).state in ("queued", "running", "verifying"):
-            return job
-        _only(job, ("paused", "failed", "waiting"), "start it anew")
-        await self._others.admit(job)
-        self.queue.admitted.add(job_id)
-        return await self._intervene(
-            job_id,
-            ("paused", "failed", "waiting", "queued"),
-            state="queued",
-            attempts=0,
-            error_type="",
-            error_code=0,
-            error="",
-            retryable=False,
-        )
+    async def pause(self, id_: str) -> list[Job]:
+        """Stop and keep what there is. Raises DownloadNotFound, DownloadConflict when everything has ended."""
+        jobs = await self._meant(id_, LIVE, "only one under way can be paused")
+        async with self.queue.halted([job.id for job in jobs]):
+            await self._intervene(jobs, tuple(s for s in LIVE if s != "paused"), state="paused")
+        return await self._again(id_)
 
-    async def cancel(self, job_id: str) -> Job:
-        """Give a job up and remove what it has. Raises DownloadNotFound, DownloadConflict when complete."""
-        if (job := await self._job(job_id)).state == "cancelled":
-            return job
-        _only(job, (*LIVE, "failed"), "there is nothing to cancel")
-        async with self.queue.halted(job_id):
-            job = await self._intervene(job_id, (*LIVE, "failed"), state="cancelled", offset=0)
-        if job_id not in self.queue.runs:  # else its thread has not let go yet, and the queue removes it then
-            await in_thread(self.store.discard, job.partial)
-        return job
+    async def resume(self, id_: str) -> list[Job]:
+        """Queue what was paused, failed or waits. Raises DownloadNotFound, DownloadConflict, DownloadRefused."""
+        await self._resume(await self._meant(id_, (*LIVE, "failed"), "start it anew"))
+        return await self._again(id_)
+
+    async def cancel(self, id_: str) -> list[Job]:
+        """Give up; what there is of it is kept for a while. Raises DownloadNotFound, DownloadConflict when complete."""
+        jobs = await self._meant(id_, (*LIVE, "failed", "cancelled"), "there is nothing to cancel")
+        async with self.queue.halted([job.id for job in jobs]):
+            after = await self._intervene(jobs, (*LIVE, "failed"), state="cancelled", retry_at=0.0)
+        if not self.queue.settings.keep_partial_days:
+            await in_thread(self._discard, after)
+        return await self._again(id_)
+
+    async def configure(self, id_: str, **changes: Any) -> list[Job]:
+        """Change fields that say how a job is treated. Raises DownloadNotFound, DownloadConflict when it has ended."""
+        for job in await self._meant(id_, (*LIVE, "failed"), "nothing of it can be changed"):
+            after = await in_thread(self.journal.update, job.id, None, **changes)
+            if after is not None:
+                self._tell(after)
+                self.queue.configured(after)
+        return await self._again(id_)
+
+    async def remove(self, id_: str, keep_file: bool) -> Removed:
+        """Forget a job or a group, and free what only it had. Raises DownloadNotFound, OSError."""
+        from .storage.removal import remove
+
+        jobs = await self._both(id_)
+        freed = 0
+        async with self.queue.halted([job.id for job in jobs]):
+            await self._intervene(jobs, LIVE, state="cancelled")
+            for job in jobs:
+                count = await in_thread(remove, job.id, self.journal, self.store, keep_file=keep_file)
+                freed += count
+                self._statuses.pop(job.id, None)
+                self._teller.forget(job.id)
+                self._ctx.emit("downloads.removed", msgspec.to_builtins(Removed(job.id, count)), key=job.id)
+                self._changes.pop(job.id, anyio.Event()).set()
+        return Removed(id_, freed)
+
+    async def _resume(self, jobs: Sequence[Job]) -> None:
+        again: tuple[JobState, ...] = ("paused", "failed", "waiting", "offline", "blocked_disk")
+        for job in jobs:
+            if job.state in again:
+                await self._others.admit(job)
+                self.queue.admitted.add(job.id)
+        await self._intervene(jobs, again, state="queued", attempts=0, retry_at=0.0, **NO_ERROR)
+
+    def _discard(self, jobs: Sequence[Job]) -> None:
+        """Remove what cancelled jobs had, unless another one goes on with it."""
+        for job in jobs:
+            if not any(other.state in (*LIVE, "failed") for other in self.journal.holders(job.sha256, job.partial)):
+                self.journal.forget_pieces(job.id)
+                self.journal.update(job.id, job.run, offset=0)
+                self.store.discard(job.partial)
 
     async def _job(self, job_id: str) -> Job:
         job = await in_thread(self.journal.get, job_id) if self.journal.exists else None
@@ -132,22 +239,46 @@ class Downloads:
             raise DownloadNotFound(f"there is no download {job_id!r}", id=job_id)
         return job
 
-    async def _intervene(self, job_id: str, states: tuple[str, ...], **changes: Any) -> Job:
-        """Change a job from outside; a run that still knows the old state can no longer touch it."""
-        while True:
-            job = await self._job(job_id)
-            _only(job, states, "it got there while this was asked")
-            after = await in_thread(self.journal.update, job_id, job.run, run=job.run + 1, **changes)
-            if after is not None:
-                self._tell(after)
-                self.queue.wake()
-                return after
+    async def _both(self, id_: str) -> list[Job]:
+        return await self.members(id_) if id_.startswith("dg-") else [await self._job(id_)]
+
+    async def _again(self, id_: str) -> list[Job]:
+        return await self._both(id_)
+
+    async def _meant(self, id_: str, states: tuple[JobState, ...], otherwise: str) -> list[Job]:
+        """The jobs that an id means and that are in one of `states`. Raises DownloadConflict when none is."""
+        jobs = await self._both(id_)
+        if meant := [job for job in jobs if job.state in states]:
+            return meant
+        raise DownloadConflict(f"the download is {jobs[0].state}; {otherwise}", id=id_, state=jobs[0].state)
+
+    async def _intervene(self, jobs: Sequence[Job], states: tuple[JobState, ...], **changes: Any) -> list[Job]:
+        """Change jobs from outside, those that are in one of `states`; a run that still knows the old state can no
+        longer touch them. Returns the changed ones."""
+        changed = []
+        for job in jobs:
+            now: Job | None = job
+            while now is not None and now.state in states:
+                after = await in_thread(self.journal.update, now.id, now.run, run=now.run + 1, **changes)
+                if after is not None:
+                    self._tell(after)
+                    changed.append(after)
+                    break
+                now = await in_thread(self.journal.get, job.id)
+        self.queue.wake()
+        return changed
 
     def _tell(self, job: Job) -> None:
-        self._ctx.emit("downloads.changed", msgspec.to_builtins(self.show(job)), key=job.id)
-        self._changes.pop(job.id, anyio.Event()).set()
+        run = self.queue.runs.get(job.id)
+        if run is not None and run.status is not None:
+            self._statuses[job.id] = run.status
+        if job.state in ENDED:
+            self._statuses.pop(job.id, None)
+        download = self.show(job)
+        self.history.observe(download)
+        self._teller.tell(job.id, download)
+        for id_ in filter(None, (job.id, job.group)):
+            self._changes.pop(id_, anyio.Event()).set()
 
-
-def _only(job: Job, states: tuple[str, ...], otherwise: str) -> None:
-    if job.state not in states:
-        raise DownloadConflict(f"the download is {job.state}; {otherwise}", id=job.id, state=job.state)
+    def _emit(self, download: Download) -> None:
+        self._ctx.emit("downloads.changed", msgspec.to_builtins(download), key=download.id)

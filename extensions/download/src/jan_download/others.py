@@ -6,10 +6,9 @@ from jan_core import Context, JanError
 from jan_core.types import AdoptedFile, DownloadJob, DownloadSource
 
 from .errors import DownloadRefused
-from .journal import Journal
 from .names import check_url
 from .records import Job
-from .store import Store
+from .storage.store import Store
 from .threads import in_thread
 
 __all__ = ["Others"]
@@ -18,8 +17,8 @@ __all__ = ["Others"]
 class Others:
     """Asks the hooks `jan_admit_download`, `jan_adopt_file` and `jan_download_sources`."""
 
-    def __init__(self, ctx: Context, journal: Journal, store: Store) -> None:
-        self._ctx, self._journal, self._store = ctx, journal, store
+    def __init__(self, ctx: Context, store: Store) -> None:
+        self._ctx, self._store = ctx, store
 
     async def admit(self, job: Job) -> None:
         """Ask for votes. Raises DownloadRefused with the first refusal's reason."""
@@ -31,16 +30,10 @@ class Others:
                 reason = outcome.value.reason or "no reason given"
                 raise DownloadRefused(f"refused by {outcome.extension}: {reason}", extension=outcome.extension)
 
-    async def copy_here(self, job: Job) -> AdoptedFile | None:
-        """A copy that this machine has: among the completed downloads, else one that an extension knows."""
-        if not job.sha256 or job.offset:
-            return None
-        for other in await in_thread(self._journal.related, job.destination, job.sha256):
-            path = self._store.final(other.destination)
-            if other.sha256 == job.sha256 and other.state == "completed" and path.is_file():
-                return AdoptedFile(str(path), f"download {other.id}")
+    async def copies(self, job: Job) -> list[AdoptedFile]:
+        """A copy on this machine that an extension knows of; whoever takes it hashes it."""
         outcome = await self._ctx.hooks.adopt_file(job.sha256, job.size)
-        return outcome.value if outcome is not None else None
+        return [outcome.value] if outcome is not None and outcome.value is not None else []
 
     async def sources(self, job: Job) -> list[DownloadSource]:
         """Where the file can be had, best first; its own URL is one of them."""

@@ -1,19 +1,15 @@
-"""The extension: its methods and hooks. Everything is done by `manager`; modules that cost time load when
-first used."""
+"""The extension: its methods and hooks. What they do is in `manager`; modules that cost time load when first used."""
 
 from __future__ import annotations
 
-import secrets
 import threading
-import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import anyio
 import anyio.from_thread
-import anyio.to_thread
 
-from jan_core import Call, Context, InvalidParams, hookimpl, method, methods_of
+from jan_core import Call, Context, hookimpl, method, methods_of
 
 from .errors import (
     BadSource,
@@ -25,25 +21,55 @@ from .errors import (
     HashMismatch,
     SourceNotFound,
     SourceUnauthorized,
-    error_from,
 )
+from .following import follow
+from .groups import group_of
+from .history_methods import HistoryMethods
 from .manager import Downloads
-from .names import check_file, file_name
 from .records import Job
 from .settings import DownloadSettings
-from .shapes import Download, DownloadId, DownloadList, ListDownloads, StartDownload, Verification
+from .shapes import (
+    ConfigureDownload,
+    Download,
+    DownloadGroup,
+    DownloadId,
+    DownloadList,
+    ListDownloads,
+    Removed,
+    RemoveDownload,
+    StartDownload,
+    StartGroup,
+    Verification,
+    VerifyDownload,
+)
+from .wanted import changes_asked, group_asked, job_asked
 
 __all__ = ["DownloadExtension"]
 
+_WAITING = [
+    DownloadConflict,
+    DownloadRefused,
+    DiskFull,
+    SourceUnauthorized,
+    SourceNotFound,
+    HashMismatch,
+    BadSource,
+    DownloadCancelled,
+]
+
 
 class DownloadExtension:
-    """`downloads.*`: files fetched over HTTP(S), resumable, checked, journaled."""
+    """`downloads.*`: files fetched over HTTP(S) from several sources, resumable, checked, journaled."""
 
     _downloads: Downloads
+
+    def __init__(self) -> None:
+        self._history = HistoryMethods()
 
     @hookimpl
     async def jan_activate(self, ctx: Context) -> None:
         self._downloads = Downloads(ctx)
+        self._history.start(self._downloads.journal, self._downloads.get)
         ctx.tasks.start_soon(self._downloads.queue.serve, name="downloads")
 
     @hookimpl
@@ -56,124 +82,101 @@ class DownloadExtension:
 
     @hookimpl
     def jan_methods(self) -> list[Any]:
-        return methods_of(self)
+        return methods_of(self, self._history)
 
-    @method(
-        "downloads.start",
-        errors=[
-            DownloadConflict,
-            DownloadRefused,
-            DiskFull,
-            SourceUnauthorized,
-            SourceNotFound,
-            HashMismatch,
-            BadSource,
-            DownloadCancelled,
-        ],
-    )
+    @method("downloads.start", errors=_WAITING)
     async def start(self, params: StartDownload, call: Call) -> Download:
         """Fetch a file, or take up the download of the same file that there is already.
 
-        Answers as soon as the job is safely in the journal. With `wait` it answers when the job is
-        completed or paused, reports progress until then, and fails as the job fails; a caller that leaves
-        does not stop the job.
+        Answers as soon as the job is safely in the journal. With `wait` it answers when the job is completed or
+        paused, reports progress until then, and fails as the job fails; a caller that leaves does not stop the job.
+        The same content that is under way under another name is not fetched again: this job waits for that one.
         """
-        file = check_file(params.file)
-        destination = file_name(params.destination or file.name, "$.destination")
-        if not (file.url or file.sha256):
-            raise InvalidParams("a file needs a url, or a sha256 by which a source can be found", path="$.file.url")
-        job_id = f"dl-{secrets.token_hex(8)}"
-        job = await self._downloads.add(
-            Job(
-                id=job_id,
-                name=file.name,
-                url=file.url,
-                sha256=file.sha256,
-                size=file.size,
-                destination=destination,
-                partial=file.sha256 or job_id,
-                created_at=time.time(),
-                updated_at=time.time(),
-            )
-        )
-        return await self._follow(job.id, call) if params.wait else self._downloads.show(job)
+        [job] = await self._downloads.add([job_asked(params)])
+        if not params.wait:
+            return self._downloads.show(job)
+        return await follow(call, partial(self._downloads.change, job.id), partial(self._downloads.get, job.id))
 
-    @method("downloads.list", events={"downloads.changed": Download})
+    @method("downloads.start_group", errors=_WAITING)
+    async def start_group(self, params: StartGroup, call: Call) -> DownloadGroup:
+        """Fetch files that are of use only together, such as the parts of a model and its projector; or take up the
+        group of the same files that there is already.
+
+        Small files come first. No file may be used, and none has a `path`, before the last one is complete and
+        checked. With `wait` it fails as soon as one of them does; the others go on.
+        """
+        jobs = await self._downloads.add(group_asked(params))
+        if not params.wait:
+            return await self._group(jobs)
+        group_id = jobs[0].group
+        return await follow(call, partial(self._downloads.change, group_id), partial(self._look, group_id))
+
+    @method("downloads.group", errors=[DownloadNotFound])
+    async def group(self, params: DownloadId) -> DownloadGroup:
+        """A group with all its downloads, as they stand."""
+        return await self._look(params.id)
+
+    @method("downloads.list", events={"downloads.changed": Download, "downloads.removed": Removed})
     async def list(self, params: ListDownloads) -> DownloadList:
         """All downloads, ended ones too, oldest first."""
-        journal = self._downloads.journal
-        if not journal.exists:
-            return DownloadList([])
-        jobs = await anyio.to_thread.run_sync(partial(journal.jobs, params.states, limit=params.limit))
-        return DownloadList([self._downloads.show(job) for job in jobs])
+        return DownloadList(await self._downloads.all(params.states, params.limit))
 
     @method("downloads.get", errors=[DownloadNotFound])
     async def get(self, params: DownloadId) -> Download:
         """One download as it stands."""
         return await self._downloads.get(params.id)
 
+    @method("downloads.configure", errors=[DownloadNotFound, DownloadConflict])
+    async def configure(self, params: ConfigureDownload) -> DownloadList:
+        """Change the priority, the limit or the earliest time of a download, or of each of a group."""
+        return await self._shown(await self._downloads.configure(params.id, **changes_asked(params)))
+
     @method("downloads.pause", errors=[DownloadNotFound, DownloadConflict])
-    async def pause(self, params: DownloadId) -> Download:
-        """Stop a download and keep what it has. It stays paused across restarts."""
-        return self._downloads.show(await self._downloads.pause(params.id))
+    async def pause(self, params: DownloadId) -> DownloadList:
+        """Stop a download, or those of a group, and keep what there is. They stay paused across restarts."""
+        return await self._shown(await self._downloads.pause(params.id))
 
     @method("downloads.resume", errors=[DownloadNotFound, DownloadConflict, DownloadRefused])
-    async def resume(self, params: DownloadId) -> Download:
-        """Go on with a download that was paused or failed, or try a waiting one now."""
-        return self._downloads.show(await self._downloads.resume(params.id))
+    async def resume(self, params: DownloadId) -> DownloadList:
+        """Go on with a download, or those of a group, that were paused or failed; try waiting ones now."""
+        return await self._shown(await self._downloads.resume(params.id))
 
     @method("downloads.cancel", errors=[DownloadNotFound, DownloadConflict])
-    async def cancel(self, params: DownloadId) -> Download:
-        """Give a download up and remove what it has. A complete file is not touched."""
-        return self._downloads.show(await self._downloads.cancel(params.id))
+    async def cancel(self, params: DownloadId) -> DownloadList:
+        """Give a download up, or those of a group that are not complete.
+
+        What there is of it is kept for `keep_partial_days`: starting the same file again goes on from there.
+        """
+        return await self._shown(await self._downloads.cancel(params.id))
+
+    @method("downloads.remove", errors=[DownloadNotFound])
+    async def remove(self, params: RemoveDownload) -> Removed:
+        """Forget a download or a group, and remove what it has on the disk unless another download needs it."""
+        return await self._downloads.remove(params.id, params.keep_file)
 
     @method("downloads.verify", errors=[DownloadNotFound, DownloadConflict])
-    async def verify(self, params: DownloadId, call: Call) -> Verification:
+    async def verify(self, params: VerifyDownload, call: Call) -> Verification:
         """Hash a complete file again and compare.
 
-        A file that does not match is taken away from its name, so that nobody uses it, and the download
-        becomes `failed`; `downloads.resume` fetches it anew.
+        A file that does not match is taken away from its name, so that nobody uses it, and the download becomes
+        `failed`; `downloads.resume` fetches it anew. With `repair` it is queued at once, and where the hashes of its
+        pieces are known only those that are wrong are fetched.
         """
-        from .verify import verify
-
         stopped = threading.Event()
 
         def progress(done: int, total: int) -> None:
             anyio.from_thread.run_sync(partial(call.progress, "verifying", done=done, total=total))
 
         try:
-            result = await anyio.to_thread.run_sync(
-                partial(
-                    verify,
-                    params.id,
-                    self._downloads.journal,
-                    self._downloads.store,
-                    stopped.is_set,
-                    progress,
-                ),
-                abandon_on_cancel=True,
-            )
+            return await self._downloads.verify(params.id, params.repair, stopped.is_set, progress)
         finally:
             stopped.set()
-        await self._downloads.announce(params.id)
-        return result
 
-    async def _follow(self, job_id: str, call: Call) -> Download:
-        """Wait for the end of a job. Raises the error it fails with."""
-        while True:
-            change = self._downloads.change(job_id)
-            now = await self._downloads.get(job_id)
-            call.progress(
-                now.error.message if now.error else now.state,
-                done=now.bytes_done,
-                total=now.bytes_total or None,
-            )
-            if now.state in ("completed", "paused"):
-                return now
-            if now.state == "cancelled":
-                raise DownloadCancelled("the download was cancelled", id=job_id)
-            if now.state == "failed":
-                error = now.error
-                raise error_from(error.type if error else "", error.message if error else "the download failed")
-            with anyio.move_on_after(1.0):
-                await change.wait()  # in vain when another process runs the job: it is looked at once a second then
+    async def _look(self, group_id: str) -> DownloadGroup:
+        return await self._group(await self._downloads.members(group_id))
+
+    async def _group(self, jobs: Sequence[Job]) -> DownloadGroup:
+        return group_of(jobs[0].group_name, await self._downloads.shown(jobs))
+
+    async def _shown(self, jobs: Sequence[Job]) -> DownloadList:
+        return DownloadList(await self._downloads.shown(jobs))

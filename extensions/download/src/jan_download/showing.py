@@ -1,0 +1,59 @@
+"""How a job is shown: what the journal knows of it and what its run tells, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import msgspec
+
+from .journal import Journal
+from .progress import Meter
+from .records import PIECE, Job
+from .shapes import Download
+from .status import SourceFigures, SourceState, Status
+
+__all__ = ["piece_maps", "show"]
+
+
+def show(job: Job, path: str, status: Status | None, meter: Meter | None, waiting_for: str) -> Download:
+    """A job as callers see it. `status`: of its run, or of the last one; `meter` while it runs here.
+
+    It has its `path` once it may be used, which a member of a group may only together with all others.
+    """
+    if meter is None and status is not None:
+        status = replace(status, connections=0, sources=tuple(_at_rest(status)))
+    return Download.of(
+        job,
+        path if job.completed_at else "",
+        speed=meter.speed if meter is not None else 0.0,
+        eta=_left(job, status, meter),
+        status=status,
+        waiting_for=waiting_for,
+    )
+
+
+def _left(job: Job, status: Status | None, meter: Meter | None) -> float | None:
+    done = status.written if status is not None else job.offset
+    return meter.eta(job.expected - done) if meter is not None and job.expected else None
+
+
+def _at_rest(status: Status) -> Iterable[SourceFigures]:
+
+    for each in status.sources:
+        state: SourceState = "idle" if each.state == "active" else each.state
+        yield msgspec.structs.replace(each, connections=0, speed=0, state=state)
+
+
+def piece_maps(jobs: Iterable[Job], journal: Journal) -> dict[str, Status]:
+    """What is known of the pieces of jobs that do not run, by job; blocks. Raises StorageError."""
+    from .engine.pieces import PieceMap
+
+    found: dict[str, Status] = {}
+    for job in jobs:
+        pieces = journal.pieces(job.id) if job.expected else []
+        if pieces:
+            length = job.piece_list.length if job.piece_list else PIECE
+            map_ = PieceMap(job.expected, pieces, length)
+            found[job.id] = Status(job, written=map_.done, verified=map_.verified, pieces=map_.map())
+    return found
