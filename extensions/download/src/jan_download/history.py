@@ -44,8 +44,8 @@ _RUN = re.compile(r"(\d+)([a-z])")
 class History:
     """Writes the history of all downloads of a journal. `observe` is for the event loop, `close` for another thread."""
 
-    def __init__(self, journal: Journal, log: logging.Logger) -> None:
-        self._journal, self._log = journal, log
+    def __init__(self, journal: Journal, log: logging.Logger, batch: float = BATCH) -> None:
+        self._journal, self._log, self._batch = journal, log, batch
         self._seen: deque[tuple[float, Download]] = deque()
         self._due = threading.Event()
         self._closing = threading.Event()
@@ -75,32 +75,34 @@ class History:
         closing = False
         while not closing:
             self._due.wait()
-            self._closing.wait(BATCH)
+            self._closing.wait(self._batch)
             self._due.clear()
             closing = self._closing.is_set()  # asked after the clearing: whoever closes sets both, this one first
             self._write()
 
     def _write(self) -> None:
         try:
-            self._unwritten.extend(self._entries())
+            self._compare()
             with self._journal.transaction():
                 for job_id, kind, data, at in self._unwritten:
                     self._journal.add_history(job_id, kind, data, at)
             self._unwritten.clear()
         except StorageError as error:
             del self._unwritten[:-LONGEST]
+            while len(self._seen) > LONGEST:
+                self._seen.popleft()
             if not self._complained:
                 self._complained = True
                 self._log.warning("the history of downloads has a gap: %s", error)
 
-    def _entries(self) -> Iterator[Entry]:
+    def _compare(self) -> None:
         while self._seen:
-            at, download = self._seen.popleft()
+            at, download = self._seen[0]
             recorder = self._recorders.get(download.id)
             if recorder is None:
                 recorder = self._recorders[download.id] = Recorder(download, self._last_state(download.id))
-            for kind, data in recorder.note(download, at):
-                yield download.id, kind, data, at
+            self._seen.popleft()  # only now: what could not be compared is compared later
+            self._unwritten += ((download.id, kind, data, at) for kind, data in recorder.note(download, at))
             if download.state in ENDED:
                 del self._recorders[download.id]
 

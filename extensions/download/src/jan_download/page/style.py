@@ -41,7 +41,8 @@ th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--rule); vertical
 td { overflow-wrap: anywhere; }
 tr:last-child td { border-bottom: 0; } .n { text-align: right; white-space: nowrap; } .t { white-space: nowrap; }
 td.t { width: 1%; }
-.h { min-width: 13em; } .w { min-width: 16em; } code { font: 13px/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
+.h { min-width: 13em; } .w { min-width: 16em; }
+code { font: 13px/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 .good { color: var(--good); } .bad { color: var(--bad); } .wait { color: var(--wait); }
 .timeline { display: block; width: 100%; height: auto; min-width: 560px; }
 .timeline text { font: 12px system-ui, sans-serif; fill: var(--soft); }
