@@ -148,6 +148,7 @@ class Transfer:
             partial.close()
         if self._ledger.job.sha256 not in ("", digest):
             self._mismatch(pieces, trust, digest, resumed=resumed)
+        self._ledger.update(actual=digest)  # by which a blob without a known hash is found again after a crash
         self.store.publish(self._ledger.job.partial, digest)
         return digest
 
@@ -229,6 +230,7 @@ class Transfer:
             partial.close()
         if ledger.job.sha256 not in ("", digest):
             raise self._thrown_away(size, digest)
+        ledger.update(actual=digest)
         self.store.publish(ledger.job.partial, digest)
         return digest
 
