@@ -7,6 +7,7 @@ from .journal import Journal
 from .names import same_name
 from .records import LIVE, Job
 from .reservation import check_capacity
+from .storage.linking import is_name_of
 from .storage.store import Store
 
 __all__ = ["admit_new", "same_file"]
@@ -32,11 +33,18 @@ def admit_new(job: Job, journal: Journal, store: Store, reserve: int) -> Job | N
             raise DownloadConflict(
                 f"{other.destination} is being fetched from elsewhere", job=other.id, state=other.state
             )
-    if not named and store.final(job.destination).exists():
-        raise DownloadConflict(f"there is another file {job.destination} already", destination=job.destination)
+        elif here:
+            raise _taken(other.destination)
+    final = store.final(job.destination)
+    if not named and final.exists() and not (job.sha256 and is_name_of(final, store.blob(job.sha256))):
+        raise _taken(job.destination)
     if job.size:
         check_capacity(job.size, store.capacity(), reserve)
     return None
+
+
+def _taken(destination: str) -> DownloadConflict:
+    return DownloadConflict(f"there is another file {destination} already", destination=destination)
 
 
 def same_file(one: Job, other: Job) -> bool:
