@@ -11,20 +11,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from jan_core import JanError
 from jan_core.types import DownloadSource
 
-from ..errors import BadSource, DiskFull, HashMismatch
+from ..errors import DiskFull, HashMismatch
 from ..integrity.gguf import HEAD, head_problem
+from ..integrity.noting import Noting
+from ..integrity.piece_lists import note
 from ..network.errors import Unreachable
 from ..outcome import NO_ERROR
 from ..records import Job, Piece
-from ..sources import Source, SourceBook
+from ..sources import SourceBook
 from ..status import Status
 from ..storage.watermark import Watermark
 from .fetching import Fetching
 from .ledger import Ledger
+from .opening import first_answer
 from .pieces import PieceMap
-from .plan import REQUEST
 from .stop import Stop, Stopped
 from .stream import Stream
 from .trust import Anew, Trust
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from ..network.body import Body
     from ..network.network import Network
     from ..settings import DownloadSettings
+    from ..sources import Source
     from ..storage.partial import Partial
     from ..storage.store import Store
 
@@ -81,6 +85,9 @@ class Transfer:
                 raise DiskFull(
                     "the disk is full; what was fetched is kept", needed=0, free=self.store.free()
                 ) from error
+            raise
+        except (JanError, Unreachable):
+            self.stop.check()  # what is stopped fails in many ways
             raise
         finally:
             self.network.close()
@@ -128,7 +135,7 @@ class Transfer:
     def _attempt(self, trust: Trust) -> str:
         if self._ledger.job.expected:
             return self._sized(self._ledger.job.expected, trust, None)
-        source, body = self.stop.aside(lambda: self._first_answer(trust))
+        source, body = self.stop.aside(lambda: first_answer(trust, self.network, self.more_sources, self.stop))
         try:
             return self._streamed(body) if body.total < 0 else self._sized(body.total, trust, (source, body))
         finally:
@@ -137,23 +144,33 @@ class Transfer:
     def _sized(self, size: int, trust: Trust, opened: tuple[Source, Body] | None) -> str:
         """Bring a file of which the size is known; its hash. `opened`: an answer that is there already."""
         self._room_for(size)
+        noting = Noting() if self.hashes is None else None
         partial = self.store.open_partial(self._ledger.job.partial, size)
         try:
             pieces = self._ledger.pieces(size, partial.found, self.hashes.length if self.hashes else 0)
             if self.hashes is not None:
                 pieces.doubt()
             resumed = pieces.done > 0
-            digest = self._whole(pieces, trust, partial, opened)
+            digest = self._whole(pieces, trust, partial, opened, noting.update if noting else lambda data: None)
         finally:
             partial.close()
         if self._ledger.job.sha256 not in ("", digest):
             self._mismatch(pieces, trust, digest, resumed=resumed)
         self._ledger.update(actual=digest)  # by which a blob without a known hash is found again after a crash
         self.store.publish(self._ledger.job.partial, digest)
+        if noting is not None and (found := noting.hashes()) is not None:
+            note(digest, found, self.store)
         return digest
 
-    def _whole(self, pieces: PieceMap, trust: Trust, partial: Partial, opened: tuple[Source, Body] | None) -> str:
-        """Fetch all pieces that are missing; the hash of the whole."""
+    def _whole(
+        self,
+        pieces: PieceMap,
+        trust: Trust,
+        partial: Partial,
+        opened: tuple[Source, Body] | None,
+        also: Callable[[memoryview], None],
+    ) -> str:
+        """Fetch all pieces that are missing; the hash of the whole. `also` gets all that is hashed."""
         head = memoryview(bytearray(HEAD))
         judged = not self._ledger.job.sha256 or pieces.count > 1  # a single piece is as soon judged by its hash
 
@@ -193,8 +210,7 @@ class Transfer:
                 }
             return changed, {name: value for name, value in fields.items() if getattr(job, name) != value}
 
-        watermark = Watermark(partial, pieces.size, lambda: fetching.ready)
-        with watermark:
+        with Watermark(partial, pieces.size, lambda: fetching.ready, also) as watermark:
             with self._ledger.checkpoints(partial, self.reserve, collect, fetching.fail):
                 fetching.run()
             self._ledger.update(state="verifying")
@@ -279,26 +295,6 @@ class Transfer:
         return ledger.job
 
     # -- within ----------------------------------------
-
-    def _first_answer(self, trust: Trust) -> tuple[Source, Body]:
-        """An answer that says how large the file is, if anybody knows; blocks."""
-        last = REQUEST - 1 if trust.hashed else -1
-        while not self.stop.is_set():
-            source = trust.pick(set())
-            if source is None:
-                if trust.book.wait() is not None:
-                    raise trust.reason(Unreachable("no source can be reached"))
-                if not trust.book.add(self.more_sources()):
-                    raise trust.reason(BadSource("nobody knows a place to get this file from"))
-                continue
-            trust.book.began(source)
-            try:
-                return source, self.network.open(source.source, 0, last)
-            except Exception as error:
-                trust.judge(source, error, proven=False, begun=False)
-            finally:
-                trust.book.ended(source)
-        raise Stopped
 
     def _tell(self, fetching: Fetching, trust: Trust) -> None:
         with fetching.lock:

@@ -86,11 +86,11 @@ class Trust:
 
     def pick(self, busy: set[str]) -> Source | None:
         """The source for one more request; `busy`: ids of those that are being read."""
+        if self.single:
+            return self._next_of(self.usable(), busy)
         now = time.monotonic()
         once = self.rangeless & busy
         slow = {each for each, until in self._avoided.items() if until > now}
-        if self.single:
-            once |= set(self.usable()[1:])
         source = self.book.pick(once | slow)
         return self.book.pick(once) if source is None and not busy - slow else source
 
@@ -137,6 +137,15 @@ class Trust:
         usable = self.usable()
         later = [error for each, error in self.errors.items() if each in usable and isinstance(error, Unreachable)]
         return min(later, key=lambda error: (error.offline, error.delay), default=otherwise)
+
+    def _next_of(self, usable: list[str], busy: set[str]) -> Source | None:
+        """The source that is in use, or the first that can be asked now."""
+        for each in usable:
+            others = {other for other in usable if other != each}
+            source = None if busy & (others | self.rangeless) else self.book.pick(others)
+            if source is not None:
+                return source
+        return None
 
     def _other_version(self, source: Source, error: Changed, proven: bool) -> None:
         times = self._changes[source.id] = self._changes.get(source.id, 0) + 1
