@@ -63,14 +63,25 @@ class Work:
         return self._fetch()
 
     def _is_here(self) -> bool:
-        """Whether the file is in the store already: another download brought it."""
+        """Whether the file is in the store already: another download brought it.
+
+        Raises BadSource when it is, with another size than is asked for.
+        """
         job = self.job
         blob = self.store.blob(job.sha256) if job.sha256 else None
         if blob is None or not blob.is_file():
             return False
-        if job.size in (0, blob.stat().st_size):
+        size = blob.stat().st_size
+        others = [other for other in self.journal.holders(job.sha256) if other.state == "completed"]
+        if job.size in (0, size):
+            # Whoever repairs it later must know that it may be another program's file.
+            self._update(origin=next((other.origin for other in others if other.origin), ""))
             return True
-        self.store.withdraw(job.sha256, job.partial, [job.destination])
+        if others:
+            raise BadSource(
+                f"the file of this SHA-256 that is here has {size} bytes, not {job.size}", expected=job.size
+            )
+        self.store.remove(job.sha256, [])
         return False
 
     def _is_taken(self) -> bool:
@@ -85,12 +96,12 @@ class Work:
             self._update(state="verifying")
             self.report(Status(self.job))
             if take(copy, self.store, job.partial, job.sha256, job.size, self.stop.is_set, reserve=self.reserve):
+                self._update(origin=copy.origin)  # first: what is in the store must be known to be theirs
                 self.store.adopt(job.partial, job.sha256)
-                self._update(origin=copy.origin)
                 return True
-        if self.job.state != "running":
+        if self.job.state != "running" or self.job.origin:
             self.stop.check()
-            self._update(state="running")
+            self._update(state="running", origin="")
         return False
 
     def _copies(self) -> Iterator[AdoptedFile]:
