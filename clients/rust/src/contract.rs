@@ -2468,6 +2468,31 @@ pub mod core {
 
 /// Types of the extension `download`.
 pub mod download {
+    /// Change how a job, or each of a group, is treated; what is null stays as it is. At once, also while it runs.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct ConfigureDownload {
+        pub id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub priority: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub limit: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub not_before: Option<String>,
+    }
+
+    impl ConfigureDownload {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String) -> Self {
+            Self {
+                id,
+                priority: None,
+                limit: None,
+                not_before: None,
+            }
+        }
+    }
+
     /// A download as it stands. Sizes in bytes, times RFC 3339 in UTC (empty: not yet).
     ///
     /// `bytes_done` counts what is safely on the disk and never decreases; bytes that had to be thrown away are
@@ -2557,6 +2582,60 @@ pub mod download {
         pub completed_at: Option<String>,
     }
 
+    /// Files that are of use only together, such as the parts of a model and its projector. All of it follows from its
+    /// members: `completed` when every file is, and only then do they have a `path`.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct DownloadGroup {
+        pub id: String,
+        pub name: String,
+        pub state: DownloadGroupState,
+        pub bytes_done: i64,
+        pub bytes_total: i64,
+        pub speed: i64,
+        pub eta: Option<i64>,
+        pub downloads: Vec<Download>,
+    }
+
+    /// One of `blocked_disk`, `cancelled`, `completed`, `failed`, `offline`, `paused`, `queued`, `running`, `verifying`, `waiting`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum DownloadGroupState {
+        #[serde(rename = "blocked_disk")]
+        BlockedDisk,
+        #[serde(rename = "cancelled")]
+        Cancelled,
+        #[serde(rename = "completed")]
+        Completed,
+        #[serde(rename = "failed")]
+        Failed,
+        #[serde(rename = "offline")]
+        Offline,
+        #[serde(rename = "paused")]
+        Paused,
+        #[serde(rename = "queued")]
+        Queued,
+        #[serde(rename = "running")]
+        Running,
+        #[serde(rename = "verifying")]
+        Verifying,
+        #[serde(rename = "waiting")]
+        Waiting,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// `entries` oldest first, of samples the fewer the older they are. `pieces`: those that were begun. `html`: the
+    /// page, if it was asked for.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct DownloadHistory {
+        pub download: Download,
+        pub entries: Vec<HistoryLine>,
+        pub pieces: Vec<PieceRun>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub html: Option<String>,
+    }
+
     /// The id of a download, or of a group where a method takes one.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct DownloadId {
@@ -2595,6 +2674,58 @@ pub mod download {
         /// One that a newer host sends.
         #[serde(untagged)]
         Other(String),
+    }
+
+    /// One file of a group, kept as `destination`, a plain file name; without it the file's own name.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct GroupMember {
+        pub file: super::core::DownloadFile,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub destination: Option<String>,
+    }
+
+    impl GroupMember {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(file: super::core::DownloadFile) -> Self {
+            Self {
+                file,
+                destination: None,
+            }
+        }
+    }
+
+    /// Something that became of a download, at a time (RFC 3339, UTC). `kind` says what `data` has:
+    ///
+    /// `state`: `state`, `done` and `total` (bytes), and where they say something `error`, `waiting_for`, `retry_at`,
+    /// `verified`, `warning`, `origin`. `sample`: `done`, `verified`, `discarded` (bytes), `speed` (bytes/s),
+    /// `connections`. `source`: one that is used for the first time, or no longer, or again. `sources`: the `figures` of
+    /// all of them at the end of a run. `piece`: the `index` of one that was wrong. `settings`: what somebody changed.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct HistoryLine {
+        pub at: String,
+        pub kind: String,
+        pub data: serde_json::Map<String, serde_json::Value>,
+    }
+
+    /// `html`: the history as one HTML document too, in which nothing is loaded and nothing runs.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct HistoryQuery {
+        pub id: String,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub html: Option<bool>,
+    }
+
+    impl HistoryQuery {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String) -> Self {
+            Self {
+                id,
+                html: None,
+            }
+        }
     }
 
     /// Why a job failed, waits, or was not admitted; the fields of the wire's error.
@@ -2639,6 +2770,60 @@ pub mod download {
         Verifying,
         #[serde(rename = "waiting")]
         Waiting,
+    }
+
+    /// `count` pieces from number `first` on (from 0) that stand alike. `source`: the host that brought them, several
+    /// joined by a space; `tries`: how often each was begun anew because it was wrong; `bytes` of them are there.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct PieceRun {
+        pub first: i64,
+        pub count: i64,
+        pub bytes: i64,
+        pub state: PieceRunState,
+        pub source: String,
+        pub tries: i64,
+    }
+
+    /// One of `begun`, `verified`, `whole`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum PieceRunState {
+        #[serde(rename = "begun")]
+        Begun,
+        #[serde(rename = "verified")]
+        Verified,
+        #[serde(rename = "whole")]
+        Whole,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
+    /// `keep_file`: forget the record and leave the file under its name.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct RemoveDownload {
+        pub id: String,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub keep_file: Option<bool>,
+    }
+
+    impl RemoveDownload {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String) -> Self {
+            Self {
+                id,
+                keep_file: None,
+            }
+        }
+    }
+
+    /// `freed`: bytes that are free on the disk because of it; 0 where something else still has the file.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct Removed {
+        pub id: String,
+        pub freed: i64,
     }
 
     /// One source of a job. `id`: its host (and `:port`, and `#2` for a second of the same host), never its address.
@@ -2725,11 +2910,46 @@ pub mod download {
         }
     }
 
+    /// Fetch files that are of use only together. `name` is for people. The rest as for one file.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct StartGroup {
+        pub files: Vec<GroupMember>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub name: Option<String>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub priority: Option<i64>,
+        /// Default: `0`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub limit: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub not_before: Option<String>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub wait: Option<bool>,
+    }
+
+    impl StartGroup {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(files: Vec<GroupMember>) -> Self {
+            Self {
+                files,
+                name: None,
+                priority: None,
+                limit: None,
+                not_before: None,
+                wait: None,
+            }
+        }
+    }
+
     /// The outcome of `downloads.verify`: the SHA-256 of the file on the disk now, and what it was or should be.
     ///
     /// `known_before`: the expected hash came with the request; otherwise it is what was computed when it was
     /// fetched. `damaged`: bytes in pieces that are wrong; the whole file where its pieces have no hashes. `repairing`:
-    /// they are being fetched again; `downloads.changed` says when that is done.
+    /// they are being fetched again; `downloads.changed` says when that is done. `warning`: what a person should know, such
+    /// as that the file's name had become another file's and was made again.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Verification {
         pub id: String,
@@ -2744,6 +2964,28 @@ pub mod download {
         /// Default: `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub repairing: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub warning: Option<String>,
+    }
+
+    /// `repair`: fetch again what is wrong, and only that where the hashes of the pieces are known.
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub struct VerifyDownload {
+        pub id: String,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub repair: Option<bool>,
+    }
+
+    impl VerifyDownload {
+        /// With what is required; the rest left out.
+        #[must_use]
+        pub fn new(id: String) -> Self {
+            Self {
+                id,
+                repair: None,
+            }
+        }
     }
 }
 
@@ -5476,7 +5718,9 @@ pub mod methods {
         type Item = super::core::TextCompletion;
     }
 
-    /// `downloads.cancel`: Give a download up and remove what it has. A complete file is not touched.
+    /// `downloads.cancel`: Give a download up, or those of a group that are not complete.
+    ///
+    /// What there is of it is kept for `keep_partial_days`: starting the same file again goes on from there.
     ///
     /// Errors of its own: `download_not_found`, `download_conflict`.
     pub struct DownloadsCancel;
@@ -5484,7 +5728,18 @@ pub mod methods {
     impl super::Method for DownloadsCancel {
         const NAME: &'static str = "downloads.cancel";
         type Params = super::download::DownloadId;
-        type Result = super::download::Download;
+        type Result = super::download::DownloadList;
+    }
+
+    /// `downloads.configure`: Change the priority, the limit or the earliest time of a download, or of each of a group.
+    ///
+    /// Errors of its own: `download_not_found`, `download_conflict`.
+    pub struct DownloadsConfigure;
+
+    impl super::Method for DownloadsConfigure {
+        const NAME: &'static str = "downloads.configure";
+        type Params = super::download::ConfigureDownload;
+        type Result = super::download::DownloadList;
     }
 
     /// `downloads.get`: One download as it stands.
@@ -5498,6 +5753,28 @@ pub mod methods {
         type Result = super::download::Download;
     }
 
+    /// `downloads.group`: A group with all its downloads, as they stand.
+    ///
+    /// Errors of its own: `download_not_found`.
+    pub struct DownloadsGroup;
+
+    impl super::Method for DownloadsGroup {
+        const NAME: &'static str = "downloads.group";
+        type Params = super::download::DownloadId;
+        type Result = super::download::DownloadGroup;
+    }
+
+    /// `downloads.history`: What became of a download since it was asked for: its states, its speed, its sources, its pieces.
+    ///
+    /// Errors of its own: `download_not_found`.
+    pub struct DownloadsHistory;
+
+    impl super::Method for DownloadsHistory {
+        const NAME: &'static str = "downloads.history";
+        type Params = super::download::HistoryQuery;
+        type Result = super::download::DownloadHistory;
+    }
+
     /// `downloads.list`: All downloads, ended ones too, oldest first.
     pub struct DownloadsList;
 
@@ -5507,7 +5784,7 @@ pub mod methods {
         type Result = super::download::DownloadList;
     }
 
-    /// `downloads.pause`: Stop a download and keep what it has. It stays paused across restarts.
+    /// `downloads.pause`: Stop a download, or those of a group, and keep what there is. They stay paused across restarts.
     ///
     /// Errors of its own: `download_not_found`, `download_conflict`.
     pub struct DownloadsPause;
@@ -5515,10 +5792,21 @@ pub mod methods {
     impl super::Method for DownloadsPause {
         const NAME: &'static str = "downloads.pause";
         type Params = super::download::DownloadId;
-        type Result = super::download::Download;
+        type Result = super::download::DownloadList;
     }
 
-    /// `downloads.resume`: Go on with a download that was paused or failed, or try a waiting one now.
+    /// `downloads.remove`: Forget a download or a group, and remove what it has on the disk unless another download needs it.
+    ///
+    /// Errors of its own: `download_not_found`.
+    pub struct DownloadsRemove;
+
+    impl super::Method for DownloadsRemove {
+        const NAME: &'static str = "downloads.remove";
+        type Params = super::download::RemoveDownload;
+        type Result = super::download::Removed;
+    }
+
+    /// `downloads.resume`: Go on with a download, or those of a group, that were paused or failed; try waiting ones now.
     ///
     /// Errors of its own: `download_not_found`, `download_conflict`, `download_refused`.
     pub struct DownloadsResume;
@@ -5526,14 +5814,14 @@ pub mod methods {
     impl super::Method for DownloadsResume {
         const NAME: &'static str = "downloads.resume";
         type Params = super::download::DownloadId;
-        type Result = super::download::Download;
+        type Result = super::download::DownloadList;
     }
 
     /// `downloads.start`: Fetch a file, or take up the download of the same file that there is already.
     ///
-    /// Answers as soon as the job is safely in the journal. With `wait` it answers when the job is
-    /// completed or paused, reports progress until then, and fails as the job fails; a caller that leaves
-    /// does not stop the job.
+    /// Answers as soon as the job is safely in the journal. With `wait` it answers when the job is completed or
+    /// paused, reports progress until then, and fails as the job fails; a caller that leaves does not stop the job.
+    /// The same content that is under way under another name is not fetched again: this job waits for that one.
     ///
     /// Errors of its own: `download_conflict`, `download_refused`, `disk_full`, `source_unauthorized`, `source_not_found`, `hash_mismatch`, `bad_source`, `download_cancelled`.
     pub struct DownloadsStart;
@@ -5544,17 +5832,34 @@ pub mod methods {
         type Result = super::download::Download;
     }
 
+    /// `downloads.start_group`: Fetch files that are of use only together, such as the parts of a model and its projector; or take up the
+    ///
+    /// group of the same files that there is already.
+    ///
+    /// Small files come first. No file may be used, and none has a `path`, before the last one is complete and
+    /// checked. With `wait` it fails as soon as one of them does; the others go on.
+    ///
+    /// Errors of its own: `download_conflict`, `download_refused`, `disk_full`, `source_unauthorized`, `source_not_found`, `hash_mismatch`, `bad_source`, `download_cancelled`.
+    pub struct DownloadsStartGroup;
+
+    impl super::Method for DownloadsStartGroup {
+        const NAME: &'static str = "downloads.start_group";
+        type Params = super::download::StartGroup;
+        type Result = super::download::DownloadGroup;
+    }
+
     /// `downloads.verify`: Hash a complete file again and compare.
     ///
-    /// A file that does not match is taken away from its name, so that nobody uses it, and the download
-    /// becomes `failed`; `downloads.resume` fetches it anew.
+    /// A file that does not match is taken away from its name, so that nobody uses it, and the download becomes
+    /// `failed`; `downloads.resume` fetches it anew. With `repair` it is queued at once, and where the hashes of its
+    /// pieces are known only those that are wrong are fetched.
     ///
     /// Errors of its own: `download_not_found`, `download_conflict`.
     pub struct DownloadsVerify;
 
     impl super::Method for DownloadsVerify {
         const NAME: &'static str = "downloads.verify";
-        type Params = super::download::DownloadId;
+        type Params = super::download::VerifyDownload;
         type Result = super::download::Verification;
     }
 
@@ -6485,6 +6790,8 @@ pub enum Event {
     AssistantsChanged(assistant::AssistantChanged),
     /// `downloads.changed`
     DownloadsChanged(download::Download),
+    /// `downloads.removed`
+    DownloadsRemoved(download::Removed),
     /// `engines.changed`
     EnginesChanged(llamacpp::EngineChanged),
     /// `extensions.changed`
@@ -6519,6 +6826,7 @@ impl Event {
         let known = match name {
             "assistants.changed" => serde_json::from_value(data.clone()).map(Self::AssistantsChanged),
             "downloads.changed" => serde_json::from_value(data.clone()).map(Self::DownloadsChanged),
+            "downloads.removed" => serde_json::from_value(data.clone()).map(Self::DownloadsRemoved),
             "engines.changed" => serde_json::from_value(data.clone()).map(Self::EnginesChanged),
             "extensions.changed" => serde_json::from_value(data.clone()).map(Self::ExtensionsChanged),
             "extensions.reloadFailed" => serde_json::from_value(data.clone()).map(Self::ExtensionsReloadFailed),

@@ -1599,6 +1599,24 @@ export namespace core {
 }
 
 export namespace download {
+  /** Change how a job, or each of a group, is treated; what is null stays as it is. At once, also while it runs. */
+  export interface ConfigureDownload {
+    /** @maxLength 256 */
+    id: string;
+    /**
+     * @minimum -100
+     * @maximum 100
+     */
+    priority?: number | null;
+    /**
+     * @minimum 0
+     * @maximum 1125899906842624
+     */
+    limit?: number | null;
+    /** @maxLength 40 */
+    not_before?: string | null;
+  }
+
   /**
    * A download as it stands. Sizes in bytes, times RFC 3339 in UTC (empty: not yet).
    *
@@ -1675,6 +1693,33 @@ export namespace download {
     completed_at?: string;
   }
 
+  /**
+   * Files that are of use only together, such as the parts of a model and its projector. All of it follows from its
+   * members: `completed` when every file is, and only then do they have a `path`.
+   */
+  export interface DownloadGroup {
+    id: string;
+    name: string;
+    state: Open<"blocked_disk" | "cancelled" | "completed" | "failed" | "offline" | "paused" | "queued" | "running" | "verifying" | "waiting">;
+    bytes_done: number;
+    bytes_total: number;
+    speed: number;
+    eta: number | null;
+    downloads: download.Download[];
+  }
+
+  /**
+   * `entries` oldest first, of samples the fewer the older they are. `pieces`: those that were begun. `html`: the
+   * page, if it was asked for.
+   */
+  export interface DownloadHistory {
+    download: download.Download;
+    entries: download.HistoryLine[];
+    pieces: download.PieceRun[];
+    /** @default "" */
+    html?: string;
+  }
+
   /** The id of a download, or of a group where a method takes one. */
   export interface DownloadId {
     /** @maxLength 256 */
@@ -1683,6 +1728,38 @@ export namespace download {
 
   export interface DownloadList {
     downloads: download.Download[];
+  }
+
+  /** One file of a group, kept as `destination`, a plain file name; without it the file's own name. */
+  export interface GroupMember {
+    file: core.DownloadFile;
+    /**
+     * @default ""
+     * @maxLength 256
+     */
+    destination?: string;
+  }
+
+  /**
+   * Something that became of a download, at a time (RFC 3339, UTC). `kind` says what `data` has:
+   *
+   * `state`: `state`, `done` and `total` (bytes), and where they say something `error`, `waiting_for`, `retry_at`,
+   * `verified`, `warning`, `origin`. `sample`: `done`, `verified`, `discarded` (bytes), `speed` (bytes/s),
+   * `connections`. `source`: one that is used for the first time, or no longer, or again. `sources`: the `figures` of
+   * all of them at the end of a run. `piece`: the `index` of one that was wrong. `settings`: what somebody changed.
+   */
+  export interface HistoryLine {
+    at: string;
+    kind: string;
+    data: { [name: string]: unknown };
+  }
+
+  /** `html`: the history as one HTML document too, in which nothing is loaded and nothing runs. */
+  export interface HistoryQuery {
+    /** @maxLength 256 */
+    id: string;
+    /** @default false */
+    html?: boolean;
   }
 
   /** Why a job failed, waits, or was not admitted; the fields of the wire's error. */
@@ -1703,6 +1780,33 @@ export namespace download {
      * @maximum 10000
      */
     limit?: number;
+  }
+
+  /**
+   * `count` pieces from number `first` on (from 0) that stand alike. `source`: the host that brought them, several
+   * joined by a space; `tries`: how often each was begun anew because it was wrong; `bytes` of them are there.
+   */
+  export interface PieceRun {
+    first: number;
+    count: number;
+    bytes: number;
+    state: Open<"begun" | "verified" | "whole">;
+    source: string;
+    tries: number;
+  }
+
+  /** `keep_file`: forget the record and leave the file under its name. */
+  export interface RemoveDownload {
+    /** @maxLength 256 */
+    id: string;
+    /** @default false */
+    keep_file?: boolean;
+  }
+
+  /** `freed`: bytes that are free on the disk because of it; 0 where something else still has the file. */
+  export interface Removed {
+    id: string;
+    freed: number;
   }
 
   /**
@@ -1761,12 +1865,46 @@ export namespace download {
     wait?: boolean;
   }
 
+  /** Fetch files that are of use only together. `name` is for people. The rest as for one file. */
+  export interface StartGroup {
+    /**
+     * @minItems 1
+     * @maxItems 1000
+     */
+    files: download.GroupMember[];
+    /**
+     * @default ""
+     * @maxLength 256
+     */
+    name?: string;
+    /**
+     * @default 0
+     * @minimum -100
+     * @maximum 100
+     */
+    priority?: number;
+    /**
+     * @default 0
+     * @minimum 0
+     * @maximum 1125899906842624
+     */
+    limit?: number;
+    /**
+     * @default ""
+     * @maxLength 40
+     */
+    not_before?: string;
+    /** @default false */
+    wait?: boolean;
+  }
+
   /**
    * The outcome of `downloads.verify`: the SHA-256 of the file on the disk now, and what it was or should be.
    *
    * `known_before`: the expected hash came with the request; otherwise it is what was computed when it was
    * fetched. `damaged`: bytes in pieces that are wrong; the whole file where its pieces have no hashes. `repairing`:
-   * they are being fetched again; `downloads.changed` says when that is done.
+   * they are being fetched again; `downloads.changed` says when that is done. `warning`: what a person should know, such
+   * as that the file's name had become another file's and was made again.
    */
   export interface Verification {
     id: string;
@@ -1779,6 +1917,16 @@ export namespace download {
     damaged?: number;
     /** @default false */
     repairing?: boolean;
+    /** @default "" */
+    warning?: string;
+  }
+
+  /** `repair`: fetch again what is wrong, and only that where the hashes of the pieces are known. */
+  export interface VerifyDownload {
+    /** @maxLength 256 */
+    id: string;
+    /** @default false */
+    repair?: boolean;
   }
 }
 
@@ -3632,10 +3780,21 @@ export interface Methods {
     item: core.TextCompletion;
     errors: "model_not_found" | "invalid_model_file" | "model_load_failed" | "engine_install_failed" | "engine_broken" | "model_refused" | "no_usable_engine" | "worker_died" | "worker_hung" | "out_of_memory" | "context_overflow" | "template_failed" | "generation_failed" | "invalid_generation" | "invalid_image" | "invalid_params" | "overloaded";
   };
-  /** Give a download up and remove what it has. A complete file is not touched. */
+  /**
+   * Give a download up, or those of a group that are not complete.
+   *
+   * What there is of it is kept for `keep_partial_days`: starting the same file again goes on from there.
+   */
   "downloads.cancel": {
     params: download.DownloadId;
-    result: download.Download;
+    result: download.DownloadList;
+    item: never;
+    errors: "download_not_found" | "download_conflict";
+  };
+  /** Change the priority, the limit or the earliest time of a download, or of each of a group. */
+  "downloads.configure": {
+    params: download.ConfigureDownload;
+    result: download.DownloadList;
     item: never;
     errors: "download_not_found" | "download_conflict";
   };
@@ -3646,6 +3805,20 @@ export interface Methods {
     item: never;
     errors: "download_not_found";
   };
+  /** A group with all its downloads, as they stand. */
+  "downloads.group": {
+    params: download.DownloadId;
+    result: download.DownloadGroup;
+    item: never;
+    errors: "download_not_found";
+  };
+  /** What became of a download since it was asked for: its states, its speed, its sources, its pieces. */
+  "downloads.history": {
+    params: download.HistoryQuery;
+    result: download.DownloadHistory;
+    item: never;
+    errors: "download_not_found";
+  };
   /** All downloads, ended ones too, oldest first. */
   "downloads.list": {
     params: download.ListDownloads;
@@ -3653,26 +3826,33 @@ export interface Methods {
     item: never;
     errors: never;
   };
-  /** Stop a download and keep what it has. It stays paused across restarts. */
+  /** Stop a download, or those of a group, and keep what there is. They stay paused across restarts. */
   "downloads.pause": {
     params: download.DownloadId;
-    result: download.Download;
+    result: download.DownloadList;
     item: never;
     errors: "download_not_found" | "download_conflict";
   };
-  /** Go on with a download that was paused or failed, or try a waiting one now. */
+  /** Forget a download or a group, and remove what it has on the disk unless another download needs it. */
+  "downloads.remove": {
+    params: download.RemoveDownload;
+    result: download.Removed;
+    item: never;
+    errors: "download_not_found";
+  };
+  /** Go on with a download, or those of a group, that were paused or failed; try waiting ones now. */
   "downloads.resume": {
     params: download.DownloadId;
-    result: download.Download;
+    result: download.DownloadList;
     item: never;
     errors: "download_not_found" | "download_conflict" | "download_refused";
   };
   /**
    * Fetch a file, or take up the download of the same file that there is already.
    *
-   * Answers as soon as the job is safely in the journal. With `wait` it answers when the job is
-   * completed or paused, reports progress until then, and fails as the job fails; a caller that leaves
-   * does not stop the job.
+   * Answers as soon as the job is safely in the journal. With `wait` it answers when the job is completed or
+   * paused, reports progress until then, and fails as the job fails; a caller that leaves does not stop the job.
+   * The same content that is under way under another name is not fetched again: this job waits for that one.
    */
   "downloads.start": {
     params: download.StartDownload;
@@ -3681,13 +3861,28 @@ export interface Methods {
     errors: "download_conflict" | "download_refused" | "disk_full" | "source_unauthorized" | "source_not_found" | "hash_mismatch" | "bad_source" | "download_cancelled";
   };
   /**
+   * Fetch files that are of use only together, such as the parts of a model and its projector; or take up the
+   *
+   * group of the same files that there is already.
+   *
+   * Small files come first. No file may be used, and none has a `path`, before the last one is complete and
+   * checked. With `wait` it fails as soon as one of them does; the others go on.
+   */
+  "downloads.start_group": {
+    params: download.StartGroup;
+    result: download.DownloadGroup;
+    item: never;
+    errors: "download_conflict" | "download_refused" | "disk_full" | "source_unauthorized" | "source_not_found" | "hash_mismatch" | "bad_source" | "download_cancelled";
+  };
+  /**
    * Hash a complete file again and compare.
    *
-   * A file that does not match is taken away from its name, so that nobody uses it, and the download
-   * becomes `failed`; `downloads.resume` fetches it anew.
+   * A file that does not match is taken away from its name, so that nobody uses it, and the download becomes
+   * `failed`; `downloads.resume` fetches it anew. With `repair` it is queued at once, and where the hashes of its
+   * pieces are known only those that are wrong are fetched.
    */
   "downloads.verify": {
-    params: download.DownloadId;
+    params: download.VerifyDownload;
     result: download.Verification;
     item: never;
     errors: "download_not_found" | "download_conflict";
@@ -4382,6 +4577,7 @@ export interface Methods {
 export interface Events {
   "assistants.changed": assistant.AssistantChanged;
   "downloads.changed": download.Download;
+  "downloads.removed": download.Removed;
   "engines.changed": llamacpp.EngineChanged;
   "extensions.changed": core.ExtensionChanged;
   "extensions.reloadFailed": core.ExtensionReloadFailed;
