@@ -74,6 +74,17 @@ def test_a_state_is_noted_once_and_again_when_it_comes_to_something_else() -> No
     ]
 
 
+def test_a_source_that_is_asked_again_in_vain_is_no_news() -> None:
+    def waiting(seconds: int) -> Download:
+        error = JobError(1, "source_unreachable", "hub.example answers 503", True)
+        return download("waiting", error=error, waiting_for=f"hub.example, again in {seconds} s", bytes_done=7)
+
+    again = [waiting(1), download(bytes_done=7), waiting(2), download("queued", bytes_done=7), download(bytes_done=7)]
+    observed = [download(bytes_done=7), *again * 3, download(bytes_done=8)]
+    entries = noted(*((float(at), shown) for at, shown in enumerate(observed)))
+    assert [data["state"] for kind, data in entries if kind == "state"] == ["running", "waiting", "running"]
+
+
 def test_samples_become_rarer_with_the_age_of_a_download() -> None:
     four_a_second = [(quarter / 4, download(bytes_done=quarter, speed=100)) for quarter in range(4 * 60)]
     samples = [data for kind, data in noted(*four_a_second) if kind == "sample"]
@@ -167,7 +178,7 @@ def test_what_cannot_be_written_for_a_while_is_written_later(
     journal = Unwritable(tmp_path / "downloads.db")
     history = History(journal, LOG, batch=0.01)
     journal.refusals = refusals
-    for state in ("queued", "running", "waiting", "running"):
+    for state in ("queued", "running", "paused", "running"):
         history.observe(download(state))
     for _ in range(refusals):  # each makes it try once more, at least
         history.observe(download("running"))
@@ -176,7 +187,7 @@ def test_what_cannot_be_written_for_a_while_is_written_later(
     history.observe(download("completed"))
     history.close(10)
     states = [entry.data["state"] for entry in journal.history("dl-1") if entry.kind == "state"]
-    assert states == ["queued", "running", "waiting", "running", "completed"]
+    assert states == ["queued", "running", "paused", "running", "completed"]
     assert len([record for record in caplog.records if "has a gap" in record.message]) == 1, "it is said once"
     journal.close()
 

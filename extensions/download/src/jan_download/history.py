@@ -39,6 +39,7 @@ Entry = tuple[str, str, dict[str, Any], float]
 """A job's id, the kind of entry, its data, and when it was (seconds since the epoch)."""
 
 _RUN = re.compile(r"(\d+)([a-z])")
+_NUMBER = re.compile(r"\d+")
 
 
 class History:
@@ -116,11 +117,12 @@ class History:
 class _Known:
     """What was noted of a job."""
 
-    state: dict[str, Any]
+    state: dict[str, str]
     settings: tuple[int, int, str]
     sources: dict[str, SourceFigures] = field(default_factory=dict)
     standing: dict[str, tuple[str, str]] = field(default_factory=dict)
     wrong: frozenset[int] = frozenset()
+    done: int = -1
     sampled: float = 0.0
 
 
@@ -137,7 +139,8 @@ class Recorder:
     def __init__(self, download: Download, last_state: dict[str, Any]) -> None:
         self._began = _epoch(download.created_at)
         settings = (download.priority, download.limit, download.not_before)
-        self._known = _Known(state={name: last_state.get(name) for name in _TELLING}, settings=settings)
+        last = {name: _NUMBER.sub("", str(last_state.get(name, ""))) for name in _TELLING}
+        self._known = _Known(last, settings, done=int(last_state.get("done", -1)))
 
     def note(self, download: Download, at: float) -> list[tuple[str, dict[str, Any]]]:
         """What is worth keeping of `download` as it stood at `at`, oldest first."""
@@ -150,19 +153,26 @@ class Recorder:
         entries += (("piece", {"index": index}) for index in self._newly_wrong(download.pieces))
         entries += (("source", msgspec.to_builtins(source)) for source in self._changed_sources(download.sources))
         state = _state(download)
-        telling = {name: state.get(name) for name in _TELLING}
-        changed = telling != known.state
+        telling = {name: _NUMBER.sub("", str(state.get(name, ""))) for name in _TELLING}
+        changed = telling != known.state and not self._tries_again(download)
         if changed and known.sources and known.state.get("state") == "running":
             # What comes after a run no longer has the figures of its sources.
             figures = [msgspec.to_builtins(source) for source in known.sources.values()]
             entries.append(("sources", {"figures": figures}))
         if changed:
-            known.state = telling
+            known.state, known.done = telling, download.bytes_done
             entries.append(("state", state))
-        elif download.state == "running" and at - known.sampled >= max(1.0, (at - self._began) / SAMPLES):
+        elif download.state == known.state["state"] == "running" and at - known.sampled >= max(
+            1.0, (at - self._began) / SAMPLES
+        ):
             known.sampled = at
             entries.append(("sample", _sample(download)))
         return entries
+
+    def _tries_again(self, download: Download) -> bool:
+        """Whether a source that failed is only asked again: nothing has come of it yet."""
+        failed = self._known.state["state"] in ("waiting", "offline", "blocked_disk")
+        return failed and download.state in ("running", "queued") and download.bytes_done == self._known.done
 
     def _newly_wrong(self, pieces: str) -> list[int]:
         if "x" not in pieces:
@@ -193,7 +203,7 @@ class Recorder:
 
 
 _TELLING = ("state", "error", "waiting_for")
-"""A job whose state differs in one of these has come to something new."""
+"""A job whose state differs in one of these, other numbers aside, has come to something new."""
 
 
 def _state(download: Download) -> dict[str, Any]:

@@ -57,8 +57,9 @@ def page(download: Download, entries: Sequence[HistoryEntry], pieces: Sequence[P
 
 def _head(download: Download, now: float) -> str:
     word, told = checked(download)
-    why = download.waiting_for or (download.error.message if download.error else "")
-    because = f"<p>{text(why[:1].upper() + why[1:])}.</p>" if why else ""
+    error = text(download.error.message) if download.error else ""
+    why = f"Waiting for {text(download.waiting_for)}{f': {error}' if error else ''}" if download.waiting_for else error
+    because = f"<p>{why[:1].upper() + why[1:]}.</p>" if why else ""
     adopted = f" It was taken from {text(download.origin)}, not fetched." if download.origin else ""
     return (
         f'<header><h1><bdi>{text(download.name)}</bdi> <span class="badge {download.state}">{_state(download)}'

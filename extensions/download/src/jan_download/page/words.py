@@ -126,8 +126,10 @@ def _state(data: dict[str, Any]) -> tuple[str, str]:
     if state == "verifying":
         return "all bytes are there; the whole file is hashed", ""
     told = STATES.get(state, state) + so_far
-    if error or reason:
-        told += f": {error or reason}"
+    if error:
+        told += f": {error}"
+    elif reason and state in ("queued", "blocked_disk") and reason != "its turn":
+        told += f", waiting for {reason}"
     return told, {"failed": "bad", "waiting": "wait", "offline": "wait", "blocked_disk": "wait"}.get(state, "")
 
 
