@@ -73,7 +73,7 @@ def rows(parts: Sequence[Standing], width: int, height: int, *, plain: bool = Fa
 
     whole = together(parts)
     shared = whole.words if len(parts) > 1 else ""
-    room = max(1, height - 2 - (2 if len(parts) > 1 else 0) - bool(shared))
+    room = max(1, height - 3 - (2 if len(parts) > 1 else 0) - bool(shared))
     drawn: list[Text] = []
     # What is complete comes last when there is no room for all.
     order = parts if len(parts) <= room // 2 else sorted(parts, key=lambda part: part.state == "completed")
@@ -93,6 +93,7 @@ def rows(parts: Sequence[Standing], width: int, height: int, *, plain: bool = Fa
         drawn.append(_row(whole, width, plain, name=f"total ({complete}/{len(parts)})", style="bold"))
     if shared:
         drawn.append(_words(whole, width))
+    drawn.append(Text())  # here the terminal shows the ^C that somebody types, and it is taken away with the rest
     return drawn
 
 

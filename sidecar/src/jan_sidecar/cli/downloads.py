@@ -1,18 +1,23 @@
-"""`jan downloads`: files being fetched. A command that waits shows progress, and leaving it loses nothing."""
+"""`jan downloads`: files being fetched. A command that waits shows bars, and leaving it loses nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-import anyio
 import click
 
 from .app import App, Failed, checked_sha256, pass_app, wrong_usage
-from .output import Column, json_option, note, print_json, print_table, size
+from .downloads_options import fetch_options, file_at, given
+from .downloads_upkeep import configure, remove, verify
+from .downloads_view import say
+from .following import fetch, follow, listed, look_at, members
+from .output import Column, clean, json_option, note, on_terminal, print_json, print_table, size
 from .session import Session, run_session
+from .standing import LIVE, Record, Steady, under_way
 
-__all__ = ["downloads", "fetch_file", "file_at"]
+__all__ = ["downloads"]
 
 COLUMNS = (
     Column("id", "ID"),
@@ -21,21 +26,63 @@ COLUMNS = (
     Column("bytes_done", "DONE", size),
     Column("bytes_total", "SIZE", size),
     Column("verified", "VERIFIED"),
+    Column("group", "GROUP", roomy=True),
+    Column("words", "WHY", roomy=True),
 )
+STATES = (*LIVE, "paused", "completed", "failed", "cancelled")
 
 
 @click.group()
 def downloads() -> None:
-    """Files being fetched."""
+    """Files being fetched.
+
+    IDs begin with dl-, and those of groups, such as the parts of one model, with dg-: commands take either.
+    """
+
+
+for command in (configure, remove, verify):
+    downloads.add_command(command)
 
 
 @downloads.command("list")
+@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only those in this state.")
 @json_option
 @pass_app
-def list_(app: App, as_json: bool) -> None:
+def list_(app: App, states: tuple[str, ...], as_json: bool) -> None:
     """Show all downloads, ended ones too."""
-    records = app.call("downloads.list")["downloads"]
-    print_table(records, COLUMNS, as_json=as_json, empty="no downloads yet; start one with: jan downloads start URL")
+    records = app.call("downloads.list", {"states": list(states)})["downloads"]
+    steady = Steady()
+    shown = records if as_json else [{**record, "words": steady.read(record).words} for record in records]
+    print_table(shown, COLUMNS, as_json=as_json, empty="no downloads yet; start one with: jan downloads start URL")
+
+
+@downloads.command()
+@click.argument("id")
+@click.option("--html", type=click.Path(path_type=Path), help="Write its history as a page to this file.")
+@json_option
+@pass_app
+def show(app: App, id: str, html: Path | None, as_json: bool) -> None:
+    """Show a download: its state, its sources, and which pieces of the file are there.
+
+    \b
+    jan downloads show dl-0123456789abcdef
+    jan downloads show dl-0123456789abcdef --html history.html
+    """
+    from .downloads_view import show_record, write_page
+
+    records = run_session(app, lambda session: members(session, id))
+    if html is not None:
+        if len(records) > 1:
+            ids = ", ".join(record["id"] for record in records)
+            raise Failed("a page shows one file, and this is a group", f"name one of: {ids}")
+        write_page(app, records[0]["id"], html)
+    if as_json:
+        print_json(records if id.startswith("dg-") else records[0])
+    elif html is None:
+        for place, record in enumerate(records):
+            if place:
+                click.echo()
+            show_record(record)
 
 
 @downloads.command()
@@ -47,93 +94,102 @@ def list_(app: App, as_json: bool) -> None:
     metavar="HEX",
     help="What the file must hash to. Without it nothing is checked.",
 )
+@fetch_options
 @json_option
 @pass_app
-def start(app: App, url: str, sha256: str, as_json: bool) -> None:
-    """Fetch a file and wait for it. Interrupted, it goes on where it was: run the same command again."""
-    file = file_at(url, sha256)
-    _done(run_session(app, lambda session: fetch_file(session, file), activate=True), as_json)
+def start(app: App, /, url: str, sha256: str, as_json: bool, **options: Any) -> None:
+    """Fetch a file and wait for it. Interrupted, it goes on where it was: run the same command again.
 
+    \b
+    jan downloads start https://example.org/model.gguf --sha256 9f86d0...
+    jan downloads start https://example.org/model.gguf --limit 5M --not-before 22:30
+    """
+    params = {"file": file_at(url, sha256), **given(options)}
 
-@downloads.command()
-@click.argument("id")
-@json_option
-@pass_app
-def resume(app: App, id: str, as_json: bool) -> None:
-    """Go on with a download and wait for it."""
-
-    async def work(session: Session) -> Any:
-        record = await session.call("downloads.resume", {"id": id})
-        file = {"name": record["name"], "url": record["url"], "sha256": record["sha256"]}
-        return await fetch_file(session, file, record["destination"])
+    async def work(session: Session) -> list[Record]:
+        return await fetch(session, await session.call("downloads.start", params))
 
     _done(run_session(app, work, activate=True), as_json)
 
 
 @downloads.command()
-@click.argument("id")
-@pass_app
-def pause(app: App, id: str) -> None:
-    """Stop a download and keep what it has."""
-    app.call("downloads.pause", {"id": id})
-    note(f"{id} is paused; go on with: jan downloads resume {id}")
-
-
-@downloads.command()
-@click.argument("id")
-@pass_app
-def cancel(app: App, id: str) -> None:
-    """Give a download up and remove what it has."""
-    app.call("downloads.cancel", {"id": id})
-    note(f"{id} is cancelled")
-
-
-@downloads.command()
-@click.argument("id")
+@click.argument("ids", metavar="ID...", nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="All that are paused or failed.")
 @json_option
 @pass_app
-def verify(app: App, id: str, as_json: bool) -> int:
-    """Hash a complete file again and compare. Status 1 when it does not match."""
-    outcome = app.call("downloads.verify", {"id": id})
+def resume(app: App, ids: tuple[str, ...], all_: bool, as_json: bool) -> None:
+    """Go on with downloads and wait for them."""
+    _check_named(ids, all_)
+
+    async def work(session: Session) -> list[Record]:
+        records = await _each(session, "resume", ids, all_, ("paused", "failed"))
+        return await fetch(session, records, f"jan downloads resume {'--all' if all_ else ' '.join(ids)}")
+
+    _done(run_session(app, work, activate=True), as_json)
+
+
+@downloads.command()
+@click.argument("ids", metavar="ID...", nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="All that are under way.")
+@json_option
+@pass_app
+def pause(app: App, ids: tuple[str, ...], all_: bool, as_json: bool) -> None:
+    """Stop downloads and keep what they have."""
+    _check_named(ids, all_)
+    records = run_session(app, lambda session: _each(session, "pause", ids, all_, LIVE))
+    say(records, as_json, lambda record: f"paused; go on with: jan downloads resume {record['id']}")
+
+
+@downloads.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@json_option
+@pass_app
+def cancel(app: App, ids: tuple[str, ...], as_json: bool) -> None:
+    """Give downloads up and remove what they have."""
+    records = run_session(app, lambda session: _each(session, "cancel", ids, False, ()))
+    say(records, as_json, lambda record: "cancelled")
+
+
+@downloads.command()
+@click.argument("ids", metavar="[ID...]", nargs=-1)
+@pass_app
+def watch(app: App, ids: tuple[str, ...]) -> None:
+    """Show what is under way until all of it is there. Ctrl-C ends the showing; nothing is paused."""
+
+    async def work(session: Session) -> None:
+        async def all_() -> list[Record]:
+            return listed(await session.caller.call("downloads.list", {"states": list(LIVE)}))
+
+        named = [record for id in ids for record in await members(session, id)]
+        records = named if ids else await all_()
+        if not any(map(under_way, records)):
+            note("nothing is under way")
+            return
+        _, interrupted = await follow(session, records, look_at(session, named) if ids else all_, every=not ids)
+        if interrupted:
+            note("what is under way goes on when jan runs next")
+            raise click.Abort
+
+    run_session(app, work, activate=True)
+
+
+def _check_named(ids: Sequence[str], all_: bool) -> None:
+    if bool(ids) == all_:
+        wrong_usage("name downloads by their ID, or all of them with --all")
+
+
+async def _each(session: Session, verb: str, ids: Sequence[str], all_: bool, states: Sequence[str]) -> list[Record]:
+    """Do it to each that was named, or to all in one of `states`; returns them."""
+    if all_:
+        ids = [record["id"] for record in listed(await session.call("downloads.list", {"states": list(states)}))]
+    records: list[Record] = []
+    for id in ids:
+        records += listed(await session.call(f"downloads.{verb}", {"id": id}))
+    return records
+
+
+def _done(records: Sequence[Record], as_json: bool) -> None:
     if as_json:
-        print_json(outcome)
-    elif outcome["ok"]:
-        source = "the hash that was asked for" if outcome["known_before"] else "the hash it had when it was fetched"
-        note(f"{id} is whole: it has {source}")
-    else:
-        note(f"{id} is damaged: it hashes to {outcome['actual']}, not to {outcome['expected']}")
-    return 0 if outcome["ok"] else 1
-
-
-def file_at(url: str, sha256: str) -> dict[str, Any]:
-    """The file at a URL, as `downloads.start` wants it described. Anything that is no file's URL is wrong usage."""
-    try:
-        parts = urlsplit(url)
-        name, usable = unquote(parts.path.rpartition("/")[2]), parts.scheme in ("http", "https") and parts.port != 0
-    except ValueError:
-        name, usable = "", False
-    if not name or not usable:
-        wrong_usage(f"{url!r} is not the URL of a file (http or https)")
-    return {"name": name, "url": url, "sha256": sha256}
-
-
-async def fetch_file(session: Session, file: dict[str, Any], destination: str = "") -> dict[str, Any]:
-    """Fetch a file, or go on with fetching it, until it is there. Returns its `downloads` record."""
-    params = {"file": file, "destination": destination, "wait": True}
-    try:
-        record: dict[str, Any] = await session.call("downloads.start", params)
-    except anyio.get_cancelled_exc_class():
-        note("interrupted; what was fetched is kept: the same command goes on from there")
-        raise
-    if record["state"] != "completed":
-        raise Failed(f"the download is {record['state']}", f"go on with: jan downloads resume {record['id']}")
-    if record.get("warning"):
-        note(f"warning: {record['warning']}")
-    return record
-
-
-def _done(record: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(record)
-    else:
-        click.echo(record["path"])
+        print_json(records[0] if len(records) == 1 else records)
+    for record in () if as_json else records:
+        click.echo(clean(record["path"]) if on_terminal() else record["path"])

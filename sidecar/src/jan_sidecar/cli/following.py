@@ -93,8 +93,7 @@ async def follow(
             for remark in remarks:
                 note(remark)
             while not interrupted.is_set():
-                states = [record["state"] for record in board.values()]
-                if not any(state in LIVE for state in states) or (not every and "failed" in states):
+                if _over(list(board.values())) and not (every and any(map(under_way, board.values()))):
                     break
                 view.show([steady.read(record) for record in board.values()])
                 with anyio.move_on_after(LOOK / 2):
@@ -111,6 +110,14 @@ async def follow(
     finally:
         view.close()
     return await look() if not interrupted.is_set() else list(board.values()), interrupted.is_set()
+
+
+def _over(records: Sequence[Record]) -> bool:
+    """Whether there is nothing to wait for: all may be used, or one of them failed, or nothing moves any more."""
+    states = {record["state"] for record in records}
+    if states <= {"completed"}:  # those of a group get their paths together, a moment after the last one is complete
+        return all(record["path"] for record in records)
+    return "failed" in states or not states & set(LIVE)
 
 
 def listed(answer: Record) -> list[Record]:

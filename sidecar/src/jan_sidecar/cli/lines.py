@@ -3,6 +3,7 @@ stands in the way. No control characters, and nothing for what is over within a 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ QUIET = 1.5
 """Seconds before the first line: it stays, so it must be worth it."""
 INTERVAL = 3.0
 """Seconds between two lines at first; later a tenth of the time it takes."""
+_NUMBERS = re.compile(r"\d[\d.,]*")
 
 
 class Lines:
@@ -36,10 +38,11 @@ class Lines:
         whole = together(parts, name=f"{len(parts)} files")
         shared = len(parts) == 1 or whole.words
         for part in parts if not shared else [whole if len(parts) > 1 else parts[0]]:
-            if part.words and part.words != self._words.get(part.name):
+            words = _NUMBERS.sub("", part.words)  # "again in 3 s" is nothing new
+            if words and words != self._words.get(part.name):
                 click.echo(f"{part.name}: {part.words}", err=True)
                 self._said = now
-            self._words[part.name] = part.words
+            self._words[part.name] = words
         if now - self._said >= max(INTERVAL, (now - self._began) / 10):
             self._said = now
             click.echo(line(parts[0] if len(parts) == 1 else whole), err=True)

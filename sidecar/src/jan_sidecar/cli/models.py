@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .app import App, checked_sha256, pass_app, wrong_usage
+from .downloads_options import fetch_options, file_at, given
 from .loading import configure, estimate, load, unload
 from .output import Column, json_option, note, on_terminal, print_json, print_record, print_table, size
 
@@ -110,14 +112,20 @@ def import_(
 @click.option(
     "--source", default="", metavar="ID", help="Look it up at this hub, which learns of it. See: jan registry sources"
 )
+@fetch_options
 @json_option
 @pass_app
-def pull(app: App, model: str, sha256: str, model_id: str, variant: str, source: str, as_json: bool) -> None:
+def pull(
+    app: App, /, model: str, sha256: str, model_id: str, variant: str, source: str, as_json: bool, **options: Any
+) -> None:
     """Download a model of the registry, or a GGUF file from a URL, and take it in.
 
     Interrupted, it goes on where it was: run the same command again.
+
+    \b
+    jan models pull qwen3-8b --limit 5M
+    jan models pull https://example.org/model.gguf --sha256 9f86d0...
     """
-    from .downloads import file_at
     from .pulling import pull_file, pull_model
     from .session import Session, run_session
 
@@ -127,11 +135,14 @@ def pull(app: App, model: str, sha256: str, model_id: str, variant: str, source:
         wrong_usage("--variant and --source are for a model of a hub")
 
     file = file_at(model, sha256) if "://" in model else None
+    chosen = {"--sha256": sha256, "--id": model_id, "--variant": variant, "--source": source}
+    said = [part for name, value in chosen.items() if value for part in (name, value)]
+    again = shlex.join(["jan", "models", "pull", model, *said])
 
     async def work(session: Session) -> Any:
         if file is not None:
-            return await pull_file(session, file, model_id)
-        return await pull_model(session, model, variant, source, model_id)
+            return await pull_file(session, file, model_id, given(options), again)
+        return await pull_model(session, model, variant, source, model_id, given(options), again)
 
     _done(run_session(app, work, activate=True), as_json)
 
@@ -139,17 +150,23 @@ def pull(app: App, model: str, sha256: str, model_id: str, variant: str, source:
 @models.command()
 @click.argument("model", nargs=-1, required=True)
 @click.option("--adapter", default="", metavar="ID", help="Delete only this adapter of MODEL.")
+@click.option("--keep-download", is_flag=True, help="Keep the files that were fetched for it.")
+@json_option
 @pass_app
-def delete(app: App, model: tuple[str, ...], adapter: str) -> None:
-    """Delete models and their files."""
+def delete(app: App, model: tuple[str, ...], adapter: str, keep_download: bool, as_json: bool) -> None:
+    """Delete models and their files, also as they were fetched, unless another model has them too."""
+    from .deleting import delete_model
     from .session import Session, run_session
 
-    async def work(session: Session) -> None:
-        for name in model:
-            await session.call("models.delete", {"id": name, "adapter": adapter})
-            note(f"{adapter or name} is deleted")
+    async def work(session: Session) -> list[dict[str, Any]]:
+        return [await delete_model(session, name, adapter, keep_download=keep_download) for name in model]
 
-    run_session(app, work)
+    deleted = run_session(app, work)
+    if as_json:
+        print_json(deleted)
+    for each in () if as_json else deleted:
+        freed = f"; {size(each['freed'])} are free" if each["freed"] else ""
+        note(f"{each['id']} is deleted{freed}")
 
 
 models.add_command(delete, "rm")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from .app import Failed
-from .downloads import fetch_file
+from .following import fetch
 from .session import Session
+from .standing import Record
 
 __all__ = ["pull_file", "pull_model"]
 
@@ -21,8 +22,11 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _SAYS_NOTHING = re.compile(r"(ggml-?)?(model|weights|consolidated|gguf|ggml)?([-_.]?(i?q\d\w*|bf16|f16|f32|fp16))?")
 
 
-async def pull_model(session: Session, model: str, variant: str, source: str, id: str) -> dict[str, Any]:
+async def pull_model(
+    session: Session, model: str, variant: str, source: str, id: str, how: dict[str, Any], again: str
+) -> Record:
     """Have a model of the registry, or of the hub `source`. `id`: what it is called here; "": made from its names.
+    `how`: what `downloads.start_group` is to know of priority, limit and time; `again`: the command that goes on.
 
     Returns its `models` record.
     """
@@ -35,15 +39,20 @@ async def pull_model(session: Session, model: str, variant: str, source: str, id
     names = [id] if id else [name for name in (own, told, _slug(f"{model}-{found['variant']}")) if name]
     name = await _free(session, names, model)
     # The files of a split model are taken in from beside the first, so they lie together.
-    records = await _fetch(session, weights, *(file.get("sha256") or file["url"] for file in weights))
-    beside = [await _fetch(session, [file], file.get("sha256") or file["url"]) for file in projectors[:1]]
-    return await _take_in(session, records, name, origin=model, projector=beside[0][0]["path"] if beside else "")
+    wanted = _placed(weights)
+    for projector in projectors[:1]:
+        wanted += _placed([{**projector, "role": "projector"}])
+    records = await _fetch(session, wanted, name, how, again)
+    beside = records[len(weights) :]
+    more = {"origin": model, "projector": beside[0]["path"] if beside else ""}
+    return await _take_in(session, records[: len(weights)], beside, name, more)
 
 
-async def pull_file(session: Session, file: dict[str, Any], id: str) -> dict[str, Any]:
+async def pull_file(session: Session, file: Record, id: str, how: dict[str, Any], again: str) -> Record:
     """Have the model in a file, as `downloads.start` describes it; the rest as for `pull_model`."""
     name = await _free(session, [id or _own_name(file["name"]) or _slug(Path(file["name"]).stem)], "")
-    return await _take_in(session, await _fetch(session, [file], file["url"]), name)
+    place = {"file": file, "destination": f"{_key(file['url'])}-{file['name']}"}
+    return await _take_in(session, await _fetch(session, [place], name, how, again), [], name, {})
 
 
 async def _free(session: Session, names: list[str], origin: str) -> str:
@@ -57,18 +66,32 @@ async def _free(session: Session, names: list[str], origin: str) -> str:
     raise Failed(f"there is a model {names[0]} already", "give this one another id: --id ID")
 
 
-async def _fetch(session: Session, files: list[dict[str, Any]], *told: str) -> list[dict[str, Any]]:
-    """Fetch files into a place that `told`, their hashes or addresses, makes: the same ones always come to lie in the
-    same place, and others never do."""
-    key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:8]
-    return [await fetch_file(session, file, f"{key}-{file['name']}") for file in files]
+def _placed(files: list[Record]) -> list[Record]:
+    """Files and the names they are kept under, which their hashes or addresses make: the same ones always come to lie
+    in the same place, and others never do."""
+    key = _key(*(file.get("sha256") or file["url"] for file in files))
+    return [{"file": file, "destination": f"{key}-{file['name']}"} for file in files]
 
 
-async def _take_in(session: Session, records: list[dict[str, Any]], id: str, **more: Any) -> dict[str, Any]:
-    hashes = {Path(record["path"]).name: sha256 for record in records if (sha256 := record["actual_sha256"])}
-    model: dict[str, Any] = await session.call(
-        "models.import", {"path": records[0]["path"], "id": id, "hashes": hashes, **more}
-    )
+def _key(*told: str) -> str:
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:8]
+
+
+async def _fetch(session: Session, wanted: list[Record], name: str, how: dict[str, Any], again: str) -> list[Record]:
+    """The files, all of them or none, in this order."""
+    group = await session.call("downloads.start_group", {"files": wanted, "name": name, **how})
+    records = {record["destination"]: record for record in await fetch(session, group, again)}
+    return [records[place["destination"]] for place in wanted]
+
+
+async def _take_in(
+    session: Session, records: list[Record], beside: list[Record], id: str, more: dict[str, Any]
+) -> Record:
+    files = [*records, *beside]
+    hashes = {Path(record["path"]).name: sha256 for record in files if (sha256 := record["actual_sha256"])}
+    unchecked = not all(record["verified"] for record in files)
+    params = {"path": records[0]["path"], "id": id, "hashes": hashes, "unchecked": unchecked, **more}
+    model: Record = await session.call("models.import", params)
     return model
 
 

@@ -51,7 +51,7 @@ class Standing:
 
 
 def under_way(record: Record) -> bool:
-    """Whether a download will still come further by itself."""
+    """Whether a download will still come further by itself. A complete file of a group has no path before all are."""
     return record["state"] in LIVE
 
 
@@ -116,19 +116,17 @@ def _common(words: Iterable[str]) -> str:
 
 
 def _in_the_way(record: Record) -> str:
-    state, error = record["state"], (record.get("error") or {}).get("message", "")
-    reason = record.get("waiting_for") or error
-    because = f": {reason}" if reason else ""
+    state, error, what = record["state"], (record.get("error") or {}).get("message", ""), record.get("waiting_for")
     if state == "offline":
         return f"waiting for the network; {_KEPT}"
-    if state == "blocked_disk":
-        return f"waiting for room on the disk{because}; {_KEPT}"
-    if state == "waiting":
-        return f"waiting{because or ': no source answers'}; {_KEPT}"
+    if state in ("waiting", "blocked_disk"):
+        return f"waiting for {what or 'a source'}{f' ({error})' if error else ''}; {_KEPT}"
+    if state == "queued":
+        return f"waiting for {what}" if what else "queued"
     if state == "verifying":
         return "verifying: the whole file is hashed"
-    if state in ("queued", "paused", "failed", "cancelled"):
-        return f"{state}{because}"
+    if state in ("paused", "failed", "cancelled"):
+        return f"{state}: {error}" if error else state
     return ""
 
 
