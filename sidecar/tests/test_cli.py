@@ -516,7 +516,7 @@ def test_a_file_is_downloaded_checked_and_its_loss_is_said(jan: Jan, file_server
     damaged = jan("downloads", "verify", listed[0]["id"])
     assert damaged.returncode == 1
     assert b"damaged" in damaged.stderr
-    unchecked = jan("downloads", "start", f"{file_server.url}/other.gguf")
+    unchecked = jan("downloads", "start", f"{file_server.url}/other.bin")
     assert unchecked.returncode == 0
     assert unchecked.stderr.count(b"not checked: ") == 2, "it is told before and after"
     one_line_of_complaint(jan("downloads", "start", f"{file_server.url}/missing.gguf", "--sha256", "0" * 64), 1)
