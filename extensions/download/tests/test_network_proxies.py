@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import trustme
@@ -22,7 +23,7 @@ from .faultserver import FaultServer
 from .proxyserver import HttpProxy, SocksProxy
 
 
-def fetch(url: str, environment: dict[str, str] | None = None, **settings: str) -> bytes:
+def fetch(url: str, environment: dict[str, str] | None = None, **settings: Any) -> bytes:
     network = Network(DownloadSettings(connect_timeout=5, stall_timeout=5, **settings), environment or {})
     try:
         return network.fetch(DownloadSource(url), 1 << 20)

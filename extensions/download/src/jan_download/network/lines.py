@@ -6,6 +6,7 @@ Nothing here reads or writes.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socket
 import threading
 from collections.abc import Iterator
@@ -115,7 +116,7 @@ class Deadline:
 
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[Deadline]:
-    """End the line that is watched inside after `seconds`; then raises TimeoutError for whatever comes of that.
+    """End the line that is watched inside after `seconds`; raises TimeoutError for the OSError that comes of it.
 
     The timeout of a socket is no such thing: a server that sends a byte every few seconds never meets it.
     """
@@ -125,7 +126,7 @@ def deadline(seconds: float) -> Iterator[Deadline]:
     timer.start()
     try:
         yield it
-    except Exception as error:
+    except (OSError, http.client.HTTPException) as error:
         if it.passed:
             raise TimeoutError("timed out") from error
         raise

@@ -245,7 +245,7 @@ class Network:
             if found.total > limit:
                 raise BadSource(f"{host} sends {found.total} bytes where {limit} are expected at most", host=host)
             buffer = memoryview(bytearray(min(_SMALL, limit + 1)))
-            with translated(host), deadline(self._settings.stall_timeout * _LONGEST_FETCH) as until:
+            with deadline(self._settings.stall_timeout * _LONGEST_FETCH) as until:
                 until.watch(getattr(response.connection, "line", None))
                 while count := body.readinto(buffer):
                     data += buffer[:count]

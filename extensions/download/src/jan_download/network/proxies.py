@@ -91,7 +91,7 @@ def _matches(entry: str, host: str, port: int) -> bool:
         except ValueError:
             pass
     name, colon, number = entry.rpartition(":")
-    if colon and number.isdigit():
+    if colon and number.isascii() and number.isdigit():
         if int(number) != port:
             return False
         entry = name
