@@ -28,7 +28,7 @@ def test_pieces_are_hashed_whatever_parts_the_file_comes_in(cuts: list[int], len
 
 
 def test_a_piece_is_passed_over_while_the_thread_has_no_time_to_spare() -> None:
-    now = iter([(0.0, 0.0), (1.0, 0.9), (2.0, 0.9), (4.0, 0.9)])
+    now = iter([(0.0, 0.0), (1.0, 0.9), (2.0, 0.9), (4.0, 1.05)])
     moment = (0.0, 0.0)
 
     def clock() -> float:

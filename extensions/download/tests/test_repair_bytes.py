@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,21 @@ async def test_one_flipped_byte_costs_one_piece(
         assert (job["bytes_discarded"], job["verified"]) == (PIECE, True)
         assert (tmp_path / "installed.gguf").read_bytes() == shop.data
         assert (await house.call("verify", id=job["id"]))["ok"]
+
+
+async def test_the_first_look_at_a_file_finds_the_piece_that_is_wrong_though_nobody_published_hashes(
+    open_house: OpenHouse, serve_more: Callable[..., FaultServer], big: bytes
+) -> None:
+    shop = Shop(serve_more(rate=50_000_000), big)
+    async with open_house() as house:
+        job = await shop.fetch(house, listed=False)
+        damage(job, 2 * PIECE + 12345)
+        before = shop.sent()
+        result = await house.call("verify", id=job["id"], repair=True)
+        assert (result["damaged"], result["warning"]) == (PIECE, "")
+        job = await house.until(job["id"], "completed")
+        assert shop.sent() - before == PIECE
+        assert content(job) == shop.data
 
 
 async def test_a_damaged_file_is_no_longer_there_and_resuming_it_costs_one_piece(

@@ -17,7 +17,8 @@ from .piece_lists import PieceHashes
 __all__ = ["Noting"]
 
 _SHARE = 0.25
-"""A piece is hashed when its thread has been busy for less than this share of the time so far."""
+_GRACE = 0.1
+"""A piece is hashed when its thread has been busy for less than this share of the time so far, and these seconds."""
 _UNKNOWN = bytes(32)
 """Stands for a piece that was passed over; no piece hashes to this, so it counts as damaged when that matters."""
 
@@ -66,4 +67,4 @@ class Noting:
         if self._began is None:
             self._began = now
         elapsed, worked = now[0] - self._began[0], now[1] - self._began[1]
-        return worked <= _SHARE * elapsed
+        return worked <= _SHARE * elapsed + _GRACE
