@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jan_download.groups import make_usable, unnamed
 from jan_download.journal import Journal
 from jan_download.records import PIECE, Job, JobState, Piece
 from jan_download.storage import linking
-from jan_download.storage.recovery import Recovered, name_group, recover
+from jan_download.storage.recovery import Recovered, recover
 from jan_download.storage.removal import remove
 from jan_download.storage.store import Store
 
@@ -43,7 +44,14 @@ class House:
         }  # fmt: skip
         if state == "completed":
             size = len(data)
-            defaults |= {"offset": size, "total": size, "high": size, "actual": sha256, "verified": True}
+            defaults |= {
+                "offset": size,
+                "total": size,
+                "high": size,
+                "actual": sha256,
+                "verified": True,
+                "completed_at": 1.0,
+            }
         job = Job(id=id, state=state, **(defaults | fields))
         self.journal.add(job)
         return job
@@ -143,11 +151,11 @@ def finish(house: House) -> None:
     job = house.job()
     house.store.publish(job.partial, HASH)
     size = len(DATA)
+    house.store.name(HASH, job.destination)
     with house.journal.transaction():
         house.journal.forget_pieces(job.id)
         changes: dict[str, Any] = {"state": "completed", "actual": HASH, "total": size, "high": size, "verified": True}
-        house.journal.update(job.id, job.run, offset=size, **changes)
-    name_group(house.job(), house.journal, house.store)
+        house.journal.update(job.id, job.run, offset=size, completed_at=time.time(), **changes)
 
 
 def whole_partial(house: House) -> None:
@@ -325,6 +333,14 @@ def test_a_blob_that_is_not_what_its_name_says_is_a_partial_file_again(house: Ho
     assert house.files() == {PART: b"wHole file"}
 
 
+def test_an_adopted_blob_that_is_not_what_its_name_says_is_let_go_and_never_written_to(house: House) -> None:
+    house.add(origin="Ollama")
+    house.blob(content=b"wHole file")
+    house.recover()
+    assert house.job().state == "queued"
+    assert house.files() == {}
+
+
 def test_a_name_that_is_missing_is_given_again(house: House) -> None:
     house.add(state="completed")
     house.blob()
@@ -333,14 +349,18 @@ def test_a_name_that_is_missing_is_given_again(house: House) -> None:
 
 
 def test_a_file_of_a_group_has_no_name_before_the_group_is_complete(house: House) -> None:
-    house.add("dl-1", state="completed", group="dg-1", position=1)
+    house.add("dl-1", state="completed", group="dg-1", position=1, completed_at=0.0)
     house.add("dl-2", state="paused", group="dg-1", position=0, data=OTHER)
     house.blob()
     house.recover()
-    assert not house.store.final("dl-1.gguf").exists()
     house.blob(OTHER)
     house.recover()
-    assert [house.job(id).state for id in ("dl-1", "dl-2")] == ["completed", "completed"]
+    assert not house.store.files.exists()
+    assert [(house.job(id).state, house.job(id).completed_at) for id in ("dl-1", "dl-2")] == [("completed", 0.0)] * 2
+    assert unnamed(house.journal) == ["dg-1"]
+    make_usable("dg-1", house.journal, house.store)
+    house.store.final("dl-1.gguf").unlink()
+    house.recover()
     assert house.store.final("dl-1.gguf").read_bytes() == DATA
     assert house.store.final("dl-2.gguf").read_bytes() == OTHER
 

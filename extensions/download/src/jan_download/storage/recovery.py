@@ -22,7 +22,7 @@ from .durable import make_folder, sync_folder
 from .hashing import sha256_of
 from .store import Store
 
-__all__ = ["Recovered", "name_group", "recover"]
+__all__ = ["Recovered", "recover"]
 
 _DAY = 86_400.0
 _INTERRUPTED: tuple[JobState, ...] = ("running", "verifying")
@@ -75,20 +75,6 @@ def recover(
     return outcome
 
 
-def name_group(job: Job, journal: Journal, store: Store) -> bool:
-    """Give a completed job's file its name, and the files of its whole group theirs, once all of it is complete;
-    returns whether it is.
-
-    Raises DownloadConflict when another file has a name, OSError.
-    """
-    members = journal.group(job.group) or [job]
-    if any(member.state != "completed" for member in members):
-        return False
-    for member in members:
-        store.name(member.actual or member.sha256, member.destination)
-    return True
-
-
 def _completed(job: Job, journal: Journal, store: Store) -> Job | None:
     """Its blob and its name are there; the first version kept the file under its name alone."""
     sha256 = job.actual or job.sha256
@@ -104,7 +90,8 @@ def _completed(job: Job, journal: Journal, store: Store) -> Job | None:
             )
         else:
             return None
-    name_group(job, journal, store)
+    if job.completed_at:  # else the group it belongs to is not complete, and none of its files has a name
+        store.name(sha256, job.destination)
     return None
 
 
@@ -137,7 +124,9 @@ def _finished_before(job: Job, journal: Journal, store: Store, stopped: Callable
         return None
     actual = sha256_of(found, stopped)
     if actual != sha256:
-        if actual and found is blob:
+        if actual and found is blob and job.origin:
+            store.remove(sha256, [])  # it may be another program's file: nothing may be written to it
+        elif actual and found is blob:
             store.withdraw(sha256, job.partial)
         return None
     if found is final:
@@ -145,13 +134,13 @@ def _finished_before(job: Job, journal: Journal, store: Store, stopped: Callable
     store.discard(job.partial)
     size = blob.stat().st_size
     changes: dict[str, Any] = {"offset": size, "total": size, "high": max(size, job.high), "actual": sha256}
-    changes |= {"verified": bool(job.sha256), "completed_at": time.time(), "attempts": 0, "retry_at": 0.0, **NO_ERROR}
+    changes |= {"verified": bool(job.sha256), "attempts": 0, "retry_at": 0.0, **NO_ERROR}
+    if not job.group:
+        store.name(sha256, job.destination)
+        changes["completed_at"] = time.time()
     with journal.transaction():
         journal.forget_pieces(job.id)
-        done = journal.update(job.id, job.run, state="completed", run=job.run + 1, **changes)
-    if done is not None:
-        name_group(done, journal, store)
-    return done
+        return journal.update(job.id, job.run, state="completed", run=job.run + 1, **changes)
 
 
 def _unbacked(job: Job, journal: Journal, store: Store) -> Job | None:
