@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -76,11 +77,14 @@ class Downloads:
 
     async def shown(self, jobs: Sequence[Job]) -> list[Download]:
         """Jobs as callers see them, with the piece maps of those that do not run."""
-        unknown = [job for job in jobs if self._status(job) is None and job.state != "completed"]
-        if len(jobs) == 1:
-            unknown = [job for job in jobs if self._status(job) is None]
-        found = await in_thread(piece_maps, unknown, self.journal) if unknown else {}
-        return [self.show(job, found.get(job.id)) for job in jobs]
+        at_rest = [
+            job for job in jobs if job.id not in self.queue.runs and (job.state != "completed" or len(jobs) == 1)
+        ]
+        maps = await in_thread(piece_maps, at_rest, self.journal) if at_rest else {}
+        for job_id, map_ in maps.items():
+            last = self._statuses.get(job_id)
+            maps[job_id] = replace(map_, sources=last.sources) if last is not None else map_
+        return [self.show(job, maps.get(job.id)) for job in jobs]
 
     def show(self, job: Job, status: Status | None = None) -> Download:
         """A job as callers see it, with what its run tells when there is one here."""
@@ -88,7 +92,7 @@ class Downloads:
         return show(
             job,
             str(self.store.final(job.destination)),
-            self._status(job) or status,
+            status or self._status(job),
             run.meter if run is not None else None,
             self.queue.waiting_for(job),
         )

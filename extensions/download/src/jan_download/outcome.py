@@ -21,7 +21,7 @@ NO_ERROR: dict[str, Any] = {"error_type": "", "error_code": 0, "error": "", "ret
 
 _OFFLINE_PAUSE = 15.0
 """Seconds before names are looked up again while there is a route, and nobody who answers."""
-_DISK_PAUSE = 30.0
+_DISK_PAUSE = 5.0
 """Seconds before a disk that says it is full, and has room all the same (a quota), is tried again."""
 _REPAIR_PAUSE = 30.0
 

@@ -22,7 +22,7 @@ def show(job: Job, path: str, status: Status | None, meter: Meter | None, waitin
     It has its `path` once it may be used, which a member of a group may only together with all others.
     """
     if meter is None and status is not None:
-        status = replace(status, connections=0, sources=tuple(_at_rest(status)))
+        status = _at_rest(status)
     return Download.of(
         job,
         path if job.completed_at else "",
@@ -38,11 +38,17 @@ def _left(job: Job, status: Status | None, meter: Meter | None) -> float | None:
     return meter.eta(job.expected - done) if meter is not None and job.expected else None
 
 
-def _at_rest(status: Status) -> Iterable[SourceFigures]:
+def _at_rest(status: Status) -> Status:
+    """How a run stood that has ended: nothing of it is under way any more."""
+    from .engine.pieces import decode, encode
 
-    for each in status.sources:
-        state: SourceState = "idle" if each.state == "active" else each.state
-        yield msgspec.structs.replace(each, connections=0, speed=0, state=state)
+    sources = tuple(_source_at_rest(each) for each in status.sources)
+    return replace(status, connections=0, sources=sources, pieces=encode(decode(status.pieces).replace("a", "p")))
+
+
+def _source_at_rest(figures: SourceFigures) -> SourceFigures:
+    state: SourceState = "idle" if figures.state == "active" else figures.state
+    return msgspec.structs.replace(figures, connections=0, speed=0, state=state)
 
 
 def piece_maps(jobs: Iterable[Job], journal: Journal) -> dict[str, Status]:
