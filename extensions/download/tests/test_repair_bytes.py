@@ -26,13 +26,21 @@ class Shop:
         self.url = server.serve("/file", data)
         self.list = server.serve("/pieces", self.hashes)
 
-    async def fetch(self, house: House, *, listed: bool) -> dict[str, Any]:
-        file = {"name": "model.bin", "url": self.url, "sha256": sha256(self.data), "size": len(self.data)}
+    def file(self, *, listed: bool) -> dict[str, Any]:
+        file: dict[str, Any] = {
+            "name": "model.bin",
+            "url": self.url,
+            "sha256": sha256(self.data),
+            "size": len(self.data),
+        }
         if listed:
             count = len(self.hashes) // 32
             pieces = {"length": PIECE, "count": count, "sha256": sha256(self.hashes), "url": self.list}
             file |= {"pieces": pieces}
-        job: dict[str, Any] = await house.call("start", file=file, wait=True)
+        return file
+
+    async def fetch(self, house: House, *, listed: bool, **params: Any) -> dict[str, Any]:
+        job: dict[str, Any] = await house.call("start", file=self.file(listed=listed), wait=True, **params)
         assert job["state"] == "completed"
         return job
 
@@ -138,6 +146,46 @@ async def test_a_file_of_the_wrong_length_costs_what_it_lacks(
         assert not (await house.call("verify", id=job["id"], repair=True))["ok"]
         job = await house.until(job["id"], "completed")
         assert shop.sent() - before == cost
+        assert content(job) == shop.data
+
+
+async def test_every_download_of_a_damaged_file_has_it_again_for_the_price_of_one(
+    open_house: OpenHouse, shop: Shop
+) -> None:
+    async with open_house() as house:
+        job = await shop.fetch(house, listed=True)
+        other = await shop.fetch(house, listed=True, destination="again.bin")
+        damage(job, 5)
+        before = shop.sent()
+        assert not (await house.call("verify", id=other["id"], repair=True))["ok"]
+        for each in (job, other):
+            each = await house.until(each["id"], "completed")
+            assert content(each) == shop.data
+        assert shop.sent() - before == PIECE
+
+
+async def test_a_damaged_member_of_a_group_is_mended_and_the_group_is_complete_again(
+    open_house: OpenHouse, shop: Shop
+) -> None:
+    small = b"a projector, say"
+    file = {
+        "name": "mmproj.bin",
+        "url": shop.server.serve("/small", small),
+        "sha256": sha256(small),
+        "size": len(small),
+    }
+    async with open_house() as house:
+        group = await house.call("start_group", files=[{"file": file}, {"file": shop.file(listed=True)}], wait=True)
+        assert group["state"] == "completed"
+        job = next(each for each in group["downloads"] if each["bytes_total"] == len(shop.data))
+        damage(job, 5)
+        before = shop.sent()
+        assert not (await house.call("verify", id=job["id"], repair=True))["ok"]
+        job = await house.until(job["id"], "completed")
+        assert shop.sent() - before == PIECE
+        group = await house.call("group", id=group["id"])
+        assert group["state"] == "completed"
+        assert [each["completed_at"] != "" for each in group["downloads"]] == [True, True]
         assert content(job) == shop.data
 
 
