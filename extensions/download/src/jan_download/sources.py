@@ -23,6 +23,8 @@ _HALF_LIFE = 4.0
 """Seconds after which what was measured counts half."""
 _MEASURED = 1 << 18
 """Bytes after which a source's speed says something."""
+_ENOUGH = 4 << 20
+"""Bytes after which that can be doubted only half."""
 _ALIKE = 0.8
 """Sources within this share of the best are alike, and `priority` decides."""
 _LOOK_AGAIN = 60.0
@@ -60,6 +62,7 @@ class Source:
     idle_since: float = 0.0
     patience: float = _LOOK_AGAIN
     _at: float = 0.0
+    _seen: int = 0
     _bytes: float = 0.0
     _seconds: float = 0.0
     _connected: float = 0.0
@@ -67,7 +70,7 @@ class Source:
     @property
     def measured(self) -> bool:
         """Whether its speed is known well enough to rank it; until then small requests are enough."""
-        return self.bytes >= _MEASURED
+        return self._seen >= _MEASURED
 
     @property
     def speed(self) -> float:
@@ -79,6 +82,20 @@ class Source:
         """Bytes/s of one of its connections."""
         return self._bytes / self._connected if self._connected > 0 else 0.0
 
+    def promise(self) -> float:
+        """Bytes/s that one more connection may bring, if what they share is the source's line.
+
+        The less was measured, the better it is thought to be: the first bytes of a connection are its slowest.
+        """
+        usual = max(1.0, self._connected / self._seconds) if self._seconds > 0 else 1.0
+        doubt = 1.0 + 1.0 / (1.0 + self._seen / _ENOUGH)
+        return self.goodput * doubt * min(1.0, usual / (self.connections + 1))
+
+    def forget(self) -> None:
+        """What was measured is too old to go by."""
+        self._seen = 0
+        self._bytes = self._seconds = self._connected = 0.0
+
     def note(self, now: float, count: int = 0) -> None:
         """Bring the averages up to `now`, in which `count` bytes came. Only time with connections counts."""
         passed, self._at = max(0.0, now - self._at), now
@@ -89,6 +106,7 @@ class Source:
             self._connected = self._connected * keep + passed * self.connections
         self._bytes += count
         self.bytes += count
+        self._seen += count
         self.since_failure += count
 
 
@@ -136,7 +154,7 @@ class SourceBook:
         """The source that best deserves one more connection now, None when no source can have one.
 
         `avoid`: ids that are not to be used, or hosts. One connection goes to each source that was never measured, the
-        likely ones first; then the most goodput for a connection decides, so that a source whose line is full makes
+        likely ones first; then decides what one connection more may bring, so that a source whose line is full makes
         room for the next.
         """
         now = self._clock()
@@ -150,13 +168,12 @@ class SourceBook:
             return min(new, key=lambda each: (each.source.priority, -each.hint))
         if not measured:
             return min(able, key=lambda each: (each.connections, each.source.priority, -each.hint))
-        again = [each for each in measured if not each.connections and now - each.idle_since >= each.patience]
+        again = [each for each in measured if self._neglected(each, now)]
         if again:
-            again[0].patience *= 2
             return again[0]
-        best = max(each.goodput for each in measured)
-        alike = [each for each in measured if each.goodput >= best * _ALIKE]
-        return min(alike, key=lambda each: (each.source.priority, -each.goodput))
+        best = max(each.promise() for each in measured)
+        alike = [each for each in measured if each.promise() >= best * _ALIKE]
+        return min(alike, key=lambda each: (each.source.priority, -each.promise()))
 
     def wait(self) -> float | None:
         """Seconds until some source may be asked (again); 0 when one may now; None when none ever will."""
@@ -166,6 +183,9 @@ class SourceBook:
         now = self._clock()
         return max(0.0, min(each.retry_at for each in left) - now)
 
+    def _neglected(self, source: Source, now: float) -> bool:
+        return source.measured and not source.connections and now - source.idle_since >= source.patience
+
     def _able(self, source: Source, now: float) -> bool:
         crowded = now < source.most_until and source.connections >= source.most
         return source.out is None and source.retry_at <= now and not crowded
@@ -174,7 +194,11 @@ class SourceBook:
 
     def began(self, source: Source) -> None:
         """One more connection to it is being made."""
-        source.note(self._clock())
+        now = self._clock()
+        source.note(now)
+        if self._neglected(source, now):
+            source.patience *= 2
+            source.forget()
         source.connections += 1
 
     def received(self, source: Source, count: int) -> None:
