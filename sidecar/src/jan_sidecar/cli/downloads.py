@@ -145,7 +145,7 @@ def pause(app: App, ids: tuple[str, ...], all_: bool, as_json: bool) -> None:
 @json_option
 @pass_app
 def cancel(app: App, ids: tuple[str, ...], as_json: bool) -> None:
-    """Give downloads up and remove what they have."""
+    """Give downloads up. What they have is kept for some days, in case they are started again."""
     records = run_session(app, lambda session: _each(session, "cancel", ids, False, ()))
     say(records, as_json, lambda record: "cancelled")
 

@@ -17,7 +17,7 @@ __all__ = ["fetch_options", "file_at", "given"]
 def fetch_options(command: Any) -> Any:
     """How files are fetched: the same options wherever a download begins."""
     for option in (
-        click.option("--limit", type=Rate(), help="At most so many bytes a second: 500k, 5M, 2MiB."),
+        click.option("--limit", type=Rate(), help="At most so many bytes a second: 500k, 5M, 2MiB; or none."),
         click.option("--priority", type=click.IntRange(-100, 100), help="Higher ones first. Default: 0."),
         click.option("--not-before", type=Moment(), metavar="TIME", help="Begin at 22:30, or 2026-11-30 22:30."),
     ):
