@@ -86,13 +86,17 @@ class Connection(threading.Thread):
         """Bring the rest of a piece; returns how far it came: not to the end when the claim was taken away."""
         work, limits = self._work, self._work.limits
         written = time.monotonic()
-        while at < end:
+        broken: Unreachable | None = None
+        while at < end and broken is None:
             most = min(limits.grain(len(buffer)), end - at)
             enough, filled = min(most, _ENOUGH), 0
-            while filled < enough:
-                filled += _some(body, buffer[filled:most])
-                if time.monotonic() - written > _SOON:
-                    break
+            try:
+                while filled < enough:
+                    filled += _some(body, buffer[filled:most])
+                    if time.monotonic() - written > _SOON:
+                        break
+            except Unreachable as error:
+                broken = error  # what came before that counts
             claim.paused = True
             limits.spend(filled, work.halted)
             claim.paused = False
@@ -105,6 +109,8 @@ class Connection(threading.Thread):
             work.wrote(claim, filled)
             at += filled
             written = time.monotonic()
+        if broken is not None and at < end:
+            raise broken
         return at
 
 

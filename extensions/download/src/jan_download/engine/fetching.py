@@ -33,6 +33,8 @@ __all__ = ["Fetching"]
 
 _TICK = 0.1
 _TELL = 0.25
+_FAREWELL = 0.2
+"""Seconds that connections have at the end to write what they have read."""
 _PATIENCE = 2.0
 """Seconds that a run waits for a source to recover which has brought something since it last failed."""
 
@@ -203,7 +205,7 @@ class Fetching:
             claim.body.close()
         with self.lock:
             claim.writing = False
-            if error is not None and not claim.void:
+            if error is not None and not claim.void and not self._over.is_set():
                 try:
                     proven, begun = self.hashes is not None, self.pieces.done > 0
                     self._trust.judge(claim.source, error, proven=proven, begun=begun)
@@ -250,6 +252,8 @@ class Fetching:
         return self.plan.claim(source, self._pace.target, whole=self._trust.careful, only=only)
 
     def _revoke(self, claim: Claim) -> None:
+        if claim.silent(time.monotonic()) and not self._over.is_set():
+            self._trust.silent(claim.source)
         self.plan.release(claim)
         if claim.body is not None:
             claim.body.interrupt()
@@ -302,12 +306,18 @@ class Fetching:
             self.lock.notify_all()
 
     def _end(self) -> None:
-        """Take everything away from the connections, and return when none of them writes any more."""
+        """Let the connections write what they have read, and return when none of them writes any more."""
         self._over.set()
         with self.lock:
+            for body in self._bodies():
+                body.interrupt()
+            self.lock.wait_for(lambda: not self._bodies(), _FAREWELL)
             claims = list(self.plan.claims)
             for claim in claims:
                 self._revoke(claim)
             self.lock.notify_all()
             while any(claim.writing for claim in claims):
                 self.lock.wait()
+
+    def _bodies(self) -> list[Body]:
+        return [claim.body for claim in self.plan.claims if claim.body is not None]

@@ -32,6 +32,7 @@ class Pace:
         self._before = 0.0
         self._until = 0.0
         self._hold = _HOLD
+        self._tried = False
 
     def note(self, now: float, received: int, working: int) -> int:
         """Tell how many bytes came in all by `now` (s, monotonic) and how many connections bring some; returns the
@@ -62,17 +63,15 @@ class Pace:
 
     def _judge(self, now: float) -> None:
         goodput = self.goodput
-        if now < self._until:
-            if goodput >= self._before * _DROP:
-                return
-            self._hold, self._before = _HOLD, 0.0  # the way has changed: find out anew
-        self._since = -1.0
-        if goodput >= self._before * _GROWTH:
-            self._before = goodput
-            self.target = min(self.target + 1, self.most)
-            self._until = now + self._hold if self.target == self.most else 0.0
+        if now < self._until and goodput >= self._before * _DROP:
             return
-        self._before = max(goodput, self._before)
-        self.target = max(1, self.target - 1)
-        self._until = now + self._hold
-        self._hold = min(2 * self._hold, _LONGEST_HOLD)
+        self._since = -1.0
+        if now < self._until:  # the way has changed: find out anew
+            self._until, self._hold, self._tried = 0.0, _HOLD, False
+        elif self._tried and goodput < self._before * _GROWTH:
+            self.target = max(1, self.target - 1)
+            self._until, self._tried = now + self._hold, False
+            self._hold = min(2 * self._hold, _LONGEST_HOLD)
+            return
+        self._before, self._tried = goodput, self.target < self.most
+        self.target = min(self.target + 1, self.most)

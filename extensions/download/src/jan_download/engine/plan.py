@@ -58,6 +58,10 @@ class Claim:
         if now - self._marks[-1][0] >= 0.25:
             self._marks.append((now, self.got))
 
+    def silent(self, now: float) -> bool:
+        """Whether no byte has come for so long that an idle connection may take over."""
+        return now - self.heard >= _SILENT and not self.paused
+
     def speed(self, now: float) -> float:
         """Bytes/s over the last 5 s, or since it began."""
         while len(self._marks) > 1 and now - self._marks[1][0] >= _SLOW_SECONDS:
@@ -168,9 +172,7 @@ class Plan:
     def contested(self) -> bool:
         """Whether one more connection could be of use though every piece is somebody's."""
         now = self._clock()
-        return any(
-            now - claim.heard >= _SILENT or now - claim.began >= _WORTH for claim in self.claims if not claim.paused
-        )
+        return any(claim.silent(now) or now - claim.began >= _WORTH for claim in self.claims)
 
     def laggard(self, rival: Source) -> Claim | None:
         """A claim on a last piece that a connection to `rival` would bring much sooner: one that has been silent, or
@@ -179,7 +181,7 @@ class Plan:
         for claim in sorted(self.claims, key=lambda claim: claim.heard):
             if claim.paused or claim.writing:
                 continue
-            if now - claim.heard >= _SILENT:
+            if claim.silent(now):
                 return claim
             speed = claim.speed(now)
             if rival is claim.source or not rival.measured or not claim.got or speed <= 0:

@@ -98,6 +98,10 @@ class Trust:
         """Others are far faster: leave it alone for a while."""
         self._avoided[source.id] = time.monotonic() + _AVOID
 
+    def silent(self, source: Source) -> None:
+        """One of its connections was given up, since it brought nothing."""
+        self.book.failed(source, Unreachable(f"{source.host}: it stopped sending"))
+
     def judge(self, source: Source, error: Exception, *, proven: bool, begun: bool) -> None:
         """Note a failure. `proven`: pieces have hashes of their own; `begun`: bytes are there already.
 
