@@ -18,8 +18,9 @@ a download slow: over 1 GB/s. `rate` (bytes/s, of all connections together), `co
 
 What it keeps: `requests`, each a `Seen` with its headers (names in lower case), its range, the number of its
 connection, how many bytes of body it got and how it ended; `sent(path)`, `connections`, `most_connections`.
-A byte counts as sent when the kernel has it: what a client did not read before it went (some hundred kB, the sizes of
-the socket buffers) is counted too. A test that counts closely lets the server drop, or sets a rate.
+A byte counts as sent when the kernel has it: what a client did not read before it went is counted too, and on loopback
+that may be megabytes. With `buffer` (bytes that the kernel may keep for a connection; the fixtures set 64 KiB) it is a
+few hundred kB. A test that counts closely lets the server drop, or sets a rate.
 
 What can be done to it meanwhile: `serve` again (other content, other faults), `faults(path, ...)` (only these),
 `release()` (all that `Hold` and `SlowHead` hold; later ones are not held either), `cut()` (all connections break),
@@ -116,10 +117,11 @@ class FaultServer:
         *,
         rate: int = 0,
         connection_rate: int = 0,
+        buffer: int = 0,
         seed: int = 0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.seed, self.pace, self.connection_rate = seed, Pace(rate), connection_rate
+        self.seed, self.pace, self.connection_rate, self.buffer = seed, Pace(rate), connection_rate, buffer
         self.requests: list[Seen] = []
         self.connections = self.most_connections = self.connected = 0
         self._tls = tls
@@ -287,6 +289,8 @@ class FaultServer:
         talk = one
         try:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.buffer:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.buffer)
             if self._tls:
                 talk = self._tls.wrap_socket(one, server_side=True)
                 self._sockets[number] = talk
@@ -396,7 +400,7 @@ class FaultServer:
             if at == reply.hold_at:
                 self._hold(talk, seen)
             stops = [stop for stop in (reply.drop_at, reply.hold_at) if stop is not None and stop > at]
-            stops += [at + min(pace.block(), self.pace.block()), at - at % size + size]
+            stops += [at + min(pace.block(), self.pace.block(), self.buffer or _BLOCK), at - at % size + size]
             stop = min(stops if reply.endless else [*stops, reply.end])
             block = reply.content[at % size : at % size + stop - at]
             for change in reply.changes:

@@ -1,4 +1,4 @@
-"""The pieces that decide by themselves: names, validators, ranges, proxies, speed."""
+"""The pieces that decide by themselves: names, validators, ranges, speed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from jan_download.names import check_file, check_url, file_name, same_name
+from jan_download.network.ranges import content_range, retry_after, strong_validator
 from jan_download.progress import Meter
-from jan_download.proxies import proxy_for
-from jan_download.ranges import content_range, retry_after, strong_validator
 
 from jan_core import InvalidParams
 from jan_core.types import DownloadFile
@@ -156,41 +155,6 @@ def test_retry_after_is_read_as_seconds_and_as_a_date_and_has_a_limit() -> None:
     assert retry_after(formatdate(time.time() - 30, usegmt=True)) == 0
     assert retry_after("999999999999") == 3600
     assert retry_after(None) == retry_after("-5") == retry_after("soon") == 0
-
-
-PROXY = {"https_proxy": "http://proxy:3128", "http_proxy": "proxy:3128", "HTTP_PROXY": "http://evil"}
-
-
-@pytest.mark.parametrize(
-    ("url", "no_proxy", "proxied"),
-    [
-        ("https://example.com/x", "", True),
-        ("https://example.com/x", "example.com", False),
-        ("https://a.example.com/x", "example.com", False),
-        ("https://a.example.com/x", ".example.com", False),
-        ("https://a.example.com/x", "*.example.com", False),
-        ("https://badexample.com/x", "*.example.com", True),
-        ("https://badexample.com/x", "example.com", True),
-        ("https://EXAMPLE.com./x", "Example.com", False),
-        ("https://example.com/x", "example.com:443", False),
-        ("https://example.com:8443/x", "example.com:443", True),
-        ("https://example.com/x", "*", False),
-        ("https://10.1.2.3/x", "10.0.0.0/8", False),
-        ("https://11.1.2.3/x", "10.0.0.0/8", True),
-        ("https://[::1]/x", "::1", False),
-        ("https://example.com/x", "other.com, example.com", False),
-        ("https://example.com/x", ". ,,", True),
-    ],
-)
-def test_no_proxy_is_matched_exactly(url: str, no_proxy: str, proxied: bool) -> None:
-    assert bool(proxy_for(url, {**PROXY, "no_proxy": no_proxy})) is proxied
-
-
-def test_the_proxy_is_that_of_the_scheme_and_never_the_upper_case_http_one() -> None:
-    assert proxy_for("http://h/", PROXY) == "http://proxy:3128"
-    assert proxy_for("http://h/", {"HTTP_PROXY": "http://evil"}) == ""
-    assert proxy_for("http://h/", {"all_proxy": "http://all"}) == "http://all"
-    assert proxy_for("http://h/", {}) == ""
 
 
 def test_the_meter_shows_the_speed_and_forgets_the_past() -> None:
