@@ -26,6 +26,8 @@ from jan_download.records import Job, Piece
 from jan_download.shapes import Verification
 from jan_download.storage.store import Store
 
+from .test_storage_recovery import DATA, HASH, House, killed_at_each_step
+
 LENGTH = 64 << 10
 CONTENT = random.Random(5).randbytes(5 * LENGTH + 1000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -183,7 +185,7 @@ def test_a_file_of_another_program_that_cannot_be_copied_is_let_go(
     result = place.verify(HASHES if reason == "no room" else None, repair=True)
     assert not result.ok
     assert (place.job().state, place.job().offset, place.journal.pieces("dl-1")) == ("queued", 0, [])
-    assert list(place.store.partials.iterdir()) == []
+    assert place.partial.read_bytes() == b""
     assert not place.blob.exists()
     assert theirs.stat().st_size == len(CONTENT)
 
@@ -349,6 +351,39 @@ def test_a_job_that_is_changed_meanwhile_is_left_alone(place: Place) -> None:
     assert place.blob.exists()
     assert place.store.final("model.gguf").exists()
     assert place.job().state == "completed"
+
+
+@pytest.mark.parametrize("origin", ["", "Ollama"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_crash_at_any_step_of_a_repair_leaves_what_can_be_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str, known: bool
+) -> None:
+    bad, hashes = b"wHole file", hashes_of(DATA, 4)
+
+    def begin(house: House) -> None:
+        house.add(state="completed", origin=origin)
+        os.link(house.blob(content=bad), house.root / "theirs")
+        house.store.name(HASH, "dl-1.gguf")
+
+    def repair(house: House) -> None:
+        verify("dl-1", house.journal, house.store, hashes if known else None, True, lambda: False, lambda a, b: None)
+
+    for house in killed_at_each_step(tmp_path, monkeypatch, begin, repair):
+        assert house.recover().warnings == []
+        files, theirs = house.files(), house.root / "theirs"
+        blob, partial, name = house.store.blob(HASH), house.store.partial(HASH), house.store.final("dl-1.gguf")
+        if house.job().state == "completed":
+            assert blob.read_bytes() == name.read_bytes() == bad, "what is wrong is found by verifying again"
+        else:
+            assert house.job().state == "queued"
+            assert not blob.exists()
+            assert not name.exists()
+            good = [piece for piece in house.journal.pieces("dl-1") if piece.state == "verified"]
+            assert house.job().offset == sum(piece.length for piece in good)
+            assert not good or files == {f"partial/{HASH}.part": bad}
+        assert theirs.read_bytes() == bad
+        assert not (origin and partial.exists() and partial.samefile(theirs))
+        assert [path.suffix for path in house.store.partials.glob("*")] in ([], [".part"])
 
 
 def test_only_a_complete_job_is_verified(place: Place) -> None:

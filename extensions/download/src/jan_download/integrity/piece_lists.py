@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..network.network import Network
     from ..storage.store import Store
 
-__all__ = ["PieceHashes", "load", "note", "noted", "stored"]
+__all__ = ["PieceHashes", "load", "note", "noted", "problem", "stored"]
 
 _HASH = 32
 _SHORTEST, _LONGEST = 64 << 10, 1 << 30
@@ -81,9 +81,9 @@ def load(pieces: PieceList, size: int, network: Network, store: Store) -> PieceH
 def stored(pieces: PieceList, size: int, store: Store) -> PieceHashes | None:
     """The list as it is kept here; None without one, or when it is damaged. Raises BadSource when the list cannot be
     that of a file of `size` bytes."""
-    problem = _problem(pieces, size)
-    if problem:
-        raise BadSource(f"the hashes of the pieces cannot be used: {problem}")
+    found = problem(pieces, size)
+    if found:
+        raise BadSource(f"the hashes of the pieces cannot be used: {found}")
     try:
         with _path(store, pieces).open("rb") as file:
             content = file.read(_HASH * pieces.count + 1)
@@ -110,7 +110,8 @@ def noted(sha256: str, size: int, store: Store) -> PieceHashes | None:
     return PieceHashes(PIECE, hashes) if right else None
 
 
-def _problem(pieces: PieceList, size: int) -> str:
+def problem(pieces: PieceList, size: int) -> str:
+    """Why a list cannot be that of a file of `size` bytes; "" when it can."""
     if not _SHA256.fullmatch(pieces.sha256):
         return "the SHA-256 of the list is none"
     if not _SHORTEST <= pieces.length <= _LONGEST:

@@ -5,7 +5,7 @@ The bytes that are missing then are fetched by the engine, as those of any other
 
 from __future__ import annotations
 
-import contextlib
+import secrets
 import shutil
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ import msgspec
 
 from ..errors import HashMismatch
 from ..records import Job, Piece
-from ..storage.durable import sync_file
+from ..storage.durable import make_folder, sync_file, sync_folder
 from ..storage.linking import clone
 from .check import Checked
 from .piece_lists import PieceHashes
@@ -45,31 +45,45 @@ def take_back(
     """
     sha256, size = job.sha256 or job.actual, job.expected or checked.size
     sharers = [other for other in journal.holders(sha256) if other.state == "completed"]
-    sources = {piece.index: piece.source for piece in journal.pieces(job.id)}
-    good = [
-        msgspec.structs.replace(piece, source=sources.get(piece.index, "")) for piece in _good(checked, size, hashes)
-    ]
-    shared = any(sharer.origin for sharer in sharers)
-    mine = not shared or (bool(good) and _own(store.blob(sha256), store.partial(job.partial)))
-    if not mine:
-        good = []
-    destinations = [sharer.destination for sharer in sharers]
-    kept = sum(piece.length for piece in good)
-    with journal.transaction():
-        lost = job.discarded + checked.size - kept
-        known = journal.update(job.id, job.run, offset=kept, discarded=lost, **_changes(job, size, again))
-        if known is None:
-            return False
-        for sharer in sharers:
-            if sharer.id != job.id:
-                journal.update(sharer.id, sharer.run, offset=0, **_changes(sharer, size, again))
-            journal.forget_pieces(sharer.id)
-        journal.checkpoint(job.id, known.run, [*good, *_bad(checked, good)])
-        if mine:
-            store.withdraw(sha256, job.partial, destinations)
-        else:
-            store.remove(sha256, destinations)
+    good, copy = _good(checked, size, hashes), None
+    if any(sharer.origin for sharer in sharers):
+        copy = store.partials / f"{secrets.token_hex(8)}.copy"  # what is left of it is swept at the next start
+        if not _copied(store.blob(sha256) if good else None, copy):
+            good = []
+    try:
+        with journal.transaction():
+            known = _note(job, checked, good, size, journal, again)
+            if known is None:
+                return False
+            for sharer in sharers:
+                if sharer.id != job.id:
+                    journal.update(sharer.id, sharer.run, offset=0, **_changes(sharer, size, again))
+                    journal.forget_pieces(sharer.id)
+            destinations = [sharer.destination for sharer in sharers]
+            if copy is None:
+                store.withdraw(sha256, job.partial, destinations)
+            else:  # in this order a crash in between shows at the next start
+                copy.replace(store.partial(job.partial))
+                sync_folder(store.partials)
+                store.remove(sha256, destinations)
+    finally:
+        if copy is not None:
+            copy.unlink(missing_ok=True)
     return True
+
+
+def _note(job: Job, checked: Checked, good: list[Piece], size: int, journal: Journal, again: bool) -> Job | None:
+    """Say in the journal what is right of the file; None when somebody else was faster."""
+    kept = sum(piece.length for piece in good)
+    lost = job.discarded + checked.size - kept
+    known = journal.update(job.id, job.run, offset=kept, discarded=lost, **_changes(job, size, again))
+    if known is None:
+        return None
+    sources = {piece.index: piece.source for piece in journal.pieces(job.id)}
+    journal.forget_pieces(job.id)
+    right = [msgspec.structs.replace(piece, source=sources.get(piece.index, "")) for piece in good]
+    wrong = [Piece(index, 0, tries=1, at=time.time()) for index in checked.bad] if good else []
+    return journal.checkpoint(job.id, known.run, [*right, *wrong])
 
 
 def _good(checked: Checked, size: int, hashes: PieceHashes | None) -> list[Piece]:
@@ -80,10 +94,6 @@ def _good(checked: Checked, size: int, hashes: PieceHashes | None) -> list[Piece
     bad, now = set(checked.bad), time.time()
     spans = ((index, min(hashes.length, size - index * hashes.length)) for index in range(hashes.count))
     return [Piece(index, length, "verified", at=now) for index, length in spans if index not in bad]
-
-
-def _bad(checked: Checked, good: list[Piece]) -> list[Piece]:
-    return [Piece(index, 0, tries=1, at=time.time()) for index in checked.bad] if good else []
 
 
 def _changes(job: Job, size: int, again: bool) -> dict[str, Any]:
@@ -105,18 +115,17 @@ def _changes(job: Job, size: int, again: bool) -> dict[str, Any]:
     }
 
 
-def _own(blob: Path, partial: Path) -> bool:
-    """Put a copy, ours alone, in the place of a file that may be another program's; False when that cannot be done."""
-    copy = partial.with_suffix(".copy")
+def _copied(blob: Path | None, copy: Path) -> bool:
+    """Make a file that is ours alone: a copy of `blob`, or an empty one when there is none or it cannot be copied (no
+    room, or not readable as a whole), and then False."""
+    make_folder(copy.parent)
     try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.unlink(missing_ok=True)
-        if not clone(blob, copy):
+        if blob is not None and not clone(blob, copy):
             shutil.copyfile(blob, copy)
-        sync_file(copy)
-        copy.replace(blob)
-    except OSError:  # no room, or it cannot be read as a whole: then all of it is fetched again
-        with contextlib.suppress(OSError):
-            copy.unlink(missing_ok=True)
-        return False
-    return True
+        whole = blob is not None
+    except OSError:
+        copy.unlink(missing_ok=True)
+        whole = False
+    copy.touch()
+    sync_file(copy)
+    return whole
