@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["Body"]
 
 _FEW = 1 << 15
-_PAUSE = 0.004
-"""A read that found fewer bytes than that pauses this long (s) before it looks once more: on a line that is slower than
-this machine, each read would otherwise bring a packet or two."""
+"""Bytes that are worth a read: on a slow line each one would otherwise bring a packet or two."""
+_LONGEST_PAUSE = 0.004
+_SHORTEST_PAUSE = 0.0005
+"""Seconds in which they may come; when that is less, looking again is as well."""
 
 
 class Body:
@@ -37,6 +38,7 @@ class Body:
         self.ranged, self.validator = extent.ranged, extent.validator
         self._left = extent.last - extent.first + 1 if extent.last >= 0 or not extent.total else -1
         self._most, self._came = most, 0
+        self._begun = time.monotonic()
         self._response = response
         self._line: Line | None = getattr(response.connection, "line", None)
         self._lock = threading.Lock()
@@ -113,12 +115,19 @@ class Body:
                 if not more:
                     break
                 count += more
-            elif paused:
+            elif paused or not self._pause():
                 break
             else:
-                time.sleep(_PAUSE)
                 paused = True
         return count
+
+    def _pause(self) -> bool:
+        """Let something gather; False when it comes faster than that."""
+        seconds = min(_LONGEST_PAUSE, _FEW * (time.monotonic() - self._begun) / max(1, self._came))
+        if seconds < _SHORTEST_PAUSE:
+            return False
+        time.sleep(seconds)
+        return True
 
     def _leave(self) -> bool:
         """From now on the connection may be somebody else's. Returns whether it was so before."""

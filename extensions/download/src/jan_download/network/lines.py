@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 __all__ = ["Deadline", "Line", "Lines", "deadline"]
 
@@ -24,6 +25,7 @@ class Line:
         self.ended = False
         self._hold: socket.socket | None = sock.dup()
         self._lock = threading.Lock()
+        self._ready = _readiness(self._hold)
 
     def end(self) -> None:
         """Make whoever reads, writes or connects on it fail at once."""
@@ -34,10 +36,8 @@ class Line:
 
     def ready(self) -> bool:
         """Whether something has arrived that was not read yet, or the end."""
-        from urllib3.util import wait_for_read
-
         with self._lock:
-            return self._hold is not None and wait_for_read(self._hold, 0.0)
+            return self._hold is not None and self._ready()
 
     def close(self) -> None:
         """End it, and let go of the duplicate: until then the connection would stay open."""
@@ -49,6 +49,15 @@ class Line:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _readiness(sock: socket.socket) -> Callable[[], bool]:
+    """Asks whether there is something to read; made once, since it is asked for each record of TLS."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return lambda: bool(poll.poll(0))
+    return lambda: bool(select.select([sock], [], [], 0)[0])
 
 
 class Lines:
