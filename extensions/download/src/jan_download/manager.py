@@ -78,7 +78,7 @@ class Downloads:
     async def shown(self, jobs: Sequence[Job]) -> list[Download]:
         """Jobs as callers see them, with the piece maps of those that do not run."""
         at_rest = [
-            job for job in jobs if job.id not in self.queue.runs and (job.state != "completed" or len(jobs) == 1)
+            job for job in jobs if job.id not in self.queue.runs.all and (job.state != "completed" or len(jobs) == 1)
         ]
         maps = await in_thread(piece_maps, at_rest, self.journal) if at_rest else {}
         for job_id, map_ in maps.items():
@@ -88,7 +88,7 @@ class Downloads:
 
     def show(self, job: Job, status: Status | None = None) -> Download:
         """A job as callers see it, with what its run tells when there is one here."""
-        run = self.queue.runs.get(job.id) if job.state in ("running", "verifying") else None
+        run = self.queue.runs.all.get(job.id) if job.state in ("running", "verifying") else None
         return show(
             job,
             str(self.store.final(job.destination)),
@@ -98,7 +98,7 @@ class Downloads:
         )
 
     def _status(self, job: Job) -> Status | None:
-        run = self.queue.runs.get(job.id)
+        run = self.queue.runs.all.get(job.id)
         return run.status if run is not None and run.status is not None else self._statuses.get(job.id)
 
     def change(self, id_: str) -> anyio.Event:
@@ -138,7 +138,7 @@ class Downloads:
             # Looked at again: another call for the same may have been faster while the votes came in.
             found = await in_thread(self._insert, jobs)
         if not found:
-            self.queue.admitted.update(job.id for job in jobs)
+            self.queue.runs.admitted.update(job.id for job in jobs)
             for job in jobs:
                 self._tell(job)
             self.queue.wake()
@@ -226,7 +226,7 @@ class Downloads:
         for job in jobs:
             if job.state in again:
                 await self._others.admit(job)
-                self.queue.admitted.add(job.id)
+                self.queue.runs.admitted.add(job.id)
         await self._intervene(jobs, again, state="queued", attempts=0, retry_at=0.0, **NO_ERROR)
 
     def _discard(self, jobs: Sequence[Job]) -> None:
@@ -273,7 +273,7 @@ class Downloads:
         return changed
 
     def _tell(self, job: Job) -> None:
-        run = self.queue.runs.get(job.id)
+        run = self.queue.runs.all.get(job.id)
         if run is not None and run.status is not None:
             self._statuses[job.id] = run.status
         if job.state in ENDED:

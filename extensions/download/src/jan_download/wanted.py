@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import msgspec
 
 from jan_core import InvalidParams
-from jan_core.types import DownloadFile
+from jan_core.types import DownloadFile, PieceList
 
 from .groups import in_order
-from .names import check_file, file_name, same_name
+from .names import check_file, check_url, file_name, same_name
 from .records import Job
 from .schedule import instant
 from .shapes import ConfigureDownload, StartDownload, StartGroup
@@ -48,6 +48,8 @@ def _job(file: DownloadFile, destination: str, params: StartDownload | StartGrou
     file = check_file(file, f"{path}.file")
     if not (file.url or file.sha256):
         raise InvalidParams("a file needs a url, or a sha256 by which a source can be found", path=f"{path}.file.url")
+    if file.pieces is not None:
+        _check_pieces(file.pieces, file.size, f"{path}.file.pieces")
     job_id = f"dl-{secrets.token_hex(8)}"
     return Job(
         id=job_id,
@@ -65,6 +67,14 @@ def _job(file: DownloadFile, destination: str, params: StartDownload | StartGrou
         created_at=now,
         updated_at=now,
     )
+
+
+def _check_pieces(pieces: PieceList, size: int, path: str) -> None:
+    from .integrity.piece_lists import problem
+
+    check_url(pieces.url, f"{path}.url")
+    if found := problem(pieces, size):
+        raise InvalidParams(f"the hashes of the pieces cannot be used: {found}", path=path)
 
 
 def _check_names(jobs: Sequence[Job]) -> None:
