@@ -505,10 +505,12 @@ def test_a_removed_downloads_file_may_stay_under_its_name(house: House) -> None:
     assert house.journal.jobs() == []
 
 
-def test_a_file_that_stays_keeps_its_blob_while_another_has_it(house: House) -> None:
+def test_a_file_that_stays_keeps_its_blob_while_another_has_it_and_itself_after_that(house: House) -> None:
     for job_id in ("dl-1", "dl-2"):
         house.add(job_id, state="completed")
     house.blob()
     house.recover()
     remove("dl-1", house.journal, house.store, keep_file=True)
     assert house.files() == {BLOB: DATA, "files/dl-1.gguf": DATA, "files/dl-2.gguf": DATA}
+    assert remove("dl-2", house.journal, house.store) == 0
+    assert house.files() == {"files/dl-1.gguf": DATA}

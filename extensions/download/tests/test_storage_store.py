@@ -102,7 +102,7 @@ def test_adopted_content_stays_the_file_it_was(store: Store, tmp_path: Path) -> 
     blob = store.adopt("dl-1", HASH)
     assert blob.samefile(theirs)
     assert not store.adoption("dl-1").exists()
-    assert store.remove(HASH, []) == 0, "the other program still has it"
+    assert store.release(HASH, []) == 0, "the other program still has it"
     assert theirs.read_bytes() == DATA
 
 
@@ -237,19 +237,19 @@ def test_removing_says_what_is_truly_free(store: Store, tmp_path: Path) -> None:
     sha256 = publish(store, data)
     store.name(sha256, "f.gguf")
     before = store.free()
-    freed = store.remove(sha256, ["f.gguf"])
+    freed = store.release(sha256, ["f.gguf"])
     assert len(data) <= freed <= len(data) + (1 << 16)
     assert store.free() > before - (1 << 30)  # other processes use the disk too: this only must not be absurd
     assert not store.blob(sha256).exists()
     assert not store.final("f.gguf").exists()
-    assert store.remove(sha256, ["f.gguf"]) == 0
+    assert store.release(sha256, ["f.gguf"]) == 0
 
 
 def test_what_is_linked_elsewhere_frees_nothing(store: Store, tmp_path: Path) -> None:
     publish(store)
     store.name(HASH, "f.gguf")
     os.link(store.blob(HASH), tmp_path / "installed.gguf")
-    assert store.remove(HASH, ["f.gguf"]) == 0
+    assert store.release(HASH, ["f.gguf"]) == 0
     assert (tmp_path / "installed.gguf").read_bytes() == DATA
 
 
@@ -257,7 +257,7 @@ def test_a_name_goes_without_the_blob_that_others_need(store: Store) -> None:
     publish(store)
     store.name(HASH, "f.gguf")
     store.name(HASH, "g.gguf")
-    assert store.remove(HASH, ["f.gguf"], keep_blob=True) == 0
+    assert store.release(HASH, ["f.gguf"], keep_blob=True) == 0
     assert not store.final("f.gguf").exists()
     assert store.final("g.gguf").samefile(store.blob(HASH))
 
@@ -276,6 +276,23 @@ def test_a_file_can_outlive_its_blob_under_its_name(
     assert not store.blob(HASH).exists()
     assert not store.final("f.gguf").is_symlink()
     assert store.final("f.gguf").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("symbolic", [True, False])
+def test_a_name_that_was_let_go_outlives_the_blob(
+    store: Store, monkeypatch: pytest.MonkeyPatch, symbolic: bool
+) -> None:
+    publish(store)
+    with monkeypatch.context() as patch:
+        if symbolic:
+            patch.setattr(os, "link", refuse)
+            patch.setattr(linking, "clone", lambda file, copy: False)
+        store.name(HASH, "kept.gguf")
+        store.name(HASH, "f.gguf")
+    assert store.release(HASH, ["f.gguf"]) == 0
+    assert store.final("kept.gguf").read_bytes() == DATA
+    assert not store.final("f.gguf").exists()
+    assert store.blob(HASH).exists() == symbolic
 
 
 # -- sweeping ----------------------------------------
@@ -358,7 +375,7 @@ def test_blobs_are_what_their_name_says_and_names_are_of_blobs(
 
     def unname(which: int, place: int) -> None:
         if names.get(place) == which:
-            store.remove(hashes[which], [NAMES[place]], keep_blob=True)
+            store.release(hashes[which], [NAMES[place]], keep_blob=True)
             del names[place]
 
     actions: dict[str, Callable[[int, int], object]] = {

@@ -31,6 +31,6 @@ def remove(job_id: str, journal: Journal, store: Store, *, keep_file: bool = Fal
         elif job.state == "completed":
             here = same_name(job.destination)
             named = any(same_name(other.destination) == here for other in complete)
-            freed += store.remove(sha256, [] if named else [job.destination], keep_blob=bool(complete))
+            freed += store.release(sha256, [] if named else [job.destination], keep_blob=bool(complete))
         journal.remove(job_id)
         return freed

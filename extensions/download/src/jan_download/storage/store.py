@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -102,10 +103,7 @@ class Store:
         `destinations`: names it may have as a copy, which nothing shows; links are found.
         """
         blob = self.blob(sha256)
-        for name in {*self._names_of(blob), *map(self.final, destinations)}:
-            name.unlink(missing_ok=True)
-        if self.files.is_dir():
-            sync_folder(self.files)  # first: no crash may leave a damaged file under a name
+        _unlink({*self._names_of(blob), *map(self.final, destinations)})  # first: nothing damaged under a name
         make_folder(self.partials)
         with contextlib.suppress(FileNotFoundError):  # done before
             blob.replace(self.partial(key))
@@ -131,20 +129,24 @@ class Store:
                     gone += 1
         return gone
 
-    def remove(self, sha256: str, destinations: Iterable[str], *, keep_blob: bool = False) -> int:
+    def release(self, sha256: str, destinations: Iterable[str], *, keep_blob: bool = False) -> int:
         """Remove names and, without `keep_blob`, the blob; returns the bytes of the disk that are free because of it.
 
-        A file that has a further name somewhere frees nothing. Blocks shared with a clone are counted all the same:
-        file systems do not tell.
+        Other names stay, and so does the blob where they are symbolic links to it. A file that has a further name
+        somewhere frees nothing. Blocks shared with a clone are counted all the same: file systems do not tell.
         """
-        names = {self.final(destination) for destination in destinations}
-        if not keep_blob and sha256:
-            names |= {self.blob(sha256), *self._names_of(self.blob(sha256))}
-        freed = _unlink(names)
-        for folder in {path.parent for path in names}:
-            if folder.is_dir():
-                sync_folder(folder)
-        return freed
+        blob, names = self.blob(sha256), {self.final(destination) for destination in destinations}
+        if not keep_blob and not any(name.is_symlink() and name not in names for name in self._names_of(blob)):
+            names.add(blob)
+        return _unlink(names)
+
+    def remove(self, sha256: str, destinations: Iterable[str]) -> int:
+        """Remove a blob that is no good, and every name it has; returns the bytes of the disk that are free.
+
+        `destinations`: names it may have as a copy, which nothing shows; links are found.
+        """
+        blob = self.blob(sha256)
+        return _unlink({*self._names_of(blob), *map(self.final, destinations)}) + _unlink([blob])
 
     def let_go(self, sha256: str, destination: str) -> None:
         """Leave the file under its name, as an ordinary file, and forget the blob."""
@@ -186,15 +188,18 @@ class Store:
                     yield path
 
 
-def _unlink(paths: Iterable[Path]) -> int:
-    """Remove files; returns what those gave back of which it was the last name."""
+def _unlink(paths: Collection[Path]) -> int:
+    """Remove files, durably; returns what those gave back of which it was the last name."""
     freed = 0
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             status = path.lstat()
             path.unlink()
-            if status.st_nlink == 1:
+            if status.st_nlink == 1 and stat.S_ISREG(status.st_mode):
                 freed += _taken(status)
+    for folder in {path.parent for path in paths}:
+        with contextlib.suppress(FileNotFoundError):
+            sync_folder(folder)
     return freed
 
 
