@@ -62,14 +62,19 @@ async def measure(kit: Kit) -> Report:
 
 
 async def _dying(kit: Kit, rate: int, report: Report) -> None:
-    """One of two stops answering when a quarter is there: it refuses connections, or it just sends no more."""
-    rows = []
+    """One of two stops answering when a quarter is there: it refuses connections, or it just sends no more. With one
+    connection at a time, what the other brings anyway cannot hide how long it takes to turn to it."""
     alone = await _run(kit, [_server(rate)], pieces=False)
-    rows.append(["one source", figure(alone.seconds), "-", "-", "-"])
-    for name, kill in {"refuses": lambda server: server.refuse(), "falls silent": _silence}.items():
+    rows = [["one source", figure(alone.seconds), "-", "-", "-"]]
+    for name, connections, kill in (
+        ("refuses", 8, FaultServer.refuse),
+        ("falls silent", 8, _silence),
+        ("refuses, one connection at a time", 1, FaultServer.refuse),
+        ("falls silent, one connection at a time", 1, _silence),
+    ):
         say(f"mirrors: one {name}")
         try:
-            run = await _run(kit, [_server(rate), _server(rate)], pieces=False, dies=kill)
+            run = await _run(kit, [_server(rate)] * 2, pieces=False, dies=kill, max_connections=connections)
         except NotTakenError as error:
             report.notes.append(f"one {name}: {error}")
             continue
@@ -154,6 +159,7 @@ async def _run(
     *,
     pieces: bool,
     dies: Callable[[FaultServer], None] | None = None,
+    **settings: Any,
 ) -> Run:
     """One download from all of them, the first with the highest rank; `dies` is done to it after a quarter."""
     with ExitStack() as stack:
@@ -163,7 +169,7 @@ async def _run(
             stack.enter_context(server)
             server.serve(PATH, kit.content.path, *faults)
             servers.append(server)
-        async with _hosted(kit, servers) as host:
+        async with _hosted(kit, servers, settings) as host:
             listed = kit.web.pieces if pieces else ""
             with Timeline(host.pid) as timeline:
                 began = time.time()
@@ -179,8 +185,8 @@ async def _run(
 
 
 @asynccontextmanager
-async def _hosted(kit: Kit, servers: Sequence[FaultServer]) -> AsyncIterator[Host]:
-    async with running(kit.fresh("mirrors")) as host:
+async def _hosted(kit: Kit, servers: Sequence[FaultServer], settings: dict[str, Any]) -> AsyncIterator[Host]:
+    async with running(kit.fresh("mirrors"), **settings) as host:
         await host.mirrors(kit.content.sha256, [server.url(PATH) for server in servers[1:]])
         await host.fetch(kit.content.small(kit.web.endpoint))
         yield host
