@@ -135,7 +135,9 @@ def test_taking_ends_when_it_is_stopped(
     assert list(store.partials.iterdir()) == []
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path), lambda path: None])
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, getattr(os, "mkfifo", Path.mkdir), lambda path: path.symlink_to(path), lambda path: None]
+)
 def test_what_is_no_plain_file_is_not_taken(store: Store, tmp_path: Path, make: Callable[[Path], object]) -> None:
     path = tmp_path / "odd"
     make(path)

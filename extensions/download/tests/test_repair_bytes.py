@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from jan_core.errors import RpcError
+
 from .faultserver import FaultServer
 from .house import House, OpenHouse, content, sha256
 
@@ -208,3 +210,13 @@ async def test_an_adopted_file_is_mended_in_a_copy_of_our_own(
         assert content(job) == shop.data
         assert job["origin"] == ""
     assert theirs.read_bytes() == damaged
+
+
+async def test_asking_for_a_file_with_a_wrong_size_takes_nobodys_file_away(open_house: OpenHouse, shop: Shop) -> None:
+    async with open_house() as house:
+        job = await shop.fetch(house, listed=False)
+        wrong = shop.file(listed=False) | {"size": len(shop.data) + 1}
+        with pytest.raises(RpcError, match="40000000 bytes, not 40000001"):
+            await house.call("start", file=wrong, destination="other.bin", wait=True)
+        assert content(job) == shop.data
+        assert (await house.call("verify", id=job["id"]))["ok"]
