@@ -212,7 +212,8 @@ def test_bars_of_several_files_stay_in_their_places_and_have_a_total(source: Sou
 
 def test_without_a_terminal_there_are_plain_lines_and_only_the_path_on_stdout(source: Source, data_dir: Path) -> None:
     sha256 = source.add("a.bin", 20 * MB, hold=9 * MB)
-    command = [BIN / "jan", "--data-dir", data_dir, "downloads", "start", source.url("a.bin"), "--sha256", sha256]
+    arguments = ["--data-dir", str(data_dir), "downloads", "start", source.url("a.bin"), "--sha256", sha256]
+    command = [str(BIN / "jan"), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         line = process.stderr.readline().decode()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .amounts import speed
 from .output import size
-from .standing import Standing, together
+from .standing import KEPT, Standing, together
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -73,7 +73,7 @@ def rows(parts: Sequence[Standing], width: int, height: int, *, plain: bool = Fa
 
     whole = together(parts)
     shared = whole.words if len(parts) > 1 else ""
-    room = max(1, height - 3 - (2 if len(parts) > 1 else 0) - bool(shared))
+    room = max(1, height - 1 - (2 if len(parts) > 1 else 0) - bool(shared))
     drawn: list[Text] = []
     # What is complete comes last when there is no room for all.
     order = parts if len(parts) <= room // 2 else sorted(parts, key=lambda part: part.state == "completed")
@@ -87,7 +87,8 @@ def rows(parts: Sequence[Standing], width: int, height: int, *, plain: bool = Fa
         else:
             drawn += lines
     if left_out:
-        drawn.append(Text(f"and {left_out} more file{'s' if left_out > 1 else ''}", "dim"))
+        more = f"and {left_out} more file{'s' if left_out > 1 else ''}"
+        drawn.append(Text(more[: width - 1], "dim"))
     if len(parts) > 1:
         complete = sum(part.state == "completed" for part in parts)
         drawn.append(_row(whole, width, plain, name=f"total ({complete}/{len(parts)})", style="bold"))
@@ -126,10 +127,12 @@ def _row(part: Standing, width: int, plain: bool, *, name: str = "", style: str 
 
 
 def _words(part: Standing, width: int) -> Text:
+    from rich.cells import cell_len
     from rich.text import Text
 
     bad = part.state in ("failed", "cancelled")
-    row = Text(f"  {part.words}", "red" if bad else "yellow", no_wrap=True, overflow="ellipsis")
+    told = part.words if cell_len(part.words) + 3 < width else part.words.removesuffix(f"; {KEPT}")
+    row = Text(f"  {told}", "red" if bad else "yellow", no_wrap=True, overflow="ellipsis")
     row.truncate(max(1, width - 1), overflow="ellipsis")
     return row
 

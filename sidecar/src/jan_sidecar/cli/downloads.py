@@ -123,6 +123,9 @@ def resume(app: App, ids: tuple[str, ...], all_: bool, as_json: bool) -> None:
 
     async def work(session: Session) -> list[Record]:
         records = await _each(session, "resume", ids, all_, ("paused", "failed"))
+        if not records:
+            note("nothing is paused, and nothing failed")
+            return records
         return await fetch(session, records, f"jan downloads resume {'--all' if all_ else ' '.join(ids)}")
 
     _done(run_session(app, work, activate=True), as_json)
@@ -137,6 +140,8 @@ def pause(app: App, ids: tuple[str, ...], all_: bool, as_json: bool) -> None:
     """Stop downloads and keep what they have."""
     _check_named(ids, all_)
     records = run_session(app, lambda session: _each(session, "pause", ids, all_, LIVE))
+    if not records:
+        note("nothing is under way")
     say(records, as_json, lambda record: f"paused; go on with: jan downloads resume {record['id']}")
 
 

@@ -62,7 +62,7 @@ def show_record(record: Record) -> None:
             "path": record["path"],
             "origin": record["origin"],
             "group": record["group"],
-            "role": record["role"],
+            "role": record["role"] if record["role"] != "weights" else "",
             "limit": speed(record["limit"]) if record["limit"] else "",
             "priority": record["priority"] or "",
             "not before": local(record["not_before"]),

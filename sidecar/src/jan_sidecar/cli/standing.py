@@ -12,7 +12,7 @@ from typing import Any
 
 from .output import clean
 
-__all__ = ["LIVE", "Record", "Standing", "Steady", "together", "under_way"]
+__all__ = ["KEPT", "LIVE", "Record", "Standing", "Steady", "together", "under_way"]
 
 Record = dict[str, Any]
 """A download as `downloads.*` show it."""
@@ -21,7 +21,8 @@ LIVE = ("queued", "running", "waiting", "offline", "blocked_disk", "verifying")
 """States of a download that comes further by itself."""
 STEADY = 2.5
 """Seconds that what stands in the way is shown at least, unless bytes come: who is asked again often fails again."""
-_KEPT = "Ctrl-C keeps what there is"
+KEPT = "Ctrl-C keeps what there is"
+"""Ends what is said of a download that may take long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +119,9 @@ def _common(words: Iterable[str]) -> str:
 def _in_the_way(record: Record) -> str:
     state, error, what = record["state"], (record.get("error") or {}).get("message", ""), record.get("waiting_for")
     if state == "offline":
-        return f"waiting for the network; {_KEPT}"
+        return f"waiting for the network; {KEPT}"
     if state in ("waiting", "blocked_disk"):
-        return f"waiting for {what or 'a source'}{f' ({error})' if error else ''}; {_KEPT}"
+        return f"waiting for {what or 'a source'}{f' ({error})' if error else ''}; {KEPT}"
     if state == "queued":
         return f"waiting for {what}" if what else "queued"
     if state == "verifying":
