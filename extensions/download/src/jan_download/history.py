@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from jan_core import StorageError
 
@@ -104,8 +105,6 @@ class History:
                 recorder = self._recorders[download.id] = Recorder(download, self._last_state(download.id))
             self._seen.popleft()  # only now: what could not be compared is compared later
             self._unwritten += ((download.id, kind, data, at) for kind, data in recorder.note(download, at))
-            if download.state in ENDED:
-                del self._recorders[download.id]
 
     def _last_state(self, job_id: str) -> dict[str, Any]:
         """What was written last of a job's state, by this process or one before."""
@@ -151,7 +150,8 @@ class Recorder:
             names = ("priority", "limit", "not_before")
             entries.append(("settings", dict(zip(names, settings, strict=True))))
         entries += (("piece", {"index": index}) for index in self._newly_wrong(download.pieces))
-        entries += (("source", msgspec.to_builtins(source)) for source in self._changed_sources(download.sources))
+        if download.state not in ENDED:
+            entries += (("source", msgspec.to_builtins(source)) for source in self._changed_sources(download.sources))
         state = _state(download)
         telling = {name: _NUMBER.sub("", str(state.get(name, ""))) for name in _TELLING}
         changed = telling != known.state and not self._tries_again(download)
@@ -159,6 +159,7 @@ class Recorder:
             # What comes after a run no longer has the figures of its sources.
             figures = [msgspec.to_builtins(source) for source in known.sources.values()]
             entries.append(("sources", {"figures": figures}))
+            known.sources.clear()
         if changed:
             known.state, known.done = telling, download.bytes_done
             entries.append(("state", state))
@@ -192,7 +193,8 @@ class Recorder:
     def _changed_sources(self, sources: list[SourceFigures]) -> Iterator[SourceFigures]:
         """Those that were put to use, set aside, or taken up again. Being idle for a moment is no news."""
         for source in sources:
-            self._known.sources[source.id] = source
+            best = max(source.speed, before.speed) if (before := self._known.sources.get(source.id)) else source.speed
+            self._known.sources[source.id] = replace(source, speed=best)
             if source.state == "unused":
                 continue
             used = source.state in ("active", "idle")

@@ -75,9 +75,8 @@ def _tiles(download: Download, entries: Sequence[HistoryEntry], pieces: Sequence
     samples = [entry.data for entry in entries if entry.kind == "sample"]
     fastest = max((int(data.get("speed", 0)) for data in samples), default=0)
     again = sum(piece.tries > 0 for piece in pieces)
-    amount = size(done) if done == total or not total else f"{size(done)} of {size(total)}"
     tiles = [
-        (amount, "complete" if download.state == "completed" else _share(done, total), ""),
+        (size(done), "complete" if download.state == "completed" else _share(done, total), ""),
         (checked(download)[0], "SHA-256", _judgement(download)),
         (span(seconds) if moving else "–", "time in which it moved", ""),
         (speed(done / seconds) if seconds > 0 and not download.origin else "–", "on average", ""),
@@ -100,9 +99,9 @@ def _pieces(download: Download, pieces: Sequence[Piece]) -> str:
     if not pieces and download.state == "completed":
         told = "It was taken over from this machine." if download.origin else "Who brought which piece was not kept."
         return empty(f"{told} It has {count:,} pieces of {size(length)}.")
-    whole = download.state == "completed" and download.verified
+    whole = download.state == "completed"
     told = f"{count:,} pieces of {size(length)}, in the order of the file; each in the colour of who brought it."
-    if whole:
+    if whole and download.verified:
         told += " The hash of the whole file matched, so all of them are right."
     return f'<p class="soft">{told}</p>{legend(pieces, count, whole)}{drawing(pieces, count, whole)}'
 
@@ -136,7 +135,7 @@ def _sources(download: Download, entries: Sequence[HistoryEntry]) -> str:
                 f'<span class="{style}">{told}{reason}</span>',
             )
         )
-    return table((("source", "h"), ("brought", "n"), ("speed", "n"), ("errors", "n"), ("how it went", "w")), rows)
+    return table((("source", "h"), ("brought", "n"), ("at best", "n"), ("errors", "n"), ("how it went", "w")), rows)
 
 
 def _totals(download: Download, entries: Sequence[HistoryEntry]) -> Mapping[str, _Total]:
@@ -195,4 +194,4 @@ def _judgement(download: Download) -> str:
 
 
 def _share(done: int, total: int) -> str:
-    return f"{min(100.0, 100 * done / total):.1f} %" if total else "of an unknown size"
+    return f"of {size(total)}, {min(100.0, 100 * done / total):.1f} %" if total else "of an unknown size"

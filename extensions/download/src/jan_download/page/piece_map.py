@@ -27,14 +27,14 @@ Cell = tuple[str, bool]
 """Its style, and whether it was fetched again."""
 
 
-def drawing(pieces: Sequence[Piece], count: int, whole_checked: bool) -> str:
-    """The grid of `count` pieces. `whole_checked`: the whole file's hash matched, which says of each that it is right.
+def drawing(pieces: Sequence[Piece], count: int, complete: bool) -> str:
+    """The grid of `count` pieces. `complete`: the whole file is there and was hashed, which says of each that it counts.
 
     Empty where the number of pieces is not known.
     """
     if count <= 0:
         return ""
-    cells = _cells(pieces, count, whole_checked)
+    cells = _cells(pieces, count, complete)
     cell = next((c for c in CELLS if math.ceil(len(cells) / (WIDTH // c)) * c <= BEARABLE), CELLS[-1])
     columns = min(int(WIDTH // cell), len(cells))
     width, height = columns * cell, math.ceil(len(cells) / columns) * cell
@@ -60,7 +60,7 @@ def drawing(pieces: Sequence[Piece], count: int, whole_checked: bool) -> str:
     )
 
 
-def legend(pieces: Sequence[Piece], count: int, whole_checked: bool) -> str:
+def legend(pieces: Sequence[Piece], count: int, complete: bool) -> str:
     """What the colours and marks mean, as HTML, with counts."""
     styles, ranks = _styles(pieces), _ranked(pieces)
     keys = [
@@ -73,9 +73,9 @@ def legend(pieces: Sequence[Piece], count: int, whole_checked: bool) -> str:
         told = f"{sum(row[1] for row in others):,} · {size(sum(row[2] for row in others))}"
         keys.append(("others", f"{len(others):,} more sources", told))
     states = Counter(piece.state for piece in pieces)
-    if states["whole"] and not whole_checked:
+    if states["whole"] and not complete:
         keys.append(("s0 whole", "there, and checked with the whole file", f"{states['whole']:,}"))
-    if states["begun"] and not whole_checked:
+    if states["begun"] and not complete:
         keys.append(("s0 begun", "begun", f"{states['begun']:,}"))
     if again := sum(piece.tries > 0 for piece in pieces):
         keys.append(("again", "was wrong and fetched again", f"{again:,}"))
@@ -109,14 +109,14 @@ def _styles(pieces: Sequence[Piece]) -> dict[str, str]:
     }
 
 
-def _cells(pieces: Sequence[Piece], count: int, whole_checked: bool) -> list[Cell]:
+def _cells(pieces: Sequence[Piece], count: int, complete: bool) -> list[Cell]:
     known, styles = {piece.index: piece for piece in pieces}, _styles(pieces)
     shared = math.ceil(count / MOST)
     parts = (range(first, min(count, first + shared)) for first in range(0, count, shared))
-    return [_cell(known, places, styles, whole_checked) for places in parts]
+    return [_cell(known, places, styles, complete) for places in parts]
 
 
-def _cell(known: Mapping[int, Piece], places: range, styles: Mapping[str, str], whole_checked: bool) -> Cell:
+def _cell(known: Mapping[int, Piece], places: range, styles: Mapping[str, str], complete: bool) -> Cell:
     """How the pieces of one cell stand: the one that is furthest behind speaks for all of them."""
     here = [known[place] for place in places if place in known]
     again = any(piece.tries for piece in here)
@@ -124,7 +124,7 @@ def _cell(known: Mapping[int, Piece], places: range, styles: Mapping[str, str], 
         return "missing", again
     style = styles[Counter(map(_source, here)).most_common(1)[0][0]]
     states = {piece.state for piece in here}
-    behind = "" if whole_checked else " begun" if "begun" in states else " whole" if "whole" in states else ""
+    behind = "" if complete else " begun" if "begun" in states else " whole" if "whole" in states else ""
     return style + behind, again
 
 

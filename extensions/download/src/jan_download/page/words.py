@@ -84,7 +84,7 @@ def checked(download: Download) -> tuple[str, str]:
         if download.sha256:
             return "not checked yet", "Its SHA-256 is known, and the file gets its name only when it matches."
         return (
-            "cannot be",
+            "cannot be checked",
             "Nobody knows what this file should hash to, so nothing can tell whether it is the right one.",
         )
     if download.verified:
