@@ -19,6 +19,8 @@ from jan_download.storage.store import Store
 
 from jan_core.types import DownloadSource, PieceList
 
+from .faultserver import FaultServer
+
 LENGTH = 64 << 10
 CONTENT = bytes(range(251)) * 1000
 HASHES = b"".join(hashlib.sha256(CONTENT[at : at + LENGTH]).digest() for at in range(0, len(CONTENT), LENGTH))
@@ -150,20 +152,13 @@ def test_any_claim_is_believed_or_refused_in_words(length: int, count: int, sha2
         assert stored(PieceList(length, count, sha256, ""), size, store) is None
 
 
-def test_a_list_comes_over_http(store: Store, web: Any) -> None:
-    def send(content: bytes) -> Any:
-        def reply(request: Any) -> None:
-            request.head(200, Content_Length=len(content))
-            request.wfile.write(content)
-
-        return reply
-
+def test_a_list_comes_over_http(store: Store, server: FaultServer) -> None:
     network = Network(DownloadSettings(), {})
     try:
+        with pytest.raises(BadSource, match="sends more than"):
+            load(piece_list(url=server.serve("/long", HASHES + b"more")), len(CONTENT), network, store)
         with pytest.raises(BadSource, match="cannot be had"):
-            load(piece_list(url=web.on(send(HASHES + b"more"))), len(CONTENT), network, store)
-        with pytest.raises(BadSource, match="cannot be had"):
-            load(piece_list(url=web.url("/missing")), len(CONTENT), network, store)
-        assert load(piece_list(url=web.on(send(HASHES))), len(CONTENT), network, store).hashes == HASHES
+            load(piece_list(url=server.url("/missing")), len(CONTENT), network, store)
+        assert load(piece_list(url=server.serve("/list", HASHES)), len(CONTENT), network, store).hashes == HASHES
     finally:
         network.close()
