@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -158,13 +159,16 @@ def test_where_a_redirect_may_not_lead(network: Network, server: FaultServer, lo
         network.open(DownloadSource(server.url("/f")))
 
 
-def test_messages_name_hosts_and_no_addresses(network: Network, server: FaultServer, cdn: FaultServer) -> None:
+def test_messages_and_logs_name_hosts_and_no_addresses(
+    network: Network, server: FaultServer, cdn: FaultServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     cdn.serve("/blob", b"", Close())
     server.serve("/f", b"", Redirect(cdn.url("/blob?signature=secret")))
     with pytest.raises(Unreachable) as failed:
         network.open(DownloadSource(server.url("/f?key=secret")))
     assert cdn.host in str(failed.value)
-    assert "secret" not in str(failed.value)
+    assert "secret" not in str(failed.value) + caplog.text
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_each_source_gets_a_connection_before_any_gets_a_second(clock: Clock) ->
 
 def test_what_earlier_jobs_saw_and_priority_decide_who_is_first(clock: Clock) -> None:
     given_ = [DownloadSource(url("a"), priority=1), DownloadSource(url("b")), DownloadSource(url("c"))]
-    sources = SourceBook(given_, {"c.example": 5e6, "a.example": 9e9}, clock)
+    sources = SourceBook(given_, {"c.example": 8e6, "a.example": 9e6}, clock)
     order = []
     for _ in range(3):
         source = picked(sources)
@@ -112,6 +112,15 @@ def test_sources_whose_lines_are_full_share_the_work(clock: Clock) -> None:
     sources = book(clock, "a", "b")
     brought = transfer(sources, clock, {"a.example": 10 * MB, "b.example": 10 * MB}, 20, 4)
     assert min(brought.values()) > 0.7 * 10 * MB * 20
+
+
+def test_a_source_that_was_slow_in_earlier_jobs_is_not_tried_just_to_see(clock: Clock) -> None:
+    sources = book(clock, "slow", "fast", "new", speeds={"slow.example": 1 * MB, "fast.example": 50 * MB})
+    rates = {"slow.example": 1.0 * MB, "fast.example": 50.0 * MB, "new.example": 2.0 * MB}
+    brought = transfer(sources, clock, rates, 10, 2)
+    assert brought["slow.example"] == 0
+    assert brought["new.example"] > 0
+    assert brought["fast.example"] > 0.9 * 50 * MB * 10
 
 
 def test_with_many_sources_few_are_tried_at_the_same_time(clock: Clock) -> None:

@@ -25,6 +25,8 @@ _MEASURED = 1 << 18
 """Bytes after which a source's speed says something."""
 _ENOUGH = 4 << 20
 """Bytes after which that can be doubted only half."""
+_WORTH_IT = 0.5
+"""A source that brought less than this share of the best in earlier jobs is not tried just to see."""
 _ALIKE = 0.8
 """Sources within this share of the best are alike, and `priority` decides."""
 _LOOK_AGAIN = 60.0
@@ -83,10 +85,12 @@ class Source:
         return self._bytes / self._connected if self._connected > 0 else 0.0
 
     def promise(self) -> float:
-        """Bytes/s that one more connection may bring, if what they share is the source's line.
+        """Bytes/s that one more connection may bring, if what they share is the source's line; 0 when nothing is known.
 
         The less was measured, the better it is thought to be: the first bytes of a connection are its slowest.
         """
+        if not self.measured:
+            return self.hint / (self.connections + 1)
         usual = max(1.0, self._connected / self._seconds) if self._seconds > 0 else 1.0
         doubt = 1.0 + 1.0 / (1.0 + self._seen / _ENOUGH)
         return self.goodput * doubt * min(1.0, usual / (self.connections + 1))
@@ -154,25 +158,25 @@ class SourceBook:
         """The source that best deserves one more connection now, None when no source can have one.
 
         `avoid`: ids that are not to be used, or hosts. One connection goes to each source that was never measured, the
-        likely ones first; then decides what one connection more may bring, so that a source whose line is full makes
-        room for the next.
+        likely ones first; after that decides what one connection more may bring, so that a source whose line is full
+        makes room for the next.
         """
         now = self._clock()
         able = [each for each in self._all if self._able(each, now) and not {each.id, each.host} & set(avoid)]
         if not able:
             return None
-        measured = [each for each in able if each.measured]
+        best = max(each.promise() for each in able)
         new = [each for each in able if not each.measured and not each.connections]
+        new = [each for each in new if not each.hint or each.hint >= best * _WORTH_IT]
         probes = sum(bool(each.connections) and not each.measured for each in self._all)
-        if new and (not measured or probes < _PROBES):
+        if new and (probes < _PROBES or not any(each.measured for each in able)):
             return min(new, key=lambda each: (each.source.priority, -each.hint))
-        if not measured:
-            return min(able, key=lambda each: (each.connections, each.source.priority, -each.hint))
-        again = [each for each in measured if self._neglected(each, now)]
+        again = [each for each in able if self._neglected(each, now)]
         if again:
             return again[0]
-        best = max(each.promise() for each in measured)
-        alike = [each for each in measured if each.promise() >= best * _ALIKE]
+        if not best:
+            return min(able, key=lambda each: (each.connections, each.source.priority))
+        alike = [each for each in able if each.promise() >= best * _ALIKE]
         return min(alike, key=lambda each: (each.source.priority, -each.promise()))
 
     def wait(self) -> float | None:

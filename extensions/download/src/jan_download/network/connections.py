@@ -7,6 +7,7 @@ Imports urllib3: to be imported when the first connection is made.
 from __future__ import annotations
 
 import http.client
+import logging
 import socket
 import ssl
 from dataclasses import dataclass
@@ -171,6 +172,8 @@ def pools(lines: Lines, names: Names, proxy: Proxy | None, context: ssl.SSLConte
 
     To HTTP, a SOCKS proxy is none: only the making of connections differs.
     """
+    # What urllib3 notes of each request has its whole address in it, and addresses may be secrets.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
     options: dict[str, Any] = {"num_pools": KEPT, "maxsize": KEPT, "ssl_context": context}
     made: _Pools
     if proxy is not None and proxy.kind in ("http", "https"):
