@@ -118,6 +118,15 @@ def test_a_source_that_is_asked_again_changes_nothing_on_the_screen() -> None:
     assert steady.read(record("running"), 12.1 + STEADY).words == ""
 
 
+def test_the_speed_of_what_another_process_fetches_is_measured_here() -> None:
+    steady = Steady()
+    for second in range(30):
+        far = record(speed=0, eta=None, connections=0, bytes_done=GB + 1000 * second)
+        shown = steady.read(far, 100.0 + second)
+        assert (shown.speed, shown.eta is None) == ((0, True) if second < 4 else (1000, False))
+    assert shown.eta == (3 * GB - 29_000) // 1000
+
+
 @pytest.mark.parametrize(
     ("state", "words"),
     [

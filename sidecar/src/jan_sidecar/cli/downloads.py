@@ -172,7 +172,7 @@ def watch(app: App, ids: tuple[str, ...]) -> None:
             return
         _, interrupted = await follow(session, records, look_at(session, named) if ids else all_, every=not ids)
         if interrupted:
-            note("what is under way goes on when jan runs next")
+            note("nothing is paused: what is under way goes on where another jan runs, else when one runs next")
             raise click.Abort
 
     run_session(app, work, activate=True)

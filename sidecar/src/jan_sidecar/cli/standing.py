@@ -6,6 +6,7 @@ Made from what `downloads.*` answer and `downloads.changed` tells; how it is dra
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ LIVE = ("queued", "running", "waiting", "offline", "blocked_disk", "verifying")
 """States of a download that comes further by itself."""
 STEADY = 2.5
 """Seconds that what stands in the way is shown at least, unless bytes come: who is asked again often fails again."""
+WINDOW = 10.0
+"""Seconds over which the speed of another process's download is measured."""
 KEPT = "Ctrl-C keeps what there is"
 """Ends what is said of a download that may take long."""
 
@@ -61,6 +64,7 @@ class Steady:
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[str, float, int]] = {}
+        self._seen: dict[str, deque[tuple[float, int]]] = {}
 
     def read(self, record: Record, now: float | None = None) -> Standing:
         """How a download stands. `now`: monotonic seconds."""
@@ -75,19 +79,35 @@ class Steady:
                 del self._kept[id]
             else:
                 words = kept
+        rate, left = record["speed"], record["eta"]
+        if record["state"] == "running" and not record["connections"]:  # another process moves it: only bytes are known
+            rate, left = self._measure(record, now)
         active = [source for source in record.get("sources", []) if source["state"] == "active"]
         return Standing(
             name=clean(record["name"]).replace("\n", " "),
             state=record["state"],
             done=done,
             total=record["bytes_total"],
-            speed=0 if words else record["speed"],
-            eta=None if words else record["eta"],
+            speed=0 if words else rate,
+            eta=None if words else left,
             sources=len(active),
             connections=record["connections"],
             words=clean(" ".join(words.split())),
             outcome=_outcome(record),
         )
+
+    def _measure(self, record: Record, now: float) -> tuple[int, int | None]:
+        """Bytes/s over the last seconds, and the seconds left."""
+        seen = self._seen.setdefault(record["id"], deque())
+        seen.append((now, record["bytes_done"]))
+        while len(seen) > 2 and now - seen[1][0] > WINDOW:
+            seen.popleft()
+        began, then = seen[0]
+        if now - began < WINDOW / 3:
+            return 0, None
+        rate = round((record["bytes_done"] - then) / (now - began))
+        left = record["bytes_total"] - record["bytes_done"]
+        return rate, round(left / rate) if rate and left >= 0 else None
 
 
 def together(parts: Sequence[Standing], name: str = "total") -> Standing:
