@@ -108,7 +108,7 @@ async def test_a_running_job_goes_on_by_itself_after_a_restart(
     url = server.serve("/f", data, Hold(at=1_000_000).times(1))
     async with open_house() as house:
         job = await house.start(url, data)
-        await house.until(job["id"], "running", done=1_000_000)
+        await house.until(job["id"], "running", done=700_000)
     async with open_house() as house:
         again = await house.until(job["id"], "completed")
         assert again["bytes_discarded"] == 0
@@ -121,7 +121,7 @@ async def test_a_running_job_is_paused_after_a_restart_where_that_is_wanted(
     url = server.serve("/f", data, Hold(at=1_000_000))
     async with open_house() as house:
         job = await house.start(url, data)
-        await house.until(job["id"], "running", done=1_000_000)
+        await house.until(job["id"], "running", done=700_000)
     async with open_house(resume_at_start=False) as house:
         await house.until(job["id"], "paused")
     assert len(server.requests) == 1

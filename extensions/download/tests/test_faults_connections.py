@@ -35,7 +35,7 @@ async def test_a_connection_that_breaks_again_and_again_still_brings_the_file(
     open_house: OpenHouse, server: FaultServer, data: bytes
 ) -> None:
     async with open_house() as house:
-        job = await house.fetch(server.serve("/f", data, Drop(after=100_000)), data)
+        job = await house.fetch(server.serve("/f", data, Drop(after=300_000)), data)
         assert content(job) == data
         assert job["bytes_discarded"] == 0
     assert server.sent("/f") == len(data)
@@ -107,7 +107,7 @@ async def test_a_server_that_refuses_connections_is_waited_for(
     async with open_house() as house:
         job = await house.start(url, data)
         await happens(server.wait_held)
-        await house.until(job["id"], "running", done=1_000_000)
+        await house.until(job["id"], "running", done=700_000)
         server.refuse()
         waiting = await house.until(job["id"], "waiting")
         assert waiting["error"]["type"] == "source_unreachable"

@@ -65,7 +65,7 @@ async def test_a_paused_download_stays_paused_across_a_restart_and_keeps_every_b
     url = server.serve("/f", data, Hold(at=1_000_000).times(1))
     async with open_house() as house:
         job = await house.start(url, data)
-        await house.until(job["id"], "running", done=1_000_000)
+        await house.until(job["id"], "running", done=700_000)
         await house.call("pause", id=job["id"])
     async with open_house() as house:
         again = await house.call("get", id=job["id"])
@@ -84,7 +84,7 @@ async def test_a_host_that_ends_while_its_server_stalls_ends_soon_and_goes_on_at
     with anyio.fail_after(10):
         async with open_house() as house:
             job = await house.start(url, data)
-            await house.until(job["id"], "running", done=1_000_000)
+            await house.until(job["id"], "running", done=700_000)
             began = time.monotonic()
         assert time.monotonic() - began < 4
     async with open_house() as house:
@@ -99,7 +99,7 @@ async def test_starting_a_cancelled_download_again_loses_nothing(
     url = server.serve("/f", data, Hold(at=2_000_000).times(1))
     async with open_house() as house:
         job = await house.start(url, data)
-        await house.until(job["id"], "running", done=2_000_000)
+        await house.until(job["id"], "running", done=1_700_000)
         await house.call("cancel", id=job["id"])
         again = await house.fetch(url, data)
         assert again["id"] != job["id"]
@@ -113,7 +113,7 @@ async def test_a_cancelled_download_leaves_nothing_where_nothing_is_to_be_kept(
     url = server.serve("/f", data, Hold(at=2_000_000))
     async with open_house(keep_partial_days=0) as house:
         job = await house.start(url, data)
-        await house.until(job["id"], "running", done=2_000_000)
+        await house.until(job["id"], "running", done=1_700_000)
         await house.call("cancel", id=job["id"])
         assert files(house.data_dir / "partial") == []
 
@@ -236,7 +236,7 @@ async def test_a_schedule_that_closes_stops_what_runs_and_loses_nothing(
     url = server.serve("/f", data, Hold(at=1_000_000).times(1))
     async with open_house() as house:
         job = await house.start(url, data)
-        await house.until(job["id"], "running", done=1_000_000)
+        await house.until(job["id"], "running", done=700_000)
         closed = window(timedelta(hours=3), timedelta(hours=1))
         await house.client.call("settings.set", {"extension": "download", "values": {"schedule": closed}})
         await house.until(job["id"], "queued", "waiting")
@@ -402,7 +402,7 @@ async def test_a_download_under_way_is_removed_with_what_it_had(
 ) -> None:
     async with open_house() as house:
         job = await house.start(server.serve("/f", data, Hold(at=1_000_000)), data)
-        await house.until(job["id"], "running", done=1_000_000)
+        await house.until(job["id"], "running", done=700_000)
         with anyio.fail_after(3):
             await house.call("remove", id=job["id"])
         assert (await house.call("list"))["downloads"] == []

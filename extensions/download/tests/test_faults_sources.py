@@ -130,7 +130,7 @@ async def test_a_link_that_expires_in_the_middle_of_a_job_that_was_held_is_no_en
     hub = server.serve("/f", b"", Redirect(lambda: cdn.link("/blob")))
     async with open_house() as house:
         job = await house.start(hub, data)
-        await house.until(job["id"], "running", done=1_000_000)
+        await house.until(job["id"], "running", done=700_000)
         await house.call("pause", id=job["id"])
         cdn.expire()
         await house.call("resume", id=job["id"])

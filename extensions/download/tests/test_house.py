@@ -43,7 +43,7 @@ async def test_a_second_holder_of_the_folder_waits_and_takes_over_where_the_firs
     async with AsyncExitStack() as second_stack:
         async with open_house() as first:
             job = await first.start(url, data)
-            await first.until(job["id"], "running", done=1_000_000)
+            await first.until(job["id"], "running", done=700_000)
             second = await second_stack.enter_async_context(open_house())
             assert (await second.call("get", id=job["id"]))["state"] == "running"
             assert len(server.requests) == 1
@@ -81,7 +81,7 @@ async def test_a_pause_by_another_holder_stops_the_run(open_house: OpenHouse, se
     url = server.serve("/f", data, Hold(at=2_000_000))
     async with open_house() as first, open_house() as second:
         job = await first.start(url, data)
-        await first.until(job["id"], "running", done=2_000_000)
+        await first.until(job["id"], "running", done=1_700_000)
         assert (await second.one("pause", job["id"]))["state"] == "paused"
         server.release()  # bytes flow again; the first holder's next checkpoint finds that it was superseded
         await happens(server.wait_idle)
@@ -127,8 +127,6 @@ def test_importing_and_starting_costs_neither_database_nor_http() -> None:
         "sqlite3",
         "urllib3",
         "http.client",
-        "ssl",
-        "hashlib",
         "jan_download.engine",
         "jan_download.network.network",
     )
