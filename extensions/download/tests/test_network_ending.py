@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import ssl
 import threading
@@ -21,7 +22,7 @@ from jan_download.settings import DownloadSettings
 
 from jan_core.types import DownloadSource
 
-from .faults import Chunked, Hold, NoLength, NoRanges, SlowHead, Trickle
+from .faults import Chunked, Close, Drop, Hold, NoLength, NoRanges, SlowHead, Trickle
 from .faultserver import FaultServer
 from .test_network_answers import read
 
@@ -193,6 +194,41 @@ def test_closing_ends_a_connection_that_is_not_answered(full: int) -> None:
     assert isinstance(work.ends(), Unreachable)
 
 
+def test_many_threads_share_a_network_whatever_breaks_and_is_interrupted(server: FaultServer, data: bytes) -> None:
+    network = Network(DownloadSettings(stall_timeout=5), {})
+    drops = (Drop(after=70_000).chance(0.1), Close().chance(0.05), NoRanges().chance(0.1), Chunked().chance(0.1))
+    source = DownloadSource(server.serve("/f", data, *drops))
+    right, broke, wrong = [0], [0], [0]
+    lock = threading.Lock()
+
+    def work(seed: int) -> None:
+        chance, buffer = random.Random(seed), memoryview(bytearray(1 << 16))
+        for _ in range(40):
+            first = chance.randrange(len(data) - 200_000)
+            got, whole = bytearray(), False
+            try:
+                body = network.open(source, first, first + 150_000 - 1, size=len(data))
+                with contextlib.closing(body):
+                    while count := body.readinto(buffer):
+                        got += buffer[:count]
+                        if chance.random() < 0.05:
+                            body.interrupt()
+                    whole, first = True, body.first
+            except (Unreachable, BadSource):
+                pass
+            with lock:
+                fits = data.startswith(got, first) if got else True
+                (right if whole and fits else broke if fits else wrong)[0] += 1
+
+    workers = [Work(lambda seed=seed: work(seed)) for seed in range(8)]  # type: ignore[misc]
+    assert [worker.ends(within=30) for worker in workers] == [None] * 8
+    network.close()
+    assert wrong == [0]
+    assert right[0] > 60
+    assert broke[0] > 30
+    assert len(server.requests) > server.connected > 8  # many connections served several
+
+
 # -- time limits ----------------------------------------
 
 
@@ -232,7 +268,7 @@ def test_a_body_that_stalls_is_given_up_and_a_slow_one_is_not(server: FaultServe
 def test_a_small_file_that_comes_too_slowly_is_given_up(server: FaultServer, data: bytes) -> None:
     network = Network(DownloadSettings(stall_timeout=0.1), {})
     source = DownloadSource(server.serve("/f", data, Trickle(20_000)))
-    assert isinstance(Work(lambda: network.fetch(source, 1 << 22)).ends(within=3), Unreachable)
+    assert "too slowly" in str(Work(lambda: network.fetch(source, 1 << 22)).ends(within=3))
     network.close()
 
 
@@ -322,6 +358,18 @@ def test_this_machine_itself_is_never_offline(monkeypatch: pytest.MonkeyPatch, s
             network.open(DownloadSource(server.url("/f", host)))
         assert not failed.value.offline
         network.close()
+
+
+def test_where_somebody_refuses_there_is_a_network(monkeypatch: pytest.MonkeyPatch, server: FaultServer) -> None:
+    row = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [row])
+    monkeypatch.setattr(reach, "online", lambda: False)
+    server.refuse()
+    network = Network(PATIENT, {})
+    with pytest.raises(Unreachable) as failed:
+        network.open(DownloadSource("http://lan.example/f"))
+    assert not failed.value.offline
+    network.close()
 
 
 def test_a_proxy_on_this_machine_is_reached_without_a_network(

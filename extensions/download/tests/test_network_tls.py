@@ -43,8 +43,8 @@ def secure(authority: trustme.CA) -> Iterator[FaultServer]:
         yield one
 
 
-def fetch(url: str, certificates: object = "", environment: dict[str, str] | None = None) -> bytes:
-    network = Network(DownloadSettings(connect_timeout=2, certificates=str(certificates)), environment or {})
+def fetch(url: str, certificates: object = "") -> bytes:
+    network = Network(DownloadSettings(connect_timeout=2, certificates=str(certificates)), {})
     try:
         return network.fetch(DownloadSource(url), 100)
     finally:
@@ -78,13 +78,12 @@ def test_an_authority_of_the_settings_is_trusted_from_a_file_and_from_a_folder(
         assert fetch(secure.url("/f"), certificates) == b"secure"
 
 
-@pytest.mark.parametrize(("name", "folder"), [("SSL_CERT_FILE", False), ("SSL_CERT_DIR", True)])
-def test_authorities_of_the_environment_are_trusted(
-    secure: FaultServer, authority: trustme.CA, tmp_path: Path, name: str, folder: bool
+def test_authorities_of_the_environment_are_trusted_as_python_does(
+    secure: FaultServer, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "ours.pem"
-    authority.cert_pem.write_to_path(str(path))
-    assert fetch(secure.url("/f"), "", {name: str(tmp_path if folder else path)}) == b"secure"
+    with authority.cert_pem.tempfile() as ours:
+        monkeypatch.setenv("SSL_CERT_FILE", ours)
+        assert fetch(secure.url("/f")) == b"secure"
 
 
 BROKEN = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -103,21 +102,21 @@ def test_a_broken_certificate_file_is_told_with_its_place(tmp_path: Path, conten
     path = tmp_path / "ca.pem"
     path.write_bytes(content)
     with pytest.raises(BadSource, match=says) as refused:
-        tls_context(str(path), {})
+        tls_context(str(path))
     assert str(path) in refused.value.message
     assert "certificates" in refused.value.message
 
 
 def test_certificates_that_are_not_there_are_told(tmp_path: Path) -> None:
     with pytest.raises(BadSource, match="No such file"):
-        tls_context(str(tmp_path / "none.pem"), {})
+        tls_context(str(tmp_path / "none.pem"))
     with pytest.raises(BadSource, match="there is no certificate"):
-        tls_context(str(tmp_path), {})
+        tls_context(str(tmp_path))
 
 
 def test_the_systems_authorities_stay_trusted_beside_ones_own(authority: trustme.CA) -> None:
     with authority.cert_pem.tempfile() as ours:
-        own, plain = tls_context(ours, {}), ssl.create_default_context()
+        own, plain = tls_context(ours), ssl.create_default_context()
     assert own.cert_store_stats()["x509_ca"] == plain.cert_store_stats()["x509_ca"] + 1
     assert own.verify_mode is ssl.CERT_REQUIRED
     assert own.check_hostname

@@ -77,6 +77,19 @@ def test_a_token_is_sent_to_its_server_and_a_header_of_the_source_comes_before_i
     assert "secret-token" not in caplog.text + str(refused.value) + repr(refused.value.data)
 
 
+def test_a_source_cannot_set_what_is_not_its_own(server: FaultServer, data: bytes) -> None:
+    url, network = server.serve("/f", data), Network(DownloadSettings(), {})
+    headers = {"range": "bytes=5-6", "HOST": "other.example", "Accept-encoding": "gzip", "X-Key": "mine"}
+    assert read(network.open(DownloadSource(url, headers=headers), 0, 9)) == data[:10]
+    assert server.headers("Host") == [f"127.0.0.1:{server.port}"]
+    assert (server.headers("Accept-Encoding"), server.headers("X-Key")) == (["identity"], ["mine"])
+    for bad in ({"X": "a\r\nY: secret"}, {"X\n": "secret"}, {"": "secret"}, {"X": "\u20acsecret"}):
+        with pytest.raises(BadSource, match="cannot be sent") as refused:
+            network.open(DownloadSource(url, headers=bad))
+        assert "secret" not in str(refused.value)
+    network.close()
+
+
 # -- registries ----------------------------------------
 
 

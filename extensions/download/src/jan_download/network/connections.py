@@ -6,10 +6,12 @@ Imports urllib3: to be imported when the first connection is made.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import logging
 import socket
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,23 +62,32 @@ class _Connection(HTTPConnection):
         with deadline(self._seconds) as self._until:
             super().connect()
 
+    def request(self, *args: Any, **options: Any) -> None:
+        with self._told_if_stale():
+            super().request(*args, **options)
+
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 has it
         # http.client closes the connection below a response that ends with it; the line lives as long as the body.
         self._answering = True
         try:
-            with deadline(self._seconds) as until:
+            with self._told_if_stale(), deadline(self._seconds) as until:
                 until.watch(self.line)
                 response = super().getresponse()
+        finally:
+            self._answering = False
+        self._served += 1
+        return response
+
+    @contextlib.contextmanager
+    def _told_if_stale(self) -> Iterator[None]:
+        try:
+            yield
         except TimeoutError:
             raise
         except (OSError, http.client.HTTPException) as error:
             if self._served and not self._reach.lines.closed.is_set():
                 raise Stale from error
             raise
-        finally:
-            self._answering = False
-        self._served += 1
-        return response
 
     def close(self) -> None:
         super().close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -38,6 +39,12 @@ __all__ = ["Network"]
 _STALE = frozenset({401, 403, 404, 410})
 """What a signed link answers when its time is over."""
 _MOST_REDIRECTS = 10
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_OURS = frozenset(
+    {"accept-encoding", "connection", "content-length", "host", "if-range", "range", "te", "transfer-encoding"}
+)
+"""Headers that this layer decides upon."""
 _SMALL = 1 << 16
 """Bodies up to this many bytes, of redirects and errors, are read to keep the connection."""
 _LONGEST_FETCH = 10
@@ -48,7 +55,7 @@ class Network:
     """The connections of one run; any thread may use it. `environment`: where proxies and tokens are read from."""
 
     def __init__(self, settings: DownloadSettings, environment: Mapping[str, str] = os.environ) -> None:
-        self._settings, self._environment = settings, environment
+        self._settings = settings
         self._proxies = Proxies(settings, environment)
         self._tokens = Tokens(settings.tokens, environment)
         self._lines = Lines()
@@ -146,7 +153,7 @@ class Network:
 
     def _ask_home(self, source: DownloadSource, url: str, headers: Mapping[str, str]) -> HTTPResponse:
         """Ask the source's own origin, with its credentials, or with those that anybody may have for the asking."""
-        own = {**source.headers, **headers}
+        own = _sendable(source) | dict(headers)
         if any(name.lower() == "authorization" for name in own):
             return self._request(url, own)
         response = self._request(url, own | self._authorized(url))
@@ -212,7 +219,7 @@ class Network:
             self._lines.check()
             secure = url.startswith("https:") or (proxy is not None and proxy.kind == "https")
             if secure and self._context is None:
-                self._context = tls_context(self._settings.certificates, self._environment)
+                self._context = tls_context(self._settings.certificates)
             key = proxy, secure
             if key not in self._pools:
                 self._pools[key] = pools(self._lines, self._names, proxy, self._context if secure else None)
@@ -252,9 +259,21 @@ class Network:
                     if len(data) > limit:
                         raise BadSource(f"{host} sends more than the {limit} bytes that are expected", host=host)
             return bytes(data)
+        except Unreachable as error:
+            if until.passed:
+                raise Unreachable(f"{host}: it sends too slowly") from error
+            raise
         finally:
             body.close()
 
     def _forget(self, source: DownloadSource) -> None:
         with self._lock:
             self._targets.pop(source.url, None)
+
+
+def _sendable(source: DownloadSource) -> dict[str, str]:
+    """The headers of a source, without those that are not its to set. Raises BadSource for what is none."""
+    for name, value in source.headers.items():
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise BadSource(f"a header that {host_of(source.url)} should be sent cannot be sent")  # it may be a secret
+    return {name: value for name, value in source.headers.items() if name.lower() not in _OURS}

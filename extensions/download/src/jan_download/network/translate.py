@@ -51,13 +51,15 @@ def _judged(host: str, error: BaseException) -> Exception:
 
 
 def nobody_answers(error: Unreachable, names_work: bool) -> bool:
-    """Whether it is this machine that has no network: nothing could be connected to, and there is no route to anywhere,
-    or no name can be looked up at all. `names_work`: some could."""
+    """Whether it is this machine that has no network: nobody answered, and there is no route to anywhere, or no name
+    can be looked up at all. `names_work`: some could."""
     import urllib3.exceptions as u
 
     found = list(causes(error))
     if not any(isinstance(each, u.NewConnectionError | u.ConnectTimeoutError) for each in found):
         return False
+    if any(isinstance(each, ConnectionRefusedError) for each in found):
+        return False  # by somebody
     lost = any(isinstance(each, socket.gaierror) and each.errno == socket.EAI_AGAIN for each in found)
     return (lost and not names_work) or not reach.online()
 
