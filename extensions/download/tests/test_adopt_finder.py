@@ -344,6 +344,14 @@ def test_a_look_ends_with_its_budget_of_time(tmp_path: Path) -> None:
     assert 0 < len(found) < 20
 
 
+def test_the_budget_of_time_begins_with_the_look(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(CONTENT)
+    now = 0.0
+    search = Search(SHA256, len(CONTENT), seconds=5, clock=lambda: now)
+    now = 60.0  # a file that had the right name was hashed meanwhile, in vain
+    assert len(list(search.below(tmp_path))) == 1
+
+
 def test_a_folder_too_deep_is_not_entered(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*"abcdefghijkl")
     deep.mkdir(parents=True)

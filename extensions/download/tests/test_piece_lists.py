@@ -7,13 +7,15 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jan_download.errors import BadSource, SourceNotFound
-from jan_download.integrity.piece_lists import load, stored
+from jan_download.integrity.piece_lists import PieceHashes, load, note, stored, sweep
 from jan_download.network.errors import Unreachable
 from jan_download.network.network import Network
+from jan_download.records import Job
 from jan_download.settings import DownloadSettings
 from jan_download.storage.store import Store
 
@@ -150,6 +152,19 @@ def test_any_claim_is_believed_or_refused_in_words(length: int, count: int, sha2
     store = Store(Path("/nowhere"))
     with contextlib.suppress(BadSource):
         assert stored(PieceList(length, count, sha256, ""), size, store) is None
+
+
+def test_what_is_kept_for_no_job_any_more_is_removed(store: Store) -> None:
+    sweep([], store)
+    got(Hub(HASHES), store)
+    note("1" * 64, PieceHashes(LENGTH, HASHES), store)
+    note("2" * 64, PieceHashes(LENGTH, HASHES), store)
+    fields: dict[str, Any] = {"name": "n", "url": "", "size": 0, "destination": "d", "partial": "p"}
+    listed = Job(id="1", sha256="3" * 64, pieces=msgspec.json.encode(piece_list()).decode(), **fields)
+    unhashed = Job(id="2", sha256="", actual="1" * 64, **fields)
+    sweep([listed, unhashed], store)
+    kept = sorted(path.name for path in (store.root / "pieces").iterdir())
+    assert kept == sorted([f"{piece_list().sha256}.bin", f"of-{'1' * 64}.bin"])
 
 
 def test_a_list_comes_over_http(store: Store, server: FaultServer) -> None:

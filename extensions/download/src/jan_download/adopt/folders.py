@@ -28,8 +28,8 @@ def unfinished(name: str) -> bool:
 class Search:
     """A look for the content `sha256` of `size` bytes in any number of folders, within one budget.
 
-    It ends after `seconds`, or `entries` names looked at, whichever comes first. Links are followed, each folder is
-    entered once, and each file comes once whatever its names. What cannot be read is passed over.
+    It ends `seconds` after it began, or after `entries` names, whichever comes first. Links are followed, each folder
+    is entered once, and each file comes once whatever its names. What cannot be read is passed over.
     """
 
     def __init__(
@@ -42,7 +42,8 @@ class Search:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sha256, self._size = sha256, size
-        self._left, self._clock, self._deadline = entries, clock, clock() + seconds
+        self._left, self._clock, self._seconds = entries, clock, seconds
+        self._deadline = float("inf")
         self._seen: set[tuple[int, int]] = set()
 
     def leave_out(self, path: Path) -> None:
@@ -51,6 +52,7 @@ class Search:
 
     def below(self, folder: Path) -> Iterator[Path]:
         """Files of that size below a folder, at most 10 levels down."""
+        self._deadline = min(self._deadline, self._clock() + self._seconds)
         waiting = [(folder, 0)]
         while waiting and not self._exhausted():
             here, depth = waiting.pop()

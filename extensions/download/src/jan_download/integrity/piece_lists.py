@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +22,13 @@ from jan_core import JanError
 from jan_core.types import DownloadSource, PieceList
 
 from ..errors import BadSource
-from ..records import PIECE
+from ..records import PIECE, Job
 
 if TYPE_CHECKING:
     from ..network.network import Network
     from ..storage.store import Store
 
-__all__ = ["PieceHashes", "load", "note", "noted", "problem", "stored"]
+__all__ = ["PieceHashes", "load", "note", "noted", "problem", "stored", "sweep"]
 
 _HASH = 32
 _SHORTEST, _LONGEST = 64 << 10, 1 << 30
@@ -108,6 +109,15 @@ def noted(sha256: str, size: int, store: Store) -> PieceHashes | None:
     hashes, digest = content[:-_HASH], content[-_HASH:]
     right = len(hashes) == _HASH * -(-size // PIECE) and hashlib.sha256(hashes).digest() == digest
     return PieceHashes(PIECE, hashes) if right else None
+
+
+def sweep(jobs: Collection[Job], store: Store) -> None:
+    """Remove what is kept for none of these jobs."""
+    keep = {f"{job.piece_list.sha256}.bin" for job in jobs if job.piece_list is not None}
+    keep |= {_own(store, job.actual or job.sha256).name for job in jobs}
+    for path in (store.root / "pieces").glob("*"):
+        if path.name not in keep:
+            path.unlink(missing_ok=True)
 
 
 def problem(pieces: PieceList, size: int) -> str:

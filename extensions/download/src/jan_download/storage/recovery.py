@@ -15,6 +15,7 @@ from typing import Any
 
 from jan_core import JanError
 
+from ..integrity import piece_lists
 from ..journal import Journal
 from ..outcome import NO_ERROR
 from ..records import LIVE, Job, JobState
@@ -70,6 +71,7 @@ def recover(
         after = journal.update(job.id, job.run, state="queued" if resume else "paused", run=job.run + 1)
         outcome.jobs += [after] if after is not None else []
     _sweep(journal, store, keep_partial_days * _DAY)
+    piece_lists.sweep(journal.jobs(), store)
     if journal.recovered:
         outcome.warnings.append(journal.recovered)
     return outcome
