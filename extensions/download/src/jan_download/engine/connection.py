@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from ..network.errors import Unreachable
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _BUFFER = 1 << 20
-_ENOUGH = 1 << 18
-"""Bytes that are worth a write of their own: each step gives the interpreter away and takes it back."""
-_SOON = 0.1
-"""Seconds after which fewer are written too, so that a crash costs no more than a checkpoint does."""
 
 
 class Connection(threading.Thread):
@@ -85,36 +80,25 @@ class Connection(threading.Thread):
     ) -> int:
         """Bring the rest of a piece; returns how far it came: not to the end when the claim was taken away."""
         work, limits = self._work, self._work.limits
-        written = time.monotonic()
-        broken: Unreachable | None = None
-        while at < end and broken is None:
+        while at < end:
             most = min(limits.grain(len(buffer)), end - at)
-            enough, filled = min(most, _ENOUGH), 0
-            try:
-                while filled < enough:
-                    filled += _some(body, buffer[filled:most])
-                    if time.monotonic() - written > _SOON:
-                        break
-            except Unreachable as error:
-                broken = error  # what came before that counts
+            data = buffer[: _some(body, buffer[:most])]
             claim.paused = True
-            limits.spend(filled, work.halted)
+            limits.spend(len(data), work.halted)
             claim.paused = False
             if not work.may_write(claim):
                 return at
-            data = buffer[:filled]
             if digest is not None:
                 digest.update(data)  # first: it is in the processor's cache still
             work.partial.write(data, at)
-            work.wrote(claim, filled)
-            at += filled
-            written = time.monotonic()
-        if broken is not None and at < end:
-            raise broken
+            work.wrote(claim, len(data))
+            at += len(data)
+            work.wait_for_hash(claim)
         return at
 
 
 def _some(body: Body, buffer: memoryview) -> int:
+    """What has arrived: written at once, since nobody knows when the next byte comes."""
     count = body.readinto(buffer)
     if not count:
         raise Unreachable(f"{body.host}: it sends less than it said")

@@ -15,9 +15,9 @@ from jan_core.types import DownloadSource
 from ..errors import BadSource
 from ..network.errors import Unreachable
 from .connection import Connection
-from .pace import Pace
+from .dispatch import Dispatch
 from .pieces import PieceMap
-from .plan import Claim, Plan
+from .plan import Claim
 from .stop import Stop
 from .trust import Trust
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ..limits import Limits
     from ..network.body import Body
     from ..network.network import Network
-    from ..sources import Source
     from ..storage.partial import Partial
 
 __all__ = ["Fetching"]
@@ -35,6 +34,8 @@ _TICK = 0.1
 _TELL = 0.25
 _FAREWELL = 0.2
 """Seconds that connections have at the end to write what they have read."""
+_AHEAD = 256 << 20
+_STEP = 0.005
 _PATIENCE = 2.0
 """Seconds that a run waits for a source to recover which has brought something since it last failed."""
 
@@ -43,7 +44,8 @@ class Fetching:
     """One attempt at everything that is missing. `ready`: how many bytes from the beginning on will not change.
 
     `more_sources`: asked (it may block) when none is left. `tell` is called about four times a second and `grown` when
-    `ready` grew. `look`: why what the file begins with cannot be right, "" when it can. None is called with the lock.
+    `ready` grew; `hashed` says how far somebody has read who follows that. `look`: why what the file begins with cannot
+    be right, "" when it can. None is called with the lock.
     """
 
     def __init__(
@@ -60,25 +62,22 @@ class Fetching:
         more_sources: Callable[[], Sequence[DownloadSource]],
         tell: Callable[[], None],
         grown: Callable[[], None],
+        hashed: Callable[[], int],
         look: Callable[[], str],
     ) -> None:
         self.pieces, self.hashes, self.partial, self.limits = pieces, hashes, partial, limits
         self.ready, self.received, self.discarded = pieces.ready, 0, 0
         self.lock = threading.Condition()
-        self.plan = Plan(pieces, time.monotonic)
+        self.dispatch = Dispatch(pieces, trust, most)
         self._trust, self._book, self._network, self._stop = trust, trust.book, network, stop
+        self._plan = self.dispatch.plan
         self._more_sources, self._tell, self._grown, self._look = more_sources, tell, grown, look
-        self._pace = Pace(most, len(trust.usable()))
-        self._opened: tuple[Source, Body] | None = None
+        self._hashed, self._caught_up = hashed, False
         self._over = threading.Event()
         self._fatal: Exception | None = None
         self._connections: set[Connection] = set()
         self._idle = 0
         self._before = 0
-
-    def begin_with(self, source: Source, body: Body) -> None:
-        """Use a response that is there already, from the beginning of the file on."""
-        self._opened = source, body
 
     def run(self) -> None:
         """Return when every piece is there.
@@ -113,15 +112,15 @@ class Fetching:
     @property
     def connections(self) -> int:
         """How many are being read, or made."""
-        return len(self.plan.claims)
+        return len(self._plan.claims)
 
     # -- for connections ----------------------------------------
 
     def next_claim(self, connection: Connection) -> Claim | None:
         """What to fetch now; waits for it. None: nothing, for good."""
         with self.lock:
-            while not self._over.is_set() and len(self._connections) <= self._pace.target:
-                claim = self._assign()
+            while not self._done and len(self._connections) <= self.dispatch.pace.target:
+                claim = self.dispatch.next()
                 if claim is not None:
                     self._book.began(claim.source)
                     return claim
@@ -147,12 +146,12 @@ class Fetching:
             if not body.ranged:
                 self._trust.rangeless.add(source.id)
                 if not claim.sequential:
-                    self.plan.make_sequential(claim)
+                    self._plan.make_sequential(claim)
             self._trust.recognize(source, body.validator, begun=self.pieces.done > 0)
             if self._trust.careful:
-                self._pace.limit(1)
+                self.dispatch.pace.limit(1)
             else:
-                self.plan.shorten(claim)
+                self._plan.shorten(claim)
         return body
 
     def may_write(self, claim: Claim) -> bool:
@@ -166,7 +165,7 @@ class Fetching:
         with self.lock:
             claim.writing = False
             if claim.void:
-                self.plan.release(claim)
+                self._plan.release(claim)
                 self.lock.notify_all()
                 return
             self.pieces.add(claim.index, count, claim.source.id)
@@ -177,6 +176,17 @@ class Fetching:
                 self.ready = self.pieces.front * self.pieces.length + self.pieces.have(self.pieces.front)
         if self.hashes is None:
             self._grown()
+
+    def wait_for_hash(self, claim: Claim) -> None:
+        """Let who hashes the file follow: what is too far behind would have to be read from the disk again. Not while
+        the bytes of an earlier run are hashed."""
+        behind = self.ready - self._hashed()
+        self._caught_up = self._caught_up or behind <= _AHEAD // 2
+        claim.paused = True
+        while self._caught_up and self.ready - self._hashed() > _AHEAD:
+            if self.halted(_STEP):
+                break
+        claim.paused, claim.heard = False, time.monotonic()
 
     def finished(self, claim: Claim, digest: bytes | None) -> int | None:
         """A piece is all there, and `digest` is its SHA-256 if that matters. Returns the claim's next piece, if any."""
@@ -190,9 +200,11 @@ class Fetching:
                 raise BadSource(f"{source.host}: {problem}", host=source.host)
             if digest is None or self.hashes is None or digest == self.hashes.of(index):
                 self.pieces.finish(index, checked=digest is not None)
-            elif self._wrong(source, index):
-                return None
-            following = self.plan.advance(claim)
+            else:
+                self.discarded += self.pieces.have(index)
+                if self.dispatch.wrong(source, index):
+                    return None
+            following = self._plan.advance(claim)
             self.ready = max(self.ready, self.pieces.ready)
             if self.pieces.complete or not self.pieces.finished(index):
                 self.lock.notify_all()
@@ -211,7 +223,7 @@ class Fetching:
                     self._trust.judge(claim.source, error, proven=proven, begun=begun)
                 except Exception as fatal:  # raised by `run`, in its thread
                     self._fatal = self._fatal or fatal
-            self.plan.release(claim)
+            self._plan.release(claim)
             self._book.ended(claim.source)
             self.lock.notify_all()
 
@@ -219,73 +231,19 @@ class Fetching:
         """Sleep; True when all this is over."""
         return self._over.wait(seconds)
 
-    # -- who does what (under the lock) ----------------------------------------
-
-    def _assign(self) -> Claim | None:
-        if self._opened is not None:
-            (begun, body), self._opened = self._opened, None
-            claim = self._claim(begun)
-            if claim is not None:
-                claim.body = body
-            return claim
-        if self.plan.claims and (self._trust.careful or (self.plan.free() is None and not self.plan.contested())):
-            return None
-        source = self._trust.pick({claim.source.id for claim in self.plan.claims})
-        if source is None:
-            return None
-        straggler = self.plan.straggler()
-        if straggler is not None and source.goodput > 2 * straggler.speed(time.monotonic()):
-            self._revoke(straggler)
-        claim = self._claim(source)
-        if claim is None and source.id not in self._trust.rangeless:
-            laggard = self.plan.laggard(source)
-            if laggard is not None:
-                self._revoke(laggard)
-            if laggard is not None or self.plan.split():
-                claim = self._claim(source)
-        return claim
-
-    def _claim(self, source: Source) -> Claim | None:
-        if source.id in self._trust.rangeless:
-            return self.plan.sequential(source)
-        only = len(self._trust.usable()) == 1
-        return self.plan.claim(source, self._pace.target, whole=self._trust.careful, only=only)
-
-    def _revoke(self, claim: Claim) -> None:
-        if claim.silent(time.monotonic()) and not self._over.is_set():
-            self._trust.silent(claim.source)
-        self.plan.release(claim)
-        if claim.body is not None:
-            claim.body.interrupt()
-
-    def _wrong(self, source: Source, index: int) -> bool:
-        """Discard a piece; whether the source must not go on."""
-        try:
-            banned = self._trust.wrong(source, self.pieces, index)
-        finally:
-            self.discarded += self.pieces.drop(index, wrong=True)
-        for claim in [each for each in self.plan.claims if banned and each.source is source]:
-            self._revoke(claim)
-        return banned
+    # -- the thread that runs it ----------------------------------------
 
     def _steer(self) -> bool:
-        """Set how many connections there are, and take from those that hang. True: there is nobody left to ask."""
-        claims = self.plan.claims
-        target = self._pace.note(time.monotonic(), self.received, sum(claim.got > 0 for claim in claims))
+        """See to it that there are as many connections as there should be. True: there is nobody left to ask."""
+        target = self.dispatch.pace.note(time.monotonic(), self.received, self.dispatch.working)
         while len(self._connections) < target and not self._idle:
             connection = Connection(self)
             self._connections.add(connection)
             connection.start()
-            if self.plan.free() is None:
+            if self._plan.free() is None:
                 break
-        slow = list(self.plan.slow())
-        for claim in slow:
-            if not any(each.source is claim.source for each in claims if each not in slow):
-                self._trust.avoid(claim.source)
-            self._revoke(claim)
-        return not claims and self._opened is None and self._book.wait() != 0
-
-    # -- the end ----------------------------------------
+        self.dispatch.relieve()
+        return self.dispatch.idle and self._book.wait() != 0
 
     def _find_sources(self) -> None:
         """No connection and nobody to ask: wait a moment, find others, or give up. Raises why."""
@@ -312,12 +270,17 @@ class Fetching:
             for body in self._bodies():
                 body.interrupt()
             self.lock.wait_for(lambda: not self._bodies(), _FAREWELL)
-            claims = list(self.plan.claims)
+            claims = list(self._plan.claims)
             for claim in claims:
-                self._revoke(claim)
+                self.dispatch.revoke(claim)
             self.lock.notify_all()
             while any(claim.writing for claim in claims):
                 self.lock.wait()
 
+    @property
+    def _done(self) -> bool:
+        """Whether nobody is to begin anything more."""
+        return self._fatal is not None or self._over.is_set()
+
     def _bodies(self) -> list[Body]:
-        return [claim.body for claim in self.plan.claims if claim.body is not None]
+        return [claim.body for claim in self._plan.claims if claim.body is not None]

@@ -181,10 +181,12 @@ class Plan:
         for claim in sorted(self.claims, key=lambda claim: claim.heard):
             if claim.paused or claim.writing:
                 continue
+            if rival is claim.source:
+                continue  # the connection's own timeout ends it
             if claim.silent(now):
                 return claim
             speed = claim.speed(now)
-            if rival is claim.source or not rival.measured or not claim.got or speed <= 0:
+            if not rival.measured or not claim.got or speed <= 0:
                 continue
             left = self._left(claim)
             if left / speed > 3 * left / max(rival.goodput, 1.0) + 1.0:

@@ -189,10 +189,11 @@ class Transfer:
             more_sources=lambda: self.stop.aside(self.more_sources),
             tell=lambda: self._tell(fetching, trust),
             grown=lambda: watermark.wake(),
+            hashed=lambda: watermark.hashed,
             look=look,
         )
         if opened is not None:
-            fetching.begin_with(*opened)
+            fetching.dispatch.begin_with(*opened)
         discarded = self._ledger.job.discarded
 
         def collect() -> tuple[list[Piece], dict[str, Any]]:
@@ -305,7 +306,7 @@ class Transfer:
                 verified=pieces.verified,
                 connections=fetching.connections,
                 sources=tuple(trust.book.figures()),
-                pieces=pieces.map(fetching.plan.active()),
+                pieces=pieces.map(fetching.dispatch.plan.active()),
             )
         self.report(status)
 
