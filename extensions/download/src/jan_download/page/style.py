@@ -61,5 +61,6 @@ code { font: 13px/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 .legend b { font-weight: 400; color: var(--ink); font-variant-numeric: tabular-nums; }
 .key { width: 12px; height: 12px; margin-right: 6px; vertical-align: -1px; }
 @media (max-width: 600px) { main { padding: 20px 12px 40px; } section { padding: 14px; }
-  .tiles { grid-template-columns: 1fr 1fr; } .tile b { font-size: 18px; } .t { white-space: normal; } }
+  .tiles { grid-template-columns: 1fr 1fr; } .tile b { font-size: 18px; } .h { min-width: 9em; }
+  td.t { white-space: normal; overflow-wrap: normal; min-width: 7em; } }
 """
