@@ -240,7 +240,7 @@ async def test_the_method_answers_with_runs_of_pieces_and_with_the_page_when_ask
         return download(bytes_total=5 * PIECE)
 
     methods = HistoryMethods()
-    methods.start(journal, get)
+    methods.start(lambda: journal, get)
     answer = await methods.history(HistoryQuery("dl-1"))
     assert [(run.first, run.count, run.bytes, run.source) for run in answer.pieces] == [
         (0, 2, 2 * PIECE, "a.example"),

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from jan_core import method
 
 from .errors import DownloadNotFound
-from .journal import Journal
 from .records import Piece, PieceState
 from .shapes import Download, Text, rfc3339
 from .threads import in_thread
+
+if TYPE_CHECKING:
+    from .journal import Journal
 
 __all__ = ["DownloadHistory", "HistoryLine", "HistoryMethods", "HistoryQuery", "PieceRun"]
 
@@ -66,11 +68,11 @@ class DownloadHistory(Struct):
 class HistoryMethods:
     """Handlers. `start` comes before any call."""
 
-    _journal: Journal
+    _journal: Callable[[], Journal]
     _get: Callable[[str], Awaitable[Download]]
 
-    def start(self, journal: Journal, get: Callable[[str], Awaitable[Download]]) -> None:
-        """`get` shows a download as it stands, or raises DownloadNotFound."""
+    def start(self, journal: Callable[[], Journal], get: Callable[[str], Awaitable[Download]]) -> None:
+        """`get` shows a download as it stands, or raises DownloadNotFound; `journal` is asked for after that."""
         self._journal, self._get = journal, get
 
     @method("downloads.history", errors=[DownloadNotFound])
@@ -80,7 +82,8 @@ class HistoryMethods:
         return await in_thread(self._answer, download, params.html)
 
     def _answer(self, download: Download, html: bool) -> DownloadHistory:
-        entries, pieces = self._journal.history(download.id), self._journal.pieces(download.id)
+        journal = self._journal()
+        entries, pieces = journal.history(download.id), journal.pieces(download.id)
         document = ""
         if html:
             from .page import page

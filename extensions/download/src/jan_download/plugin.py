@@ -1,12 +1,13 @@
-"""The extension: its methods and hooks. What they do is in `manager`; modules that cost time load when first used."""
+"""The extension: its methods and hooks. What they do is in `manager`, which is loaded when there is anything to do."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import anyio.from_thread
 
 from jan_core import Call, Context, hookimpl, method, methods_of
@@ -22,11 +23,7 @@ from .errors import (
     SourceNotFound,
     SourceUnauthorized,
 )
-from .following import follow
-from .groups import group_of
 from .history_methods import HistoryMethods
-from .manager import Downloads
-from .records import Job
 from .settings import DownloadSettings
 from .shapes import (
     ConfigureDownload,
@@ -44,7 +41,14 @@ from .shapes import (
 )
 from .wanted import changes_asked, group_asked, job_asked
 
+if TYPE_CHECKING:
+    from .manager import Downloads
+    from .records import Job
+
 __all__ = ["DownloadExtension"]
+
+_LOOK_AGAIN = 5.0
+"""Seconds after which it is looked whether another process has begun a download, the first one of this data folder."""
 
 _WAITING = [
     DownloadConflict,
@@ -61,20 +65,38 @@ _WAITING = [
 class DownloadExtension:
     """`downloads.*`: files fetched over HTTP(S) from several sources, resumable, checked, journaled."""
 
-    _downloads: Downloads
+    _ctx: Context
 
     def __init__(self) -> None:
+        self._loaded: Downloads | None = None
         self._history = HistoryMethods()
+
+    @property
+    def _downloads(self) -> Downloads:
+        """The downloads of the data folder, which run from now on."""
+        if self._loaded is None:
+            from .manager import Downloads
+
+            self._loaded = Downloads(self._ctx)
+            self._ctx.tasks.start_soon(self._loaded.queue.serve, name="downloads")
+        return self._loaded
+
+    async def _load_when_needed(self) -> None:
+        """Go on with what is in the journal. A start without one costs nothing."""
+        while self._loaded is None and not (self._ctx.data_dir / "downloads.db").exists():  # noqa: ASYNC110 no event: another process may make it
+            await anyio.sleep(_LOOK_AGAIN)
+        _ = self._downloads
 
     @hookimpl
     async def jan_activate(self, ctx: Context) -> None:
-        self._downloads = Downloads(ctx)
-        self._history.start(self._downloads.journal, self._downloads.get)
-        ctx.tasks.start_soon(self._downloads.queue.serve, name="downloads")
+        self._ctx = ctx
+        self._history.start(lambda: self._downloads.journal, lambda job_id: self._downloads.get(job_id))
+        ctx.tasks.start_soon(self._load_when_needed, name="download journal")
 
     @hookimpl
     async def jan_deactivate(self, ctx: Context) -> None:
-        await self._downloads.close()
+        if self._loaded is not None:
+            await self._loaded.close()
 
     @hookimpl
     def jan_settings(self) -> type[DownloadSettings]:
@@ -92,6 +114,8 @@ class DownloadExtension:
         paused, reports progress until then, and fails as the job fails; a caller that leaves does not stop the job.
         The same content that is under way under another name is not fetched again: this job waits for that one.
         """
+        from .following import follow
+
         [job] = await self._downloads.add([job_asked(params)])
         if not params.wait:
             return self._downloads.show(job)
@@ -105,6 +129,8 @@ class DownloadExtension:
         Small files come first. No file may be used, and none has a `path`, before the last one is complete and
         checked. With `wait` it fails as soon as one of them does; the others go on.
         """
+        from .following import follow
+
         jobs = await self._downloads.add(group_asked(params))
         if not params.wait:
             return await self._group(jobs)
@@ -129,6 +155,7 @@ class DownloadExtension:
     @method("downloads.configure", errors=[DownloadNotFound, DownloadConflict])
     async def configure(self, params: ConfigureDownload) -> DownloadList:
         """Change the priority, the limit or the earliest time of a download, or of each of a group."""
+
         return await self._shown(await self._downloads.configure(params.id, **changes_asked(params)))
 
     @method("downloads.pause", errors=[DownloadNotFound, DownloadConflict])
@@ -176,6 +203,8 @@ class DownloadExtension:
         return await self._group(await self._downloads.members(group_id))
 
     async def _group(self, jobs: Sequence[Job]) -> DownloadGroup:
+        from .groups import group_of
+
         return group_of(jobs[0].group_name, await self._downloads.shown(jobs))
 
     async def _shown(self, jobs: Sequence[Job]) -> DownloadList:

@@ -6,8 +6,6 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from .schedule import Schedule
-
 __all__ = ["DownloadSettings"]
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -58,4 +56,7 @@ class DownloadSettings(Struct):
     the environment: `$HF_TOKEN`."""
 
     def __post_init__(self) -> None:
-        Schedule.parse(self.schedule)  # its ValueError becomes the error of the setting
+        if self.schedule:
+            from .schedule import Schedule
+
+            Schedule.parse(self.schedule)  # its ValueError becomes the error of the setting
