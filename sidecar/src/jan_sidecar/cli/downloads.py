@@ -26,7 +26,6 @@ COLUMNS = (
     Column("bytes_done", "DONE", size),
     Column("bytes_total", "SIZE", size),
     Column("verified", "VERIFIED"),
-    Column("group", "GROUP", roomy=True),
     Column("words", "WHY", roomy=True),
 )
 STATES = (*LIVE, "paused", "completed", "failed", "cancelled")
@@ -51,8 +50,7 @@ for command in (configure, remove, verify):
 def list_(app: App, states: tuple[str, ...], as_json: bool) -> None:
     """Show all downloads, ended ones too."""
     records = app.call("downloads.list", {"states": list(states)})["downloads"]
-    steady = Steady()
-    shown = records if as_json else [{**record, "words": steady.read(record).words} for record in records]
+    shown = records if as_json else [_row(record) for record in records]
     print_table(shown, COLUMNS, as_json=as_json, empty="no downloads yet; start one with: jan downloads start URL")
 
 
@@ -176,6 +174,12 @@ def watch(app: App, ids: tuple[str, ...]) -> None:
             raise click.Abort
 
     run_session(app, work, activate=True)
+
+
+def _row(record: Record) -> Record:
+    """A download as the table shows it: what is not known is left out, and why it stands still is said."""
+    words = Steady().read(record).words.removeprefix(record["state"]).removeprefix(": ")
+    return {**record, "bytes_total": record["bytes_total"] or None, "words": words}
 
 
 def _check_named(ids: Sequence[str], all_: bool) -> None:
