@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import os
 import random
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import anyio
 import pytest
 
+from jan_core import RpcError
 from jan_core.types import DownloadSource
 
 from .faults import (
@@ -36,7 +37,7 @@ from .faults import (
     WrongRange,
 )
 from .faultserver import FaultServer
-from .house import Mirrors, OpenHouse, content, piece_list
+from .house import House, Mirrors, OpenHouse, content, piece_list
 
 CASES = int(os.environ.get("JAN_TEST_FAULTS", "8"))
 TYPED = {"source_unauthorized", "source_not_found", "hash_mismatch", "bad_source"}
@@ -84,6 +85,21 @@ def any_fault(chance: random.Random, data: bytes) -> Fault:
     return fault.times(chance.randrange(1, 3))
 
 
+async def meddle(house: House, job_id: str, chance: random.Random) -> None:
+    """What a person may do meanwhile, for three seconds at most, or until the job has ended."""
+    with anyio.move_on_after(3):
+        for what in chance.choices(["pause", "configure", "nothing"], k=chance.randrange(3)):
+            await house.until(job_id, "running", "completed", "failed")
+            with suppress(RpcError):  # it may have ended, or end at this moment
+                if what == "pause":
+                    await house.call("pause", id=job_id)
+                    await house.call("resume", id=job_id)
+                elif what == "configure":
+                    limit = chance.choice([0, 5_000_000])
+                    await house.call("configure", id=job_id, priority=chance.randrange(9), limit=limit)
+        await house.until(job_id, "completed", "failed")
+
+
 @pytest.mark.parametrize("seed", range(CASES))
 async def test_the_right_file_comes_out_or_an_error_with_a_name(open_house: OpenHouse, big: bytes, seed: int) -> None:
     chance = random.Random(f"faults {seed}")
@@ -94,28 +110,25 @@ async def test_the_right_file_comes_out_or_an_error_with_a_name(open_house: Open
         urls = [
             each.serve("/f", data, *(any_fault(chance, data) for _ in range(chance.randrange(4)))) for each in servers
         ]
-        sources = [DownloadSource(url, priority=number) for number, url in enumerate(urls[1:])]
+        mirrors = Mirrors(*(DownloadSource(url, priority=number) for number, url in enumerate(urls[1:])))
         listed = known and chance.random() < 0.6
         pieces = piece_list(servers[0], data, length=chance.choice([1 << 16, 1 << 18, 1 << 20])) if listed else None
-        async with open_house(Mirrors(*sources), stall_timeout=0.3, max_connections=chance.choice([1, 3, 8])) as house:
-            job = await house.start(urls[0], data if known else None, pieces=pieces)
-            with anyio.move_on_after(3):
-                for what in chance.choices(["pause", "nothing"], k=chance.randrange(3)):
-                    await house.until(job["id"], "completed", "failed", done=1)
-                    if what == "pause" and (await house.call("get", id=job["id"]))["state"] == "running":
-                        await house.call("pause", id=job["id"])
-                        await house.call("resume", id=job["id"])
-                job = await house.until(job["id"], "completed", "failed")
-            if (job := await house.call("get", id=job["id"]))["state"] == "failed":
+        settings = {"stall_timeout": 0.3, "max_connections": chance.choice([1, 3, 8])}
+        async with open_house(mirrors, **settings) as house:
+            job_id = (await house.start(urls[0], data if known else None, pieces=pieces))["id"]
+            await meddle(house, job_id, chance)
+        async with open_house(mirrors, **settings) as house:  # and whatever it was doing, it is taken up
+            await meddle(house, job_id, chance)
+            job = await house.call("get", id=job_id)
+            if job["state"] == "failed":
                 assert job["error"]["type"] in TYPED, job["error"]
             for server in servers:  # every trouble ends; what was right so far must be of use then
                 server.faults("/f")
                 server.release()
-            if job["state"] not in ("completed", "failed"):
-                await house.call("resume", id=job["id"])
-                job = await house.until(job["id"], "completed", "failed")
-            if job["state"] == "failed":
-                await house.call("resume", id=job["id"])
-                job = await house.until(job["id"], "completed")
+            while job["state"] != "completed":
+                if job["state"] in ("failed", "waiting", "paused"):
+                    with suppress(RpcError):  # it may go on by itself at this moment
+                        await house.call("resume", id=job_id)
+                job = await house.until(job_id, "completed", "failed")
             assert job["verified"] is known
             assert content(job) == data or not known  # nobody can tell then, and the file is marked so

@@ -236,3 +236,14 @@ async def test_a_slow_tail_is_hedged_on_another_source(
         with anyio.fail_after(12):  # at 20 kB/s what is left would take much longer
             job = await house.fetch(url, data, pieces=piece_list(mirror, data))
         assert content(job) == data
+
+
+async def test_a_proxy_that_breaks_is_a_line_that_breaks(
+    open_house: OpenHouse, server: FaultServer, data: bytes
+) -> None:
+    server.serve("http://far.invalid/f", data, Drop(at=1_000_000).only(0), Status(503).only(1))
+    async with open_house(proxy=server.url("")) as house:
+        job = await house.fetch("http://far.invalid/f", data)
+        assert content(job) == data
+        assert all(event["state"] not in ("failed", "offline") for event in house.events)
+    assert server.sent() == len(data)
