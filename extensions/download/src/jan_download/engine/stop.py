@@ -44,6 +44,12 @@ class Stop:
         if self.is_set():
             raise Stopped
 
+    def unless_stopped(self, result: T) -> T:
+        """What came of something that ends early, and empty, when this is stopped. Raises Stopped."""
+        if not result:
+            self.check()
+        return result
+
     def aside(self, work: Callable[[], T]) -> T:
         """Do what may hang in a thread of its own, so that this one ends when it is stopped. Raises what `work` does,
         and Stopped."""

@@ -28,7 +28,7 @@ from .fetching import Fetching
 from .ledger import Ledger
 from .opening import first_answer
 from .pieces import PieceMap
-from .stop import Stop, Stopped
+from .stop import Stop
 from .stream import Stream
 from .trust import Anew, Trust
 
@@ -156,8 +156,7 @@ class Transfer:
             partial.close()
         if self._ledger.job.sha256 not in ("", digest):
             self._mismatch(pieces, trust, digest, resumed=resumed)
-        self._ledger.update(actual=digest)  # by which a blob without a known hash is found again after a crash
-        self.store.publish(self._ledger.job.partial, digest)
+        self._publish(digest)
         if noting is not None and (found := noting.hashes()) is not None:
             note(digest, found, self.store)
         return digest
@@ -216,42 +215,27 @@ class Transfer:
                 fetching.run()
             self._ledger.update(state="verifying")
             self._tell(fetching, trust)
-            return _unless_stopped(watermark.digest(self.stop.is_set))
+            return self.stop.unless_stopped(watermark.digest(self.stop.is_set))
 
     def _streamed(self, body: Body) -> str:
-        """Take a body without a known end; the hash of what it had."""
+        """Bring a file of which nobody knows where it ends; its hash."""
         ledger = self._ledger
         partial = self.store.open_partial(ledger.job.partial)
         try:
-            partial.truncate(0)
-            stream = Stream(
-                body, partial, self.limits, self.stop, lambda: self.report(Status(ledger.job, stream.written))
-            )
-            watermark = Watermark(partial, 0, lambda: stream.written)
-
-            def collect() -> tuple[list[Piece], dict[str, Any]]:
-                watermark.wake()
-                high = max(ledger.job.high, stream.written)
-                return [], {"high": high} if high != ledger.job.high else {}
-
-            with watermark:
-                try:
-                    with ledger.checkpoints(partial, self.reserve, collect, stream.fail):
-                        size = stream.run()
-                except BaseException:
-                    ledger.update(discarded=ledger.job.discarded + stream.written)
-                    raise
-                ledger.update(state="verifying", total=size)
-                digest = _unless_stopped(watermark.digest(self.stop.is_set, size))
+            stream = Stream(body, partial, self.limits, self.stop)
+            digest = stream.bring(ledger, self.reserve, lambda: self.report(Status(ledger.job, stream.written)))
         finally:
             partial.close()
         if ledger.job.sha256 not in ("", digest):
-            raise self._thrown_away(size, digest)
-        ledger.update(actual=digest)
-        self.store.publish(ledger.job.partial, digest)
-        return digest
+            raise self._thrown_away(stream.written, digest)
+        return self._publish(digest)
 
     # -- the end ----------------------------------------
+
+    def _publish(self, digest: str) -> str:
+        self._ledger.update(actual=digest)  # by which a blob without a known hash is found again after a crash
+        self.store.publish(self._ledger.job.partial, digest)
+        return digest
 
     def _mismatch(self, pieces: PieceMap, trust: Trust, digest: str, *, resumed: bool) -> None:
         """The whole is not what was asked for. Raises Anew when it may become so, HashMismatch otherwise."""
@@ -318,9 +302,3 @@ class Transfer:
                 needed=needed + self.reserve,
                 free=free,
             )
-
-
-def _unless_stopped(digest: str) -> str:
-    if not digest:
-        raise Stopped
-    return digest
