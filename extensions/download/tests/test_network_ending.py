@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -358,6 +361,29 @@ def test_this_machine_itself_is_never_offline(monkeypatch: pytest.MonkeyPatch, s
             network.open(DownloadSource(server.url("/f", host)))
         assert not failed.value.offline
         network.close()
+
+
+NOWHERE = """
+from jan_core.types import DownloadSource
+from jan_download.network.errors import Unreachable
+from jan_download.network.network import Network
+from jan_download.network.reach import online
+from jan_download.settings import DownloadSettings
+print(online())
+for host in ("far.example", "10.1.2.3", "[2001:db8::1]", "127.0.0.1", "localhost"):
+    try:
+        Network(DownloadSettings(), {}).open(DownloadSource(f"http://{host}:9/f"))
+    except Unreachable as error:
+        print(error.offline)
+"""
+
+
+def test_in_a_real_place_without_a_network_the_world_is_out_of_reach_and_this_machine_is_not() -> None:
+    alone = ["unshare", "--user", "--map-root-user", "--net"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("needs a network namespace of its own")
+    done = subprocess.run([*alone, sys.executable, "-c", NOWHERE], capture_output=True, text=True, timeout=30)
+    assert done.stdout.split() == ["False", "True", "True", "True", "False", "False"], done.stderr
 
 
 def test_where_somebody_refuses_there_is_a_network(monkeypatch: pytest.MonkeyPatch, server: FaultServer) -> None:
