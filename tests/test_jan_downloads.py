@@ -210,6 +210,33 @@ def test_bars_of_several_files_stay_in_their_places_and_have_a_total(source: Sou
     assert [record["state"] for record in records(jan)] == ["completed", "completed"]
 
 
+def test_what_another_process_fetches_can_be_watched_and_paused(source: Source, jan: Jan, data_dir: Path) -> None:
+    sha256 = source.add("a.bin", 20 * MB, hold=9 * MB)
+    command = [str(BIN / "jan"), "--data-dir", str(data_dir), "downloads"]
+    start = [*command, "start", source.url("a.bin"), "--sha256", sha256]
+    with subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as fetching:
+        assert source.halted.wait(30)
+        with subprocess.Popen([*command, "watch"], stderr=subprocess.PIPE) as watching:
+            assert watching.stderr is not None
+            assert watching.stderr.readline().startswith(b"a.bin: ")
+            [record] = records(jan)
+            assert jan("downloads", "pause", record["id"]).returncode == 0
+            assert watching.wait(30) == 0
+        _, said = fetching.communicate(timeout=30)
+    assert fetching.returncode == 1
+    assert b"jan: a.bin: the download is paused\n" in said
+
+
+def test_a_limit_that_is_given_holds_for_what_is_taken_up_again(source: Source, jan: Jan) -> None:
+    source.add("a.bin", 9 * MB, hold=1)
+    file = {"name": "a.bin", "url": source.url("a.bin")}
+    assert jan("rpc", "downloads.start", json.dumps({"file": file})).returncode == 0
+    source.go_on.set()
+    assert jan("downloads", "start", source.url("a.bin"), "--limit", "900M", "--priority", "2").returncode == 0
+    [record] = records(jan)
+    assert (record["limit"], record["priority"], record["state"]) == (900 * MB, 2, "completed")
+
+
 def test_without_a_terminal_there_are_plain_lines_and_only_the_path_on_stdout(source: Source, data_dir: Path) -> None:
     sha256 = source.add("a.bin", 20 * MB, hold=9 * MB)
     arguments = ["--data-dir", str(data_dir), "downloads", "start", source.url("a.bin"), "--sha256", sha256]

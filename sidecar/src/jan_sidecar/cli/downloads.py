@@ -12,7 +12,7 @@ from .app import App, Failed, checked_sha256, pass_app, wrong_usage
 from .downloads_options import fetch_options, file_at, given
 from .downloads_upkeep import configure, remove, verify
 from .downloads_view import say
-from .following import fetch, follow, listed, look_at, members
+from .following import begin, fetch, follow, listed, look_at, members
 from .output import Column, clean, json_option, note, on_terminal, print_json, print_table, size
 from .session import Session, run_session
 from .standing import LIVE, Record, Steady, under_way
@@ -102,10 +102,10 @@ def start(app: App, /, url: str, sha256: str, as_json: bool, **options: Any) -> 
     jan downloads start https://example.org/model.gguf --sha256 9f86d0...
     jan downloads start https://example.org/model.gguf --limit 5M --not-before 22:30
     """
-    params = {"file": file_at(url, sha256), **given(options)}
+    params = {"file": file_at(url, sha256)}
 
     async def work(session: Session) -> list[Record]:
-        return await fetch(session, await session.call("downloads.start", params))
+        return await fetch(session, await begin(session, "downloads.start", params, given(options)))
 
     _done(run_session(app, work, activate=True), as_json)
 
@@ -161,10 +161,10 @@ def watch(app: App, ids: tuple[str, ...]) -> None:
 
     async def work(session: Session) -> None:
         async def all_() -> list[Record]:
-            return listed(await session.caller.call("downloads.list", {"states": list(LIVE)}))
+            return listed(await session.caller.call("downloads.list"))
 
         named = [record for id in ids for record in await members(session, id)]
-        records = named if ids else await all_()
+        records = named if ids else [record for record in await all_() if under_way(record)]
         if not any(map(under_way, records)):
             note("nothing is under way")
             return
@@ -201,4 +201,7 @@ def _done(records: Sequence[Record], as_json: bool) -> None:
     if as_json:
         print_json(records[0] if len(records) == 1 else records)
     for record in () if as_json else records:
-        click.echo(clean(record["path"]) if on_terminal() else record["path"])
+        if record["path"]:
+            click.echo(clean(record["path"]) if on_terminal() else record["path"])
+        else:
+            note(f"{record['name']} is complete, and may be used when all of its group is")

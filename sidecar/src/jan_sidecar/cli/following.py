@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
@@ -22,31 +22,52 @@ from .standing import LIVE, Record, Steady, under_way
 if TYPE_CHECKING:
     from jan_core import Event
 
-__all__ = ["fetch", "follow", "listed", "look_at", "members"]
+__all__ = ["begin", "fetch", "follow", "listed", "look_at", "members"]
 
 LOOK = 1.0
 """Seconds without an event after which the records are asked for."""
+GRACE = 3.0
+"""Seconds that a complete file is waited for to get its path. One of a group that is not complete gets none."""
 Look = Callable[[], Awaitable[list[Record]]]
+
+
+async def begin(session: Session, method: str, params: dict[str, Any], how: dict[str, Any]) -> Record:
+    """Call `downloads.start` or `start_group`; returns its answer. `how`: limit, priority and time, as far as they were
+    given: they hold for what is taken up again, too. Raises RpcError."""
+    from jan_core import RpcError
+
+    answer: Record = await session.call(method, {**params, **how})
+    if how and any(map(under_way, listed(answer))):
+        try:
+            await session.call("downloads.configure", {"id": answer["id"], **how})
+        except RpcError as error:
+            if error.type != "download_conflict":  # it came to its end meanwhile
+                raise
+    return answer
 
 
 async def fetch(session: Session, answer: Record | Sequence[Record], again: str = "") -> list[Record]:
     """Wait until downloads that were begun are all there, and show them meanwhile; returns their records.
 
-    `answer`: of the method that began them, or their records. `again`: the command that goes on where this one was
-    left. Raises click.Abort when interrupted (they are paused then), Failed when one of them fails, RpcError.
+    `answer`: of the method that began them, when they are of use only together; else their records. `again`: the
+    command that goes on where this one was left. Raises click.Abort when interrupted (they are paused then), Failed
+    when one of them fails, RpcError.
     """
-    records = listed(answer) if isinstance(answer, dict) else list(answer)
-    group = answer.get("id", "") if isinstance(answer, dict) else records[0]["id"] if len(records) == 1 else ""
-    again = again or f"jan downloads resume {group}"
+    group = answer if isinstance(answer, dict) else None
+    records = listed(group) if group else list(answer)
+    again = again or f"jan downloads resume {group['id'] if group else '--all'}"
     unknown = [record["name"] for record in records if under_way(record) and not record["sha256"]]
     remarks = [
         f"not checked: no SHA-256 is known for {name}, so nothing can tell whether it is right" for name in unknown
     ]
-    records, interrupted = await follow(session, records, look_at(session, records), leaving=again, remarks=remarks)
+    records, interrupted = await follow(
+        session, records, look_at(session, records), one=group is not None, leaving=again, remarks=remarks
+    )
     left = [record for record in records if record["state"] != "completed"]
     await _pause(session, [record["id"] for record in left if under_way(record)])
     if interrupted:
-        note(f"paused; go on with: {again}")
+        if left:
+            note(f"paused; go on with: {again}")
         raise click.Abort
     if left:
         raise _failure(left, again)
@@ -62,26 +83,30 @@ async def follow(
     records: Sequence[Record],
     look: Look,
     *,
+    one: bool = False,
     leaving: str = "",
     every: bool = False,
     remarks: Sequence[str] = (),
 ) -> tuple[list[Record], bool]:
-    """Show downloads until none of them comes further by itself, or one fails; returns them as they stand then, and
-    whether somebody interrupted. `every`: also those that begin meanwhile. `leaving`: the command to go on with when
-    this one is ended as a whole. `remarks` come first."""
+    """Show downloads until none of them comes further by itself; returns them as they stand then, and whether somebody
+    interrupted. `one`: they are of use only together, and one that fails ends it. `every`: also those that begin
+    meanwhile. `leaving`: the command to go on with when this one is ended as a whole. `remarks` come first."""
     from .bars import Bars
     from .lines import Lines
 
     board = {record["id"]: record for record in records}
     steady, changed, interrupted = Steady(), anyio.Event(), anyio.Event()
-    heard = time.monotonic()
+    heard, over = time.monotonic(), 0.0
 
     def hear(event: Event) -> None:
         nonlocal heard
-        if event.name == "downloads.changed" and (every or event.data["id"] in board):
-            board[event.data["id"]] = event.data
+        if event.name == "downloads.changed":
+            take([event.data])
             heard = time.monotonic()
             changed.set()
+
+    def take(told: Sequence[Record]) -> None:
+        board.update({it["id"]: it for it in told if it["id"] in board or (every and under_way(it))})
 
     def interrupt() -> None:
         interrupted.set()
@@ -93,15 +118,17 @@ async def follow(
             for remark in remarks:
                 note(remark)
             while not interrupted.is_set():
-                if _over(list(board.values())) and not (every and any(map(under_way, board.values()))):
-                    break
+                if _over(board.values(), one):
+                    over = over or time.monotonic()
+                    if _usable(board.values()) or time.monotonic() - over > GRACE:
+                        break
                 view.show([steady.read(record) for record in board.values()])
                 with anyio.move_on_after(LOOK / 2):
                     await changed.wait()
                 if changed.is_set() and not interrupted.is_set():
                     changed = anyio.Event()
                 elif time.monotonic() - heard >= LOOK:
-                    board |= {record["id"]: record for record in await look()}
+                    take(await look())
                     heard = time.monotonic()
     except anyio.get_cancelled_exc_class():
         if leaving:
@@ -112,12 +139,15 @@ async def follow(
     return await look() if not interrupted.is_set() else list(board.values()), interrupted.is_set()
 
 
-def _over(records: Sequence[Record]) -> bool:
-    """Whether there is nothing to wait for: all may be used, or one of them failed, or nothing moves any more."""
+def _over(records: Collection[Record], one: bool) -> bool:
+    """Whether nothing moves any more, or what was wanted cannot come about."""
     states = {record["state"] for record in records}
-    if states <= {"completed"}:  # those of a group get their paths together, a moment after the last one is complete
-        return all(record["path"] for record in records)
-    return "failed" in states or not states & set(LIVE)
+    return (one and "failed" in states) or not states & set(LIVE)
+
+
+def _usable(records: Collection[Record]) -> bool:
+    """Whether there is no path to wait for: those of a group come together, a moment after its last file is there."""
+    return any(record["state"] != "completed" for record in records) or all(record["path"] for record in records)
 
 
 def listed(answer: Record) -> list[Record]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .app import Failed
-from .following import fetch
+from .following import begin, fetch
 from .session import Session
 from .standing import Record
 
@@ -79,7 +79,7 @@ def _key(*told: str) -> str:
 
 async def _fetch(session: Session, wanted: list[Record], name: str, how: dict[str, Any], again: str) -> list[Record]:
     """The files, all of them or none, in this order."""
-    group = await session.call("downloads.start_group", {"files": wanted, "name": name, **how})
+    group = await begin(session, "downloads.start_group", {"files": wanted, "name": name}, how)
     records = {record["destination"]: record for record in await fetch(session, group, again)}
     return [records[place["destination"]] for place in wanted]
 
