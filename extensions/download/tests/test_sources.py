@@ -246,6 +246,7 @@ def test_ids_are_hosts_and_tell_sources_of_one_host_apart(clock: Clock) -> None:
     addresses = ["https://h/1?secret", "https://h:443/2", "http://h:8080/3", "http://[::1]:80/4", "https://H./5"]
     sources = SourceBook([DownloadSource(each) for each in addresses], {}, clock)
     assert [each.id for each in sources.figures()] == ["h", "h#2", "h:8080", "[::1]", "h#3"]
+    assert picked(sources, "h").id == "h#2"
 
 
 def test_speeds_are_told_for_the_next_job_by_host_and_only_of_those_that_were_measured(clock: Clock) -> None:

@@ -157,12 +157,12 @@ class SourceBook:
     def pick(self, avoid: Collection[str] = ()) -> Source | None:
         """The source that best deserves one more connection now, None when no source can have one.
 
-        `avoid`: ids that are not to be used, or hosts. One connection goes to each source that was never measured, the
+        `avoid`: ids of those that are not to be used. One connection goes to each source that was never measured, the
         likely ones first; after that decides what one connection more may bring, so that a source whose line is full
         makes room for the next.
         """
         now = self._clock()
-        able = [each for each in self._all if self._able(each, now) and not {each.id, each.host} & set(avoid)]
+        able = [each for each in self._all if self._able(each, now) and each.id not in avoid]
         if not able:
             return None
         best = max(each.promise() for each in able)

@@ -43,6 +43,7 @@ class Body:
         self._line: Line | None = getattr(response.connection, "line", None)
         self._lock = threading.Lock()
         self._interrupted = self._closed = False
+        self._late: OSError | None = None
         # The standard library's response below urllib3's can read into a buffer that is there, without the copy and the
         # fresh memory for each read that urllib3's own costs. Chunked bodies go through urllib3.
         below: Any = getattr(response, "_original_response", None)
@@ -104,21 +105,25 @@ class Body:
             data = self._response.read1(len(buffer), decode_content=False) or b""
             buffer[: len(data)] = data
             return len(data)
+        if self._late is not None:
+            raise self._late
         stream = self._below.fp
-        if stream is None:
-            return 0
         count: int = stream.readinto1(buffer)
         paused = count >= _FEW
         while 0 < count < len(buffer) and self._line is not None:
-            if self._line.ready():
-                more: int = stream.readinto1(buffer[count:])
-                if not more:
+            if not self._line.ready():
+                if paused or not self._pause():
                     break
-                count += more
-            elif paused or not self._pause():
-                break
-            else:
                 paused = True
+                continue
+            try:
+                more: int = stream.readinto1(buffer[count:])
+            except OSError as error:
+                self._late = error  # what came before it counts
+                break
+            if not more:
+                break
+            count += more
         return count
 
     def _pause(self) -> bool:
