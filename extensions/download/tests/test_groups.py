@@ -199,3 +199,35 @@ async def test_the_members_of_a_group_come_one_after_the_other_small_ones_first(
     with anyio.fail_after(5):
         await happens(server.wait_idle)
     assert [seen.path for seen in server.seen()] == ["/2", "/0", "/1"]
+
+
+async def test_where_nothing_is_kept_a_group_that_is_given_up_leaves_nothing(
+    open_house: OpenHouse, server: FaultServer, data: bytes
+) -> None:
+    async with open_house(keep_partial_days=0) as house:
+        files = members(house, server, data, 2)
+        server.faults("/1", Hold(at=500_000))
+        group = await house.call("start_group", files=files)
+        await house.see(group["downloads"][0]["id"], lambda job: job["state"] == "completed")
+        await happens(server.wait_held)
+        cancelled = (await house.call("cancel", id=group["id"]))["downloads"]
+        assert [job["state"] for job in cancelled] == ["cancelled", "cancelled"]
+        left = [path for folder in ("blobs", "partial") for path in (house.data_dir / folder).rglob("*")]
+        assert [path for path in left if path.is_file()] == []
+
+
+async def test_a_damaged_member_makes_the_whole_group_unusable_until_it_is_mended(
+    open_house: OpenHouse, server: FaultServer, data: bytes
+) -> None:
+    async with open_house() as house:
+        group = await house.call("start_group", files=members(house, server, data, 2), wait=True)
+        first, second = group["downloads"]
+        with (house.data_dir / "files" / second["destination"]).open("r+b") as file:
+            file.write(b"flipped")
+        assert not (await house.call("verify", id=second["id"]))["ok"]
+        now = await house.call("group", id=group["id"])
+        assert (now["state"], [job["path"] for job in now["downloads"]]) == ("failed", ["", ""])
+        await house.call("resume", id=group["id"])
+        await house.until(second["id"], "completed")
+        mended = await house.see(first["id"], lambda job: bool(job["path"]))
+        assert content(mended) == data[:1_000_000]

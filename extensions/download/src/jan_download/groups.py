@@ -16,7 +16,7 @@ from .records import Job
 from .shapes import Download, DownloadGroup, GroupState
 from .storage.store import Store
 
-__all__ = ["group_of", "in_order", "make_usable", "matching", "state_of", "unnamed"]
+__all__ = ["group_of", "in_order", "let_go", "make_unusable", "make_usable", "matching", "state_of", "unnamed"]
 
 _LIVE: tuple[GroupState, ...] = (
     "running", "verifying", "waiting", "offline", "blocked_disk", "queued", "paused",
@@ -102,3 +102,31 @@ def make_usable(group_id: str, journal: Journal, store: Store) -> list[Job]:
     with journal.transaction():
         changed = [journal.update(job.id, completed_at=now) for job in members]
     return [job for job in changed if job is not None]
+
+
+def make_unusable(group_id: str, journal: Journal) -> list[Job]:
+    """A member is not complete any more: none may be used until it is. Returns the changed members. Raises
+    StorageError."""
+    with journal.transaction():
+        usable = [job for job in journal.group(group_id) if job.state == "completed" and job.completed_at]
+        changed = [journal.update(job.id, completed_at=0.0) for job in usable]
+    return [job for job in changed if job is not None]
+
+
+def let_go(journal: Journal, store: Store, older_than: float) -> list[Job]:
+    """Remove what is complete of groups that were given up more than `older_than` seconds ago; returns those members.
+
+    Raises StorageError, OSError.
+    """
+    until, gone = time.time() - older_than, []
+    unusable = {job.group for job in journal.jobs(("completed",)) if job.group and not job.completed_at}
+    for members in map(journal.group, unusable):
+        if state_of([job.state for job in members]) == "cancelled" and max(job.updated_at for job in members) <= until:
+            for job in members:
+                if job.state == "completed":
+                    others = [other for other in journal.holders(job.actual) if other.id != job.id]
+                    if not any(other.state == "completed" for other in others):
+                        store.remove(job.actual, [])
+                    after = journal.update(job.id, job.run, run=job.run + 1, state="cancelled", offset=0)
+                    gone += [after] if after is not None else []
+    return gone

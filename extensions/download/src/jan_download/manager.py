@@ -113,6 +113,7 @@ class Downloads:
         Raises DownloadNotFound, DownloadConflict, StorageError.
         """
         from .checking import verify
+        from .groups import make_unusable
 
         job = await self._job(job_id)
         result = await anyio.to_thread.run_sync(
@@ -121,6 +122,9 @@ class Downloads:
         )
         for changed in await in_thread(self.journal.holders, job.sha256 or job.actual, job.partial):
             self._tell(changed)
+            if changed.group and changed.state != "completed":
+                for member in await in_thread(make_unusable, changed.group, self.journal):
+                    self._tell(member)
         self.queue.wake()
         return result
 
@@ -192,7 +196,8 @@ class Downloads:
         async with self.queue.halted([job.id for job in jobs]):
             after = await self._intervene(jobs, (*LIVE, "failed"), state="cancelled", retry_at=0.0)
         if not self.queue.settings.keep_partial_days:
-            await in_thread(self._discard, after)
+            for job in await in_thread(self._discard, after):
+                self._tell(job)
         return await self._again(id_)
 
     async def configure(self, id_: str, **changes: Any) -> list[Job]:
@@ -229,13 +234,16 @@ class Downloads:
                 self.queue.runs.admitted.add(job.id)
         await self._intervene(jobs, again, state="queued", attempts=0, retry_at=0.0, **NO_ERROR)
 
-    def _discard(self, jobs: Sequence[Job]) -> None:
-        """Remove what cancelled jobs had, unless another one goes on with it."""
+    def _discard(self, jobs: Sequence[Job]) -> list[Job]:
+        """Remove what cancelled jobs had, unless another one goes on with it; and what is complete of their group."""
+        from .groups import let_go
+
         for job in jobs:
             if not any(other.state in (*LIVE, "failed") for other in self.journal.holders(job.sha256, job.partial)):
                 self.journal.forget_pieces(job.id)
                 self.journal.update(job.id, job.run, offset=0)
                 self.store.discard(job.partial)
+        return let_go(self.journal, self.store, 0.0) if jobs and jobs[0].group else []
 
     async def _job(self, job_id: str) -> Job:
         job = await in_thread(self.journal.get, job_id) if self.journal.exists else None

@@ -28,6 +28,7 @@ from .turns import LOOK_AGAIN, Turns, World, take_turns, words
 
 __all__ = ["Queue"]
 
+_DAY = 86_400.0
 _SETTINGS_AGAIN = 0.5
 """Seconds after which a change of the settings counts while there is something to run."""
 
@@ -45,6 +46,7 @@ class Queue:
         self._wake = anyio.Event()
         self._served = anyio.Event()
         self._complained = False
+        self._tidy_at = time.monotonic() + _DAY
         self._settings = self.settings
         self.runs = Runs(ctx, journal, store, others, tell, settings=lambda: self._settings, ended=self.wake)
 
@@ -97,6 +99,8 @@ class Queue:
             if self._journal.exists:
                 await self._take_up()
             while not self.runs.closing:
+                if time.monotonic() > self._tidy_at:
+                    await self._tell_all(self._tidied, "what was given up is not removed")
                 await self._rest(await self._turn() if self._journal.exists else LOOK_AGAIN)
         finally:
             self._served.set()
@@ -142,13 +146,27 @@ class Queue:
                 self._ctx.log.warning("%s", warning)
             for group_id in unnamed(self._journal):
                 found.jobs += make_usable(group_id, self._journal, self._store)
-            return found.jobs
+            return found.jobs + self._tidied()
 
+        await self._tell_all(work, "what was interrupted is not taken up")
+
+    def _tidied(self) -> list[Job]:
+        """Remove what was given up long ago; the changed jobs."""
+        from .groups import let_go
+        from .storage.recovery import sweep
+
+        self._tidy_at = time.monotonic() + _DAY
+        days = self.settings.keep_partial_days
+        sweep(self._journal, self._store, days)
+        return let_go(self._journal, self._store, days * _DAY)
+
+    async def _tell_all(self, work: Callable[[], Iterable[Job]], otherwise: str) -> None:
+        """Do something in a thread, and tell what it changed."""
         try:
             for job in await in_thread(work):
                 self._tell(job)
         except (JanError, OSError) as error:
-            self._ctx.log.error("what was interrupted is not taken up: %s", error)
+            self._ctx.log.error("%s: %s", otherwise, error)
 
     # -- whose turn it is ----------------------------------------
 

@@ -35,8 +35,9 @@ __all__ = ["Work"]
 
 @dataclass
 class Work:
-    """What a run needs. `copies` and `sources` ask other extensions, and block; `missing`: bytes of the disk that must
-    become free before the job may have its own. `report` is called from several threads."""
+    """What a run needs. `look`: whether to look for copies on this machine. `copies` and `sources` ask other
+    extensions, and block; `missing`: bytes of the disk that must become free before the job may have its own.
+    `report` is called from several threads."""
 
     job: Job
     journal: Journal
@@ -46,6 +47,7 @@ class Work:
     reserve: int
     stop: Stop
     log: logging.Logger
+    look: bool
     copies: Callable[[], Sequence[AdoptedFile]]
     sources: Callable[[], Sequence[DownloadSource]]
     missing: Callable[[Job], int]
@@ -87,7 +89,7 @@ class Work:
     def _is_taken(self) -> bool:
         """Whether another program's copy could be taken in."""
         job = self.job
-        if not (job.sha256 and self.settings.adopt) or job.offset:
+        if not (self.look and job.sha256 and self.settings.adopt) or job.offset:
             return False
         from .adopt.taking import take
 

@@ -54,6 +54,8 @@ class Runs:
         self.admitted: set[str] = set()
         """Jobs that were voted on a moment ago and need not be again."""
         self.closing = False
+        self._looked: set[str] = set()
+        """Jobs for which copies were looked for: each attempt would take seconds, and find what the first one did."""
         self.settings = settings
         self._ctx, self._journal, self._store, self._others, self._tell = ctx, journal, store, others, tell
         self._ended = ended
@@ -85,7 +87,9 @@ class Runs:
         run = self.all[job.id]
         try:
             try:
-                if job.state == "queued" and job.id not in self.admitted:
+                if job.id in self.admitted:  # a person has just asked for it: perhaps there is a copy by now
+                    self._looked.discard(job.id)
+                elif job.state == "queued":
                     await self._others.admit(job)
                 self.admitted.discard(job.id)
             except DownloadRefused as refusal:
@@ -116,6 +120,8 @@ class Runs:
         from .run import Work
 
         settings = self.settings()
+        look = job.id not in self._looked
+        self._looked.add(job.id)
         return Work(
             job=job,
             journal=self._journal,
@@ -125,6 +131,7 @@ class Runs:
             reserve=reserve_of(settings.reserve_bytes, self._store.capacity()),
             stop=run.stop,
             log=self._ctx.log,
+            look=look,
             copies=partial(run.ask, partial(self._others.copies, job)),
             sources=partial(run.ask, partial(self._others.sources, job)),
             missing=self._missing,

@@ -126,6 +126,7 @@ class Download(Struct, kw_only=True):
             connections=status.connections if status else 0,
             sources=list(status.sources) if status else [],
             pieces=status.pieces if status else "",
+            piece_length=job.piece_list.length if job.piece_list else PIECE,
             priority=job.priority,
             limit=job.limit,
             not_before=rfc3339(job.not_before),

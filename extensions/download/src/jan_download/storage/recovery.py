@@ -70,7 +70,7 @@ def recover(
     for job in journal.jobs((*_INTERRUPTED, *(() if resume else _BY_THEMSELVES))):
         after = journal.update(job.id, job.run, state="queued" if resume else "paused", run=job.run + 1)
         outcome.jobs += [after] if after is not None else []
-    _sweep(journal, store, keep_partial_days * _DAY)
+    sweep(journal, store, keep_partial_days)
     piece_lists.sweep(journal.jobs(), store)
     if journal.recovered:
         outcome.warnings.append(journal.recovered)
@@ -166,8 +166,9 @@ def _rename_old_partials(store: Store) -> None:
             old.unlink()
 
 
-def _sweep(journal: Journal, store: Store, age: float) -> None:
-    """Remove partial files that nobody will ask for: those of a cancelled job stay for `age` seconds."""
+def sweep(journal: Journal, store: Store, keep_partial_days: float) -> None:
+    """Remove partial files that nobody will ask for: those of a cancelled job stay for so many days."""
+    age = keep_partial_days * _DAY
     young = time.time() - age
     keep = {job.partial for job in journal.jobs((*LIVE, "failed"))}
     keep |= {job.partial for job in journal.jobs(("cancelled",)) if job.updated_at > young}
