@@ -53,15 +53,14 @@ async def fetch(session: Session, answer: Record | Sequence[Record], again: str 
     command that goes on where this one was left. Raises click.Abort when interrupted (they are paused then), Failed
     when one of them fails, RpcError.
     """
-    group = answer if isinstance(answer, dict) else None
-    records = listed(group) if group else list(answer)
-    again = again or f"jan downloads resume {group['id'] if group else '--all'}"
+    one, records = (True, listed(answer)) if isinstance(answer, dict) else (False, list(answer))
+    again = again or f"jan downloads resume {answer['id'] if isinstance(answer, dict) else '--all'}"
     unknown = [record["name"] for record in records if under_way(record) and not record["sha256"]]
     remarks = [
         f"not checked: no SHA-256 is known for {name}, so nothing can tell whether it is right" for name in unknown
     ]
     records, interrupted = await follow(
-        session, records, look_at(session, records), one=group is not None, leaving=again, remarks=remarks
+        session, records, look_at(session, records), one=one, leaving=again, remarks=remarks
     )
     left = [record for record in records if record["state"] != "completed"]
     await _pause(session, [record["id"] for record in left if under_way(record)])
