@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from jan_download.engine.pieces import decode
 from jan_download.engine.stop import Stop, Stopped
@@ -24,7 +25,7 @@ from jan_download.settings import DownloadSettings
 from jan_download.status import Status as Standing
 from jan_download.storage.store import Store
 
-from jan_core.types import DownloadSource
+from jan_core.types import DownloadSource, PieceList
 
 from .faults import (
     Chunked,
@@ -37,6 +38,7 @@ from .faults import (
     NoLength,
     NoRanges,
     Other,
+    SlowHead,
     Status,
     Trickle,
 )
@@ -304,6 +306,16 @@ def test_a_whole_that_differs_is_had_from_the_next_source(desk: Desk, server: Fa
     assert job.discarded >= SIZE
 
 
+def test_a_liar_among_the_sources_is_found_without_beginning_anew(desk: Desk, server: FaultServer, others: Any) -> None:
+    server.pace.rate, others[0].pace.rate = 2_000_000, 8_000_000
+    listed = msgspec.json.encode(PieceList(LENGTH, 24, "0" * 64, "http://nowhere/")).decode()
+    urls = [server.serve("/f", OTHER), others[0].serve("/f", DATA)]
+    job = desk.fetch(*urls, pieces=listed)
+    assert desk.content() == DATA
+    assert 0 < job.discarded < SIZE / 2
+    assert others[0].sent("/f") < 1.2 * SIZE
+
+
 def test_a_web_page_in_place_of_a_model_is_known_after_the_first_piece(desk: Desk, server: FaultServer) -> None:
     page = b"<!DOCTYPE html>" + bytes(SIZE - 15)
     job = desk.job(server.serve("/f", page), sha256="")
@@ -414,6 +426,17 @@ def test_a_run_stops_at_once_while_its_source_is_silent(desk: Desk, server: Faul
     desk.job(url)
     assert stopped_after(desk, lambda: desk.told[-1].job.offset >= 900_000, url) < 1.0
     assert desk.journal.get("dl-1").offset >= 900_000  # type: ignore[union-attr]
+
+
+def test_a_run_stops_at_once_while_nobody_answers(desk: Desk, server: FaultServer) -> None:
+    url = server.serve("/f", DATA, SlowHead())
+    desk.job(url)
+    assert stopped_after(desk, lambda: len(server.requests) > 0, url) < 1.0
+    server.release()
+    deadline = time.monotonic() + 1.5
+    while left := [each for each in threading.enumerate() if each.name == "download connection"]:
+        assert time.monotonic() < deadline
+        left[0].join(0.1)
 
 
 def test_a_run_stops_at_once_while_it_is_held_back_by_a_limit(desk: Desk, server: FaultServer) -> None:

@@ -44,11 +44,11 @@ class Ledger:
     def drop(self, reason: Anew) -> None:
         """Forget, durably, what cannot be proven: pieces whose own hash was checked stay."""
         known = self._journal.pieces(self.job.id)
-        kept = [each for each in known if each.state == "verified" or not _from(each, reason.source)]
+        kept = [each for each in known if not reason.concerns(each)]
         held, indices = sum(each.length for each in kept), {each.index for each in kept}
         lost = sum(each.length for each in known) - held
         changes: dict[str, Any] = {"offset": held, "discarded": self.job.discarded + lost}
-        if not reason.source:
+        if not reason.source and not reason.keep:
             changes |= {"validator": "", "source": "", "total": self.job.total if held else 0}
         dropped = [Piece(each.index, 0, tries=each.tries) for each in known if each.index not in indices]
         self._keep(self._journal.checkpoint(self.job.id, self.job.run, dropped, **changes))
@@ -95,8 +95,3 @@ class Ledger:
         if job is None:
             raise Superseded
         self.job = job
-
-
-def _from(piece: Piece, source: str) -> bool:
-    """Whether some of a piece came from a source; "": from any."""
-    return not source or source in piece.source.split()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -127,7 +128,7 @@ class Transfer:
                 return self._attempt(trust)
             except Anew as reason:
                 self._ledger.drop(reason)
-                trust.forget(reason.source)
+                trust.forget(reason)
             finally:
                 self.journal.note_host_speeds(book.speeds())
         raise Unreachable("what was fetched had to be thrown away again and again")
@@ -241,12 +242,14 @@ class Transfer:
         """The whole is not what was asked for. Raises Anew when it may become so, HashMismatch otherwise."""
         text = "the SHA-256 of the whole file differs"
         unproven = [index for index in range(pieces.count) if not pieces.checked(index)]
-        suspects = {source for index in unproven for source in pieces.source(index).split()} & set(trust.usable())
+        brought = Counter(source for index in unproven for source in pieces.source(index).split())
+        suspects = [source for source, _ in brought.most_common() if source in trust.usable()]
         if len(suspects) > 1:
-            trust.single = True
-            raise Anew(text)
+            trust.first = suspects[0]  # who brought most may have brought all: it is the cheapest to find out
+            raise Anew(text, keep=suspects[0])
         for suspect in suspects:
             if len(trust.usable()) > 1 or trust.book.add(self.stop.aside(self.more_sources)):
+                trust.first = trust.first or suspect
                 trust.book.quarantine(trust.sources[suspect], text)
                 raise Anew(text)
         if resumed and unproven:

@@ -12,6 +12,7 @@ from jan_core import JanError
 
 from ..errors import BadSource, HashMismatch
 from ..network.errors import Changed, NoRanges, Unreachable
+from ..records import Piece
 from ..sources import Source, SourceBook
 from .pieces import PieceMap
 
@@ -25,11 +26,18 @@ may say that it has another version."""
 
 
 class Anew(Exception):
-    """What was fetched cannot be proven to belong together any more. `source`: only what came from there, "" all."""
+    """What was fetched cannot be proven to belong together any more: what came from `source`, or all but what came from
+    nobody but `keep` (both ids, "": none)."""
 
-    def __init__(self, reason: str, source: str = "") -> None:
+    def __init__(self, reason: str, source: str = "", keep: str = "") -> None:
         super().__init__(reason)
-        self.source = source
+        self.source, self.keep = source, keep
+
+    def concerns(self, piece: Piece) -> bool:
+        """Whether a piece must be fetched again: one whose own hash was checked never must."""
+        if piece.state == "verified" or (self.keep and piece.source == self.keep):
+            return False
+        return not self.source or self.source in piece.source.split()
 
 
 class Trust:
@@ -38,13 +46,13 @@ class Trust:
     size was asked for, and a source that has another one has another file.
 
     `version`: that of the bytes that are there as the source at `url` names it, "" unknown; `versions`: what each
-    source (by id) says of its own. `sources`: those that answered. `single`: use one after the other, to find out who
-    lies.
+    source (by id) says of its own. `sources`: those that answered. `first`: use only one at a time, this one as long as
+    it may be asked, to find out who lies.
     """
 
     def __init__(self, book: SourceBook, *, hashed: bool, sized: bool, version: str = "", url: str = "") -> None:
         self.book, self.hashed, self.sized, self.version, self.url = book, hashed, sized, version, url
-        self.single = False
+        self.first = ""
         self.sources: dict[str, Source] = {}
         self.versions: dict[str, str] = {}
         self.rangeless: set[str] = set()
@@ -75,9 +83,9 @@ class Trust:
             text = f"nothing says that {source.host} has the same version of the file"
             raise Changed(text) if len(self.usable()) == 1 else BadSource(text, host=source.host)
 
-    def forget(self, source: str) -> None:
-        """What came from a source ("": from any) is gone: whatever version comes next is as good."""
-        if not source:
+    def forget(self, reason: Anew) -> None:
+        """What this concerns is gone: if that is all, whatever version comes next is as good."""
+        if not reason.source and not reason.keep:
             self.version = self.url = ""
 
     def usable(self) -> list[str]:
@@ -86,8 +94,8 @@ class Trust:
 
     def pick(self, busy: set[str]) -> Source | None:
         """The source for one more request; `busy`: ids of those that are being read."""
-        if self.single:
-            return self._next_of(self.usable(), busy)
+        if self.first:
+            return self._next_of(sorted(self.usable(), key=lambda each: each != self.first), busy)
         now = time.monotonic()
         once = self.rangeless & busy
         slow = {each for each, until in self._avoided.items() if until > now}
