@@ -159,6 +159,13 @@ def test_where_a_redirect_may_not_lead(network: Network, server: FaultServer, lo
         network.open(DownloadSource(server.url("/f")))
 
 
+@pytest.mark.parametrize("to", ["http://127.0.0.1:1337/quit", "http://LOCALHOST./", "http://[::1]/", "//a.localhost/"])
+def test_nobody_else_sends_us_to_this_machine(to: str) -> None:
+    with pytest.raises(BadSource, match="to this machine"):
+        target("http://far.example/f", to)
+    assert target("http://127.0.0.1:5000/f", "http://localhost/") == "http://localhost/"
+
+
 def test_messages_and_logs_name_hosts_and_no_addresses(
     network: Network, server: FaultServer, cdn: FaultServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,6 +13,7 @@ from jan_core import InvalidParams
 
 from ..errors import BadSource
 from ..names import check_url
+from .reach import is_loopback
 
 __all__ = ["REDIRECTS", "expiry", "host_of", "origin", "target"]
 
@@ -47,6 +48,8 @@ def target(url: str, location: str) -> str:
         raise BadSource(f"{host} redirects to an address that cannot be used", host=host) from None
     if url.startswith("https:") and not found.startswith("https:"):
         raise BadSource(f"{host} redirects from https to plain http, which is refused", host=host)
+    if is_loopback(host_of(found)) and not is_loopback(host):
+        raise BadSource(f"{host} redirects to this machine, which is refused", host=host)
     return found
 
 
