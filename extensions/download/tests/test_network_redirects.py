@@ -186,7 +186,7 @@ def test_messages_and_logs_name_hosts_and_no_addresses(
         ("http://bücher.example/f", "http://xn--bcher-kva.example/f"),
         ("http://BÜCHER.example:8080/f", "http://xn--bcher-kva.example:8080/f"),
         ("http://h.example/a%20b?c=%2F&d=~'(x)", "http://h.example/a%20b?c=%2F&d=~'(x)"),
-        ("http://[::1]:80/f#part", "http://[::1]:80/f"),
+        ("http://[2001:db8::1]:80/f#part", "http://[2001:db8::1]:80/f"),
     ],
 )
 def test_addresses_that_are_not_quite_in_form_are_brought_into_it(location: str, found: str) -> None:
