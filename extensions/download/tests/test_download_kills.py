@@ -93,38 +93,46 @@ class Victim:
     def __init__(self, root: Path, server: FaultServer, data: bytes, file: dict[str, Any]) -> None:
         self.root, self.server, self.data, self.file = root, server, data, file
         self.sha256 = hashlib.sha256(data).hexdigest()
-        self.high = 0
+        self.high = self.offset = 0
         root.mkdir()
         settings = {"reserve_bytes": 0, "retry_first": 0.02, "retry_longest": 0.05, "adopt": False}
         (root / "settings.json").write_text(json.dumps({"download": settings}))
 
     def lives(self, rng: random.Random, *, spared: bool) -> bool:
         """Run a process until it has brought the file, or, unless `spared`, is killed before; whether it was killed."""
-        start, begun = self.server.sent(PATH), time.monotonic()
+        start = self.server.sent(PATH)
         command = [sys.executable, "-c", CHILD, str(self.root), json.dumps(self.file)]
         moment = rng.random()
         if moment < 0.75:  # while bytes come
             sent, delay = start + rng.randrange(1, RATE // 3), 0.0
         elif moment < 0.9:  # about the end: the last bytes, the hash, the blob, its name, its row
-            sent, delay = max(start, len(self.data) - rng.randrange(1, RATE // 50)), rng.uniform(0, 0.15)
+            missing = len(self.data) - self.offset
+            sent, delay = start + max(0, missing - rng.randrange(1, RATE // 50)), rng.uniform(0, 0.1)
         else:  # at any time, while it starts and looks at what there is too
             sent, delay = 0, rng.uniform(0, 1.5)
         with subprocess.Popen(command) as child:
-            due = 0.0
-            while child.poll() is None:
-                now = time.monotonic()
-                assert now < begun + PATIENCE, "it came neither to its end nor to the moment at which to kill it"
-                if not due and self.server.sent(PATH) >= sent:
-                    due = now + delay
-                if due and now >= due and not spared:
-                    child.send_signal(signal.SIGKILL)
-                try:
-                    child.wait(0.002)
-                except subprocess.TimeoutExpired:
-                    continue
-            assert child.returncode in (0, -signal.SIGKILL)
+            try:
+                self._watch(child, sent, delay, spared)
+            finally:
+                child.kill()
         self.server.wait_idle()
         return child.returncode != 0
+
+    def _watch(self, child: subprocess.Popen[bytes], sent: int, delay: float, spared: bool) -> None:
+        """Until it ends, by itself or, `delay` seconds after the server had sent `sent` bytes, by a signal."""
+        end, due = time.monotonic() + PATIENCE, 0.0
+        while child.poll() is None:
+            now = time.monotonic()
+            assert now < end, "it came neither to its end nor to the moment at which to kill it"
+            if not due and self.server.sent(PATH) >= sent:
+                due = now + delay
+            if due and now >= due and not spared:
+                child.send_signal(signal.SIGKILL)
+            try:
+                child.wait(0.002)
+            except subprocess.TimeoutExpired:
+                continue
+        assert child.returncode in (0, -signal.SIGKILL)
 
     def check(self) -> Job | None:
         """Look at what a process left; the job, if there is one by now."""
@@ -146,7 +154,7 @@ class Victim:
     def _promises(self, job: Job, journal: Journal, store: Store) -> None:
         assert self.high <= job.high <= len(self.data)
         assert job.offset <= job.high
-        self.high = job.high
+        self.high, self.offset = job.high, job.offset
         pieces = journal.pieces(job.id)
         length = job.piece_list.length if job.piece_list else 8 << 20
         if job.state == "completed" or store.blob(self.sha256).exists():
