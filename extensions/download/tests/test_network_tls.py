@@ -62,7 +62,7 @@ def test_a_certificate_for_another_name_is_not_trusted(authority: trustme.CA) ->
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("other.example").configure_cert(context)
     with authority.cert_pem.tempfile() as ours, FaultServer(tls=context) as elsewhere:
-        with pytest.raises(BadSource, match="not trusted: .*localhost"):
+        with pytest.raises(BadSource, match=r"not trusted: .*localhost"):
             fetch(elsewhere.url("/f", "localhost"), ours)
 
 
