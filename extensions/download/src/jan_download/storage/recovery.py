@@ -70,6 +70,7 @@ def recover(
     for job in journal.jobs((*_INTERRUPTED, *(() if resume else _BY_THEMSELVES))):
         after = journal.update(job.id, job.run, state="queued" if resume else "paused", run=job.run + 1)
         outcome.jobs += [after] if after is not None else []
+    store.clear_unfinished()
     sweep(journal, store, keep_partial_days)
     piece_lists.sweep(journal.jobs(), store)
     if journal.recovered:

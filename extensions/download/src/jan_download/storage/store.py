@@ -117,17 +117,19 @@ class Store:
         return _unlink((self.partial(key), self.adoption(key)))
 
     def sweep(self, keep: Collection[str], older_than: float) -> int:
-        """Remove partial files whose key is not in `keep` and that nobody has written for `older_than` seconds, and
-        copies that were not finished; returns how many."""
+        """Remove partial files whose key is not in `keep` and that nobody has written for `older_than` seconds; returns
+        how many. What is being copied or adopted is left alone."""
         now, gone = time.time(), 0
-        for path in self.partials.glob("*"):
+        for path in self.partials.glob("*.part"):
             with contextlib.suppress(FileNotFoundError):
-                old = now - path.stat().st_mtime >= older_than
-                stray = path.suffix == ".part" and path.stem not in keep and old
-                if stray or path.suffix in (".adopt", ".copy"):
+                if path.stem not in keep and now - path.stat().st_mtime >= older_than:
                     path.unlink()
                     gone += 1
         return gone
+
+    def clear_unfinished(self) -> None:
+        """Remove copies and adoptions that were not finished. For the start: whatever is under way ends by this."""
+        _unlink([path for path in self.partials.glob("*") if path.suffix in (".adopt", ".copy")])
 
     def release(self, sha256: str, destinations: Iterable[str], *, keep_blob: bool = False) -> int:
         """Remove names and, without `keep_blob`, the blob; returns the bytes of the disk that are free because of it.
