@@ -30,13 +30,16 @@ class Connection(threading.Thread):
 
     def run(self) -> None:
         buffer = memoryview(bytearray(_BUFFER))
-        while (claim := self._work.next_claim(self)) is not None:
-            error: Exception | None = None
-            try:
-                self._fetch(claim, buffer)
-            except Exception as failure:  # judged by `ended`
-                error = failure
-            self._work.ended(claim, error)
+        try:
+            while (claim := self._work.next_claim(self)) is not None:
+                error: Exception | None = None
+                try:
+                    self._fetch(claim, buffer)
+                except Exception as failure:  # judged by `ended`
+                    error = failure
+                self._work.ended(claim, error)
+        except Exception as defect:  # a mistake in the engine must not leave the run waiting
+            self._work.fail(defect)
 
     def _fetch(self, claim: Claim, buffer: memoryview) -> None:
         """Bring the pieces of a claim, one after the other, from one response."""

@@ -77,11 +77,16 @@ class Dispatch:
             claim.body.interrupt()
 
     def relieve(self) -> None:
-        """Take their claims from connections that are far slower than the others."""
-        slow = list(self.plan.slow())
+        """Take their claims from connections that are far slower than the others; and when all have fallen silent, from
+        those that brought something before: another request may do better, and is made once for each that did not."""
+        now = time.monotonic()
+        if all(claim.silent(now) for claim in self.plan.claims):
+            slow = [claim for claim in self.plan.claims if claim.got]
+        else:
+            slow = list(self.plan.slow())
         others = {claim.source.id for claim in self.plan.claims if claim not in slow}
         for claim in slow:
-            if claim.source.id not in others:
+            if claim.source.id not in others and len(self.plan.claims) > len(slow):
                 self._trust.avoid(claim.source)
             self.revoke(claim)
 
