@@ -1,7 +1,7 @@
 """Following downloads to their end: what the host tells is shown, Ctrl-C pauses them and says how to go on.
 
-The events `downloads.changed` drive it. Where another process of this data folder moves the bytes there are none, and
-the records are asked for once a second.
+The events `downloads.changed` drive it. Of what another process of this data folder does there are none, so the records
+are asked for once a second, too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["begin", "fetch", "follow", "listed", "look_at", "members"]
 
 LOOK = 1.0
-"""Seconds without an event after which the records are asked for."""
+"""Seconds after which the records are asked for."""
 GRACE = 3.0
 """Seconds that a complete file is waited for to get its path. One of a group that is not complete gets none."""
 Look = Callable[[], Awaitable[list[Record]]]
@@ -95,13 +95,11 @@ async def follow(
 
     board = {record["id"]: record for record in records}
     steady, changed, interrupted = Steady(), anyio.Event(), anyio.Event()
-    heard, over = time.monotonic(), 0.0
+    looked, over = time.monotonic(), 0.0
 
     def hear(event: Event) -> None:
-        nonlocal heard
         if event.name == "downloads.changed":
             take([event.data])
-            heard = time.monotonic()
             changed.set()
 
     def take(told: Sequence[Record]) -> None:
@@ -126,9 +124,9 @@ async def follow(
                     await changed.wait()
                 if changed.is_set() and not interrupted.is_set():
                     changed = anyio.Event()
-                elif time.monotonic() - heard >= LOOK:
+                if time.monotonic() - looked >= LOOK:
                     take(await look())
-                    heard = time.monotonic()
+                    looked = time.monotonic()
     except anyio.get_cancelled_exc_class():
         if leaving:
             note(f"interrupted; what was fetched is kept: go on with: {leaving}")
@@ -164,9 +162,13 @@ async def members(session: Session, id: str) -> list[Record]:
 def look_at(session: Session, records: Sequence[Record]) -> Look:
     """Asks how these downloads stand."""
     ids = [record["id"] for record in records]
+    groups = {record["group"] for record in records}
 
     async def look() -> list[Record]:
-        return [await session.caller.call("downloads.get", {"id": id}) for id in ids]
+        if len(ids) == 1 or len(groups) > 1 or "" in groups:
+            return [await session.caller.call("downloads.get", {"id": id}) for id in ids]
+        now = {it["id"]: it for it in listed(await session.caller.call("downloads.group", {"id": min(groups)}))}
+        return [now[id] for id in ids if id in now]
 
     return look
 
