@@ -170,6 +170,7 @@ def test_what_is_committed_is_on_the_disk(journal: Journal) -> None:
     with journal.transaction() as db:
         assert db.execute("PRAGMA synchronous").fetchone() == (2,)
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert db.execute("PRAGMA fullfsync").fetchone() == (1,)
 
 
 def test_a_new_job_takes_over_what_a_cancelled_one_had(journal: Journal) -> None:
