@@ -146,7 +146,7 @@ async def test_a_chunked_body_that_breaks_off_is_not_taken_for_a_whole_one(
 async def test_progress_is_told_at_most_four_times_a_second_and_never_goes_back(
     open_house: OpenHouse, server: FaultServer, data: bytes
 ) -> None:
-    url = server.serve("/f", data, Trickle(1_500_000), Drop(after=600_000))
+    url = server.serve("/f", data, Trickle(2_000_000), Drop(after=600_000))
     pieces = piece_list(server, data)
     async with open_house() as house:
         job = await house.fetch(url, data, pieces=pieces)

@@ -66,10 +66,10 @@ async def test_a_killed_nginx_is_waited_for_and_nothing_is_lost(
     folder: Path,
     big: bytes,
 ) -> None:
-    web = nginx(folder, "limit_rate 10m;")
+    web = nginx(folder, "limit_rate 24m;")
     async with open_house(max_connections=2) as house:
         job = await house.start(web.url(0, "model.bin"), big)
-        for done in (4_000_000, 15_000_000):
+        for done in (4_000_000, 16_000_000):
             await house.until(job["id"], "running", done=done)
             web.kill()
             waiting = await house.until(job["id"], "waiting")
@@ -86,7 +86,7 @@ async def test_one_of_two_is_killed_and_the_other_brings_the_rest(
     folder: Path,
     big: bytes,
 ) -> None:
-    first, second = nginx(folder, "limit_rate 6m;"), nginx(folder, "limit_rate 6m;")
+    first, second = nginx(folder, "limit_rate 8m;"), nginx(folder, "limit_rate 12m;")
     async with open_house(Mirrors(DownloadSource(second.url(0, "model.bin"), priority=3))) as house:
         job = await house.start(first.url(0, "model.bin"), big)
         await house.until(job["id"], "running", done=4_000_000)
@@ -115,7 +115,7 @@ async def test_a_file_that_was_replaced_meanwhile_is_begun_anew(
     folder: Path,
     big: bytes,
 ) -> None:
-    web = nginx(folder, "limit_rate 4m;")
+    web = nginx(folder, "limit_rate 8m;")
     async with open_house() as house:
         job = await house.start(web.url(0, "model.bin"))
         await house.until(job["id"], "running", done=3_000_000)

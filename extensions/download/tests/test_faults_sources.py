@@ -201,7 +201,7 @@ async def test_a_source_without_the_file_or_with_another_one_is_left_and_the_oth
         job = await house.fetch(server.serve("/f", data, Status(503).until(3)), data)
         assert content(job) == data
     for each in (gone, locked, another):
-        assert len(each.seen("/f")) <= 2
+        assert len(each.seen("/f")) <= 6  # once a run, and there is a run for each 503
 
 
 async def test_when_every_source_has_failed_for_good_the_error_says_so(
@@ -221,7 +221,7 @@ async def test_without_a_hash_sources_are_mixed_only_when_they_prove_to_have_the
     mirror = serve_more()
     other = mirror.serve("/f", big[::-1], etag='"another"')
     async with open_house(Mirrors(DownloadSource(other, priority=9))) as house:
-        job = await house.fetch(server.serve("/f", big, Trickle(20_000_000)))
+        job = await house.fetch(server.serve("/f", big, Trickle(40_000_000)))
         assert content(job) in (big, big[::-1])
         assert job["verified"] is False
 
