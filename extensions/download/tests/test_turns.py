@@ -117,6 +117,8 @@ def test_the_same_file_is_fetched_by_one_at_a_time() -> None:
     assert turns.reasons == {"b": "another download of the same file"}
     first.state = "paused"
     assert names(take_turns([first, second], set(), set(), WORLD).begin) == ["b"]
+    turns = take_turns([second], {"gone"}, {"gone"}, WORLD, {"k"})
+    assert turns.reasons == {"b": "another download of the same file"}, "a cancelled one has not let go of it"
 
 
 def test_what_became_due_without_a_place_is_queued() -> None:

@@ -69,6 +69,7 @@ class DownloadExtension:
 
     def __init__(self) -> None:
         self._loaded: Downloads | None = None
+        self._ended = False
         self._history = HistoryMethods()
 
     @property
@@ -85,7 +86,8 @@ class DownloadExtension:
         """Go on with what is in the journal. A start without one costs nothing."""
         while self._loaded is None and not (self._ctx.data_dir / "downloads.db").exists():  # noqa: ASYNC110 no event: another process may make it
             await anyio.sleep(_LOOK_AGAIN)
-        _ = self._downloads
+        if not self._ended:
+            _ = self._downloads
 
     @hookimpl
     async def jan_activate(self, ctx: Context) -> None:
@@ -95,6 +97,7 @@ class DownloadExtension:
 
     @hookimpl
     async def jan_deactivate(self, ctx: Context) -> None:
+        self._ended = True
         if self._loaded is not None:
             await self._loaded.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from functools import partial
 
 import anyio
 
@@ -185,14 +186,21 @@ class Queue:
         for job in turns.ready:
             await self.runs.become(job, state="queued", retry_at=0.0)
         for job in turns.halt:
-            self.runs.all[job.id].halt(requeue=True)
+            if (run := self.runs.all.get(job.id)) is not None and not run.stopping:
+                run.halt(requeue=True)
         for job in turns.begin:
             if job.id not in self.runs.all and job.id not in self._held:
                 await self.runs.begin(job)
+        told = {job.id for job in turns.ready}
         for job in jobs:
-            if job.id not in self.runs.all and _kind(turns.reasons.get(job.id, "")) != _kind(before.get(job.id, "")):
-                self._tell(job)
+            news = _kind(turns.reasons.get(job.id, "")) != _kind(before.get(job.id, ""))
+            if news and job.id not in self.runs.all and job.id not in told:
+                await self._tell_all(partial(self._fresh, job.id), "why a download waits cannot be told")
         return turns.look_again
+
+    def _fresh(self, job_id: str) -> list[Job]:
+        job = self._journal.get(job_id)
+        return [job] if job is not None else []
 
     def _turns(self, jobs: list[Job]) -> Turns:
         from .network.reach import online
@@ -209,7 +217,8 @@ class Queue:
             reserve=reserve_of(settings.reserve_bytes, self._store.capacity()),
             held=self._store.held,
         )
-        return take_turns(jobs, running, busy, world)
+        written = {run.job.partial for run in list(self.runs.all.values())}
+        return take_turns(jobs, running, busy, world, written)
 
     async def _rest(self, seconds: float) -> None:
         """Wait until something is to be done. Settings are looked at meanwhile."""

@@ -55,12 +55,17 @@ def order(job: Job) -> tuple[int, float, int, str]:
     return (-job.priority, job.created_at, job.position, job.id)
 
 
-def take_turns(jobs: Iterable[Job], running: Collection[str], busy: Collection[str], world: World) -> Turns:
-    """Decide about live jobs. `running`: those with a run; `busy`: those that are being stopped or changed now."""
+def take_turns(
+    jobs: Iterable[Job], running: Collection[str], busy: Collection[str], world: World, written: Collection[str] = ()
+) -> Turns:
+    """Decide about live jobs. `running`: those with a run; `busy`: those that are being stopped or changed now.
+
+    `written`: partial files that a run may still have open, be its job live or not.
+    """
     turns, ranked = Turns(), sorted(jobs, key=order)
     due: list[Job] = []
     going: list[Job] = []
-    taken = {job.partial for job in ranked if job.id in running}
+    taken = {*written, *(job.partial for job in ranked if job.id in running)}
     for place, job in enumerate(ranked):
         if job.state == "paused":
             continue
