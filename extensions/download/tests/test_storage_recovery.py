@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 from jan_download.groups import make_usable, unnamed
+from jan_download.integrity.check import check
+from jan_download.integrity.piece_lists import PieceHashes
+from jan_download.integrity.repair import take_back
 from jan_download.journal import Journal
 from jan_download.records import PIECE, Job, JobState, Piece
 from jan_download.storage import linking
@@ -180,30 +183,38 @@ def test_a_crash_at_any_step_of_the_end_of_a_run_is_made_good(tmp_path: Path, mo
         assert house.recover().jobs == [], "a second start has nothing to do"
 
 
-def test_a_crash_at_any_step_of_a_repair_costs_nothing_that_was_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("origin", ["", "Ollama"])
+def test_a_crash_at_any_step_of_a_repair_never_promises_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str
 ) -> None:
-    bad = b"wHole file"
+    bad, hashes = b"wHole file", PieceHashes(4, b"".join(hashlib.sha256(p).digest() for p in (b"whol", b"e fi", b"le")))
 
     def begin(house: House) -> None:
-        house.add(state="completed")
-        house.blob(content=bad)
+        house.add(state="completed", origin=origin)
+        theirs = house.write(house.root / "theirs", bad)
+        house.store.blob(HASH).parent.mkdir(parents=True)
+        os.link(theirs, house.store.blob(HASH))
         house.store.name(HASH, "dl-1.gguf")
 
     def repair(house: House) -> None:
-        good = [Piece(1, 4, "verified")]
-        house.journal.checkpoint("dl-1", 0, good, state="queued", run=1, offset=4, actual="", verified=False)
-        house.store.withdraw(HASH, HASH)
+        checked = check(house.store.blob(HASH), len(DATA), hashes)
+        assert checked is not None
+        assert checked.bad == (0,)
+        assert take_back(house.job(), checked, hashes, house.journal, house.store, again=True)
 
     for house in killed_at_each_step(tmp_path, monkeypatch, begin, repair):
-        begun = house.job().state == "queued"
-        house.recover()
-        if begun:
-            assert house.files() == {PART: bad}
-            assert house.job().state == "queued"
-            assert [p.index for p in house.journal.pieces("dl-1")] == [1]
-        else:
-            assert house.job().state == "completed", "what is wrong is found by verifying again"
+        committed = house.job().state == "queued"
+        assert house.recover().warnings == []
+        job, partial = house.job(), house.store.partial(HASH)
+        if job.state == "completed":  # it had not come far: what is wrong is found by verifying again
+            left = house.files()
+            assert left.pop(PART, bad) == bad, "a copy that nobody will ask for, and that is swept in time"
+            assert left == {BLOB: bad, "files/dl-1.gguf": bad}
+            continue
+        assert house.files() == {PART: bad}
+        assert partial.samefile(house.root / "theirs") == (origin == "")
+        assert [p.index for p in house.journal.pieces("dl-1") if p.length] == ([1, 2] if committed else [])
+        assert (job.state, job.offset, job.verified) == ("queued", 6 if committed else 0, False)
 
 
 def test_a_crash_at_any_step_of_removing_leaves_something_that_can_be_removed(
