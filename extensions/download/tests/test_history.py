@@ -234,21 +234,24 @@ async def test_the_method_answers_with_runs_of_pieces_and_with_the_page_when_ask
     pieces = [Piece(index, PIECE, "verified", "a.example") for index in (0, 1, 3)]
     pieces.append(Piece(4, 5, "begun", "b.example", tries=1))
     journal.checkpoint("dl-1", 0, pieces)
-    recorded(journal, download("running"))
+    history = History(journal, LOG)
+    history.observe(download("running"))
 
     async def get(job_id: str) -> Download:
         return download(bytes_total=5 * PIECE)
 
     methods = HistoryMethods()
-    methods.start(lambda: journal, get)
+    methods.start(lambda: history, get)
     answer = await methods.history(HistoryQuery("dl-1"))
     assert [(run.first, run.count, run.bytes, run.source) for run in answer.pieces] == [
         (0, 2, 2 * PIECE, "a.example"),
         (3, 1, PIECE, "a.example"),
         (4, 1, 5, "b.example"),
     ]
+    assert [entry.kind for entry in answer.entries] == ["state"], "also what was seen a moment ago"
     assert answer.entries[0].at.endswith("Z")
     assert answer.html == ""
     page = (await methods.history(HistoryQuery("dl-1", html=True))).html
     assert page.startswith("<!doctype html>")
     assert "a.example" in page
+    history.close(10)

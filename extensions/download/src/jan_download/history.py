@@ -22,8 +22,8 @@ from msgspec.structs import replace
 
 from jan_core import StorageError
 
-from .journal import Journal
-from .records import ENDED
+from .journal import HistoryEntry, Journal
+from .records import ENDED, Piece
 from .shapes import Download
 from .status import SourceFigures
 
@@ -54,6 +54,7 @@ class History:
         self._thread: threading.Thread | None = None
         self._recorders: dict[str, Recorder] = {}
         self._unwritten: list[Entry] = []
+        self._writing = threading.Lock()
         self._complained = False
 
     def observe(self, download: Download) -> None:
@@ -82,7 +83,21 @@ class History:
             closing = self._closing.is_set()  # asked after the clearing: whoever closes sets both, this one first
             self._write()
 
+    def of(self, job_id: str) -> list[HistoryEntry]:
+        """What became of a job until now, oldest first; blocks. Raises StorageError."""
+        if self._seen:
+            self._write()
+        return self._journal.history(job_id)
+
+    def pieces(self, job_id: str) -> list[Piece]:
+        """Who brought which piece of a job, as far as it was begun; blocks. Raises StorageError."""
+        return self._journal.pieces(job_id)
+
     def _write(self) -> None:
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
         try:
             self._compare()
             with self._journal.transaction():

@@ -17,7 +17,7 @@ from .shapes import Download, Text, rfc3339
 from .threads import in_thread
 
 if TYPE_CHECKING:
-    from .journal import Journal
+    from .history import History
 
 __all__ = ["DownloadHistory", "HistoryLine", "HistoryMethods", "HistoryQuery", "PieceRun"]
 
@@ -68,12 +68,12 @@ class DownloadHistory(Struct):
 class HistoryMethods:
     """Handlers. `start` comes before any call."""
 
-    _journal: Callable[[], Journal]
+    _history: Callable[[], History]
     _get: Callable[[str], Awaitable[Download]]
 
-    def start(self, journal: Callable[[], Journal], get: Callable[[str], Awaitable[Download]]) -> None:
-        """`get` shows a download as it stands, or raises DownloadNotFound; `journal` is asked for after that."""
-        self._journal, self._get = journal, get
+    def start(self, history: Callable[[], History], get: Callable[[str], Awaitable[Download]]) -> None:
+        """`get` shows a download as it stands, or raises DownloadNotFound; `history` is asked for after that."""
+        self._history, self._get = history, get
 
     @method("downloads.history", errors=[DownloadNotFound])
     async def history(self, params: HistoryQuery) -> DownloadHistory:
@@ -82,8 +82,8 @@ class HistoryMethods:
         return await in_thread(self._answer, download, params.html)
 
     def _answer(self, download: Download, html: bool) -> DownloadHistory:
-        journal = self._journal()
-        entries, pieces = journal.history(download.id), journal.pieces(download.id)
+        history = self._history()
+        entries, pieces = history.of(download.id), history.pieces(download.id)
         document = ""
         if html:
             from .page import page

@@ -92,7 +92,7 @@ class DownloadExtension:
     @hookimpl
     async def jan_activate(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._history.start(lambda: self._downloads.journal, lambda job_id: self._downloads.get(job_id))
+        self._history.start(lambda: self._downloads.history, lambda job_id: self._downloads.get(job_id))
         ctx.tasks.start_soon(self._load_when_needed, name="download journal")
 
     @hookimpl
