@@ -14,6 +14,8 @@ from jan_core.types import DownloadSource
 
 from ..errors import BadSource
 from ..network.errors import Unreachable
+from ..records import Job
+from ..status import Status
 from .connection import Connection
 from .dispatch import Dispatch
 from .pieces import PieceMap
@@ -109,10 +111,17 @@ class Fetching:
             self._fatal = self._fatal or error
             self.lock.notify_all()
 
-    @property
-    def connections(self) -> int:
-        """How many are being read, or made."""
-        return len(self._plan.claims)
+    def status(self, job: Job) -> Status:
+        """How it stands now; `job` as it was last journaled."""
+        with self.lock:
+            return Status(
+                job=job,
+                written=self.pieces.done,
+                verified=self.pieces.verified,
+                connections=len(self._plan.claims),
+                sources=tuple(self._book.figures()),
+                pieces=self.pieces.map(self._plan.active()),
+            )
 
     # -- for connections ----------------------------------------
 

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DiskFull
 from ..records import PIECE, Job, Piece
 from ..storage.checkpoint import Checkpointer, Superseded
 from .pieces import PieceMap
@@ -40,6 +41,16 @@ class Ledger:
         length = length or (known.length if known else PIECE)
         pieces = self._journal.pieces(self.job.id)
         return PieceMap(size, [each for each in pieces if each.index * length + each.length <= found], length)
+
+    def room_for(self, size: int, reserve: int) -> None:
+        """Raises DiskFull when the disk has no room for the rest of the partial file and `reserve` bytes."""
+        needed, free = max(0, size - self._store.held(self.job.partial)), self._store.free()
+        if needed and needed + reserve > free:
+            raise DiskFull(
+                f"{needed} bytes are still to come, {reserve} are to stay free, and {free} are free",
+                needed=needed + reserve,
+                free=free,
+            )
 
     def drop(self, reason: Anew) -> None:
         """Forget, durably, what cannot be proven: pieces whose own hash was checked stay."""

@@ -144,7 +144,7 @@ class Transfer:
 
     def _sized(self, size: int, trust: Trust, opened: tuple[Source, Body] | None) -> str:
         """Bring a file of which the size is known; its hash. `opened`: an answer that is there already."""
-        self._room_for(size)
+        self._ledger.room_for(size, self.reserve)
         noting = Noting() if self.hashes is None else None
         partial = self.store.open_partial(self._ledger.job.partial, size)
         try:
@@ -187,7 +187,7 @@ class Transfer:
             stop=self.stop,
             most=self.options.max_connections,
             more_sources=lambda: self.stop.aside(self.more_sources),
-            tell=lambda: self._tell(fetching, trust),
+            tell=lambda: self.report(fetching.status(self._ledger.job)),
             grown=lambda: watermark.wake(),
             hashed=lambda: watermark.hashed,
             look=look,
@@ -215,7 +215,7 @@ class Transfer:
             with self._ledger.checkpoints(partial, self.reserve, collect, fetching.fail):
                 fetching.run()
             self._ledger.update(state="verifying")
-            self._tell(fetching, trust)
+            self.report(fetching.status(self._ledger.job))
             return self.stop.unless_stopped(watermark.digest(self.stop.is_set))
 
     def _streamed(self, body: Body) -> str:
@@ -250,7 +250,7 @@ class Transfer:
         for suspect in suspects:
             if len(trust.usable()) > 1 or trust.book.add(self.stop.aside(self.more_sources)):
                 trust.first = trust.first or suspect
-                trust.book.quarantine(trust.sources[suspect], text)
+                trust.banish(suspect, text)
                 raise Anew(text)
         if resumed and unproven:
             raise Anew(f"{text}, and part of it was there before")
@@ -281,27 +281,3 @@ class Transfer:
             **NO_ERROR,
         )
         return ledger.job
-
-    # -- within ----------------------------------------
-
-    def _tell(self, fetching: Fetching, trust: Trust) -> None:
-        with fetching.lock:
-            pieces = fetching.pieces
-            status = Status(
-                job=self._ledger.job,
-                written=pieces.done,
-                verified=pieces.verified,
-                connections=fetching.connections,
-                sources=tuple(trust.book.figures()),
-                pieces=pieces.map(fetching.dispatch.plan.active()),
-            )
-        self.report(status)
-
-    def _room_for(self, size: int) -> None:
-        needed, free = max(0, size - self.store.held(self._ledger.job.partial)), self.store.free()
-        if needed and needed + self.reserve > free:
-            raise DiskFull(
-                f"{needed} bytes are still to come, {self.reserve} are to stay free, and {free} are free",
-                needed=needed + self.reserve,
-                free=free,
-            )

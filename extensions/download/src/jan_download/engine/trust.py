@@ -142,6 +142,12 @@ class Trust:
             raise HashMismatch(f"{text}, and did so {_TIMES} times; the pieces that are right are kept")
         return False
 
+    def banish(self, source: str, text: str) -> None:
+        """The whole file differs, and only this source (an id) brought what is not proven."""
+        found = self.sources[source]
+        self.errors[source] = HashMismatch(f"{found.host} has another file: {text}")
+        self.book.quarantine(found, text)
+
     def reason(self, otherwise: Unreachable | JanError) -> Exception:
         """Why nothing can be had: for now, when `otherwise` is Unreachable, or for good."""
         if not isinstance(otherwise, Unreachable):
