@@ -231,3 +231,18 @@ async def test_a_damaged_member_makes_the_whole_group_unusable_until_it_is_mende
         await house.until(second["id"], "completed")
         mended = await house.see(first["id"], lambda job: bool(job["path"]))
         assert content(mended) == data[:1_000_000]
+
+
+async def test_a_group_whose_files_somebody_removed_is_fetched_again(
+    open_house: OpenHouse, server: FaultServer, data: bytes
+) -> None:
+    async with open_house() as house:
+        files = members(house, server, data, 2)
+        first = await house.call("start_group", files=files, wait=True)
+        for folder in ("files", "blobs"):
+            for path in (house.data_dir / folder).rglob("*"):
+                if path.is_file():
+                    path.unlink()
+        again = await house.call("start_group", files=files, wait=True)
+        assert again["id"] != first["id"]
+        assert [content(job) for job in again["downloads"]] == [data[:1_000_000], data[1000:1_001_000]]

@@ -64,17 +64,24 @@ def _comes_first(file: DownloadFile) -> bool:
     return file.role != "weights" or 0 < file.size <= _SMALL
 
 
-def matching(wanted: Sequence[Job], journal: Journal) -> list[Job]:
-    """The members of the group that has just these files already, unless it was given up; [] without one."""
+def matching(wanted: Sequence[Job], journal: Journal, store: Store) -> list[Job]:
+    """The members of the group that has just these files already; [] without one, and when it was given up or somebody
+    removed its files."""
     keys = sorted(map(_key, wanted))
     tried: set[str] = set()
     for other in journal.related(wanted[0].destination, wanted[0].sha256):
         if other.group and other.group not in tried:
             tried.add(other.group)
             members = journal.group(other.group)
-            if sorted(map(_key, members)) == keys and not any(each.state == "cancelled" for each in members):
+            if sorted(map(_key, members)) == keys and all(_stands(each, store) for each in members):
                 return members
     return []
+
+
+def _stands(job: Job, store: Store) -> bool:
+    if job.completed_at:
+        return store.final(job.destination).is_file()
+    return job.state != "cancelled"
 
 
 def _key(job: Job) -> tuple[str, str]:

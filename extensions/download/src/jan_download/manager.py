@@ -156,7 +156,7 @@ class Downloads:
         """What there is already for these jobs; [] when all of them may be added."""
         from .groups import matching
 
-        if jobs[0].group and (members := matching(jobs, self.journal)):
+        if jobs[0].group and (members := matching(jobs, self.journal, self.store)):
             return members
         reserve = reserve_of(self.queue.settings.reserve_bytes, self.store.capacity())
         found = [admit_new(job, self.journal, self.store, reserve) for job in jobs]
