@@ -31,7 +31,12 @@ def sync_data(fd: int) -> None:
 def sync_file(path: Path) -> None:
     """Return when a file is on the disk with all that belongs to it. Raises OSError."""
     # Windows flushes only what is open for writing; elsewhere a file may be somebody else's, and reading it is enough.
-    fd = os.open(path, (os.O_RDWR if sys.platform == "win32" else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        fd = os.open(path, (os.O_RDWR if sys.platform == "win32" else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0))
+    except PermissionError:
+        if sys.platform != "win32":
+            raise
+        return  # it is read-only: another program's, and not written here
     try:
         if sys.platform == "darwin":
             sync_data(fd)
