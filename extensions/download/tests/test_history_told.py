@@ -26,6 +26,7 @@ async def test_a_source_that_sent_a_wrong_piece_is_named_and_the_piece_is_marked
     states = [entry["data"]["state"] for entry in told["entries"] if entry["kind"] == "state"]
     assert states == ["queued", "running", "verifying", "completed"]
     assert "was wrong and fetched again <b>1</b>" in told["html"]
+    assert f"{-(-len(data) // PIECE)} pieces of 131.1 kB" in told["html"]
     assert "it sent wrong bytes" in told["html"]
     assert "hunter2" not in told["html"]
 

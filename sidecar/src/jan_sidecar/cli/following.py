@@ -6,6 +6,7 @@ are asked for once a second, too.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -21,6 +22,9 @@ from .standing import LIVE, Record, Steady, under_way
 
 if TYPE_CHECKING:
     from jan_core import Event
+
+    from .bars import Bars
+    from .lines import Lines
 
 __all__ = ["begin", "fetch", "follow", "listed", "look_at", "members"]
 
@@ -90,9 +94,6 @@ async def follow(
     """Show downloads until none of them comes further by itself; returns them as they stand then, and whether somebody
     interrupted. `one`: they are of use only together, and one that fails ends it. `every`: also those that begin
     meanwhile. `leaving`: the command to go on with when this one is ended as a whole. `remarks` come first."""
-    from .bars import Bars
-    from .lines import Lines
-
     board = {record["id"]: record for record in records}
     steady, changed, interrupted = Steady(), anyio.Event(), anyio.Event()
     looked, over = time.monotonic(), 0.0
@@ -109,7 +110,7 @@ async def follow(
         interrupted.set()
         changed.set()
 
-    view = Bars() if sys.stderr is not None and sys.stderr.isatty() else Lines()
+    view = _view()
     try:
         with session.hearing(hear), session.interrupts.stopping(interrupt, whole=False):
             for remark in remarks:
@@ -134,6 +135,16 @@ async def follow(
     finally:
         view.close()
     return await look() if not interrupted.is_set() else list(board.values()), interrupted.is_set()
+
+
+def _view() -> Bars | Lines:
+    if sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
+        from .bars import Bars
+
+        return Bars()
+    from .lines import Lines
+
+    return Lines()
 
 
 def _over(records: Collection[Record], one: bool) -> bool:

@@ -112,7 +112,7 @@ class Steady:
 
 def together(parts: Sequence[Standing], name: str = "total") -> Standing:
     """Several as one: of an unknown size when one of them is."""
-    left = sum(part.total - part.done for part in parts if part.state != "completed")
+    left = sum(max(0, part.total - part.done) for part in parts if part.state != "completed")
     rate = sum(part.speed for part in parts)
     known = all(part.total for part in parts)
     done = all(part.state == "completed" for part in parts)

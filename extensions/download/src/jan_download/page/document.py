@@ -16,7 +16,7 @@ from .markup import empty, section, table, text
 from .piece_map import drawing, legend
 from .style import STYLE
 from .timeline import plot, stretches
-from .words import STATES, address, checked, event, size, span, speed, when
+from .words import STATES, address, checked, event, size, span, speed, when, zone
 
 __all__ = ["page"]
 
@@ -64,7 +64,7 @@ def _head(download: Download, now: float) -> str:
     return (
         f'<header><h1><bdi>{text(download.name)}</bdi> <span class="badge {download.state}">{_state(download)}'
         f'</span></h1>{because}<p><b class="{_judgement(download)}">{word[:1].upper() + word[1:]}.</b> '
-        f'{told}{adopted}</p><p class="soft">As of {when(now)}.</p></header>'
+        f'{told}{adopted}</p><p class="soft">As of {when(now)}, in the time of this machine ({zone(now)}).</p></header>'
     )
 
 

@@ -28,7 +28,7 @@ Cell = tuple[str, bool]
 
 
 def drawing(pieces: Sequence[Piece], count: int, complete: bool) -> str:
-    """The grid of `count` pieces. `complete`: the whole file is there and was hashed, which says of each that it counts.
+    """The grid of `count` pieces. `complete`: the whole file is there and was hashed, and with it each of them.
 
     Empty where the number of pieces is not known.
     """

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from ..journal import HistoryEntry
 from ..shapes import Download
 
-__all__ = ["STATES", "address", "checked", "event", "size", "span", "speed", "when"]
+__all__ = ["STATES", "address", "checked", "event", "size", "span", "speed", "when", "zone"]
 
 STATES = {
     "queued": "queued",
@@ -65,6 +65,11 @@ def when(at: float, *, date: bool = True) -> str:
     """A moment in local time."""
     moment = datetime.fromtimestamp(at)
     return moment.strftime("%Y-%m-%d %H:%M:%S" if date else "%H:%M:%S")
+
+
+def zone(at: float) -> str:
+    """How far this machine's time was from UTC then, such as `UTC+01:00`."""
+    return f"UTC{datetime.fromtimestamp(at).astimezone().isoformat()[-6:]}"
 
 
 def address(url: str) -> str:
