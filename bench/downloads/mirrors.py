@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from content import Content
@@ -31,20 +31,22 @@ PATH = "/model.bin"
 SECONDS = 6.0
 """How long the file takes from one source."""
 POLL = 0.005
+PATIENCE = 60.0
+"""Seconds after which a download is given up."""
 
 
 @dataclass
 class Run:
-    """What came of one download: seconds in all and when it ended, what was written when, and what each server was
-    asked for."""
+    """What came of one download: seconds in all and when it ended, what was written when, and the bytes of each server.
+    Where one died: when, and who was left."""
 
     seconds: float
     ended: float
     timeline: Timeline
-    servers: list[FaultServer]
+    bytes: list[int]
     done: dict[str, Any]
-    died: float = 0.0
-    bytes: list[int] = field(default_factory=list)
+    died: float
+    survivor: FaultServer
 
 
 async def measure(kit: Kit) -> Report:
@@ -71,6 +73,7 @@ async def _dying(kit: Kit, rate: int, report: Report) -> None:
         ("falls silent", 8, _silence),
         ("refuses, one connection at a time", 1, FaultServer.refuse),
         ("falls silent, one connection at a time", 1, _silence),
+        ("trickles, one connection at a time", 1, _trickle),
     ):
         say(f"mirrors: one {name}")
         try:
@@ -79,7 +82,7 @@ async def _dying(kit: Kit, rate: int, report: Report) -> None:
             report.notes.append(f"one {name}: {error}")
             continue
         pause = run.timeline.longest_pause(run.died, run.ended)
-        asked = _first_after(run.servers[1].seen(PATH), run.died)
+        asked = _first_after(run.survivor.seen(PATH), run.died)
         back = _back(run, rate)
         rows.append([f"one of two {name}", *map(figure, [run.seconds, pause, asked, back])])
         report.reaches.append(Reach(f"one of two {name}: until half the other's rate is reached", back, 5, "s"))
@@ -88,9 +91,14 @@ async def _dying(kit: Kit, rate: int, report: Report) -> None:
 
 
 def _silence(server: FaultServer) -> None:
-    """It accepts, it takes requests, and sends a byte a second."""
+    """It accepts, it takes requests, and sends no byte any more."""
     server.pace.rate = 1
-    server.faults(PATH, Hold(after=0))
+    server.pace.spend(1_000_000)
+
+
+def _trickle(server: FaultServer) -> None:
+    """It sends a byte a second on each connection, so that nothing ever times out."""
+    server.pace.rate = 1
 
 
 def _first_after(seen: Sequence[Seen], died: float) -> float | None:
@@ -174,14 +182,17 @@ async def _run(
             with Timeline(host.pid) as timeline:
                 began = time.time()
                 ended = asyncio.create_task(host.fetch(kit.content.file(servers[0].url(PATH), pieces=listed)))
-                died = await _kill(servers[0], dies, timeline, kit.content, ended) if dies else 0.0
+                died, survivor = await _kill(servers, dies, timeline, kit.content, ended) if dies else (0.0, servers[0])
                 try:
-                    done = await ended
-                except (RpcError, TimeoutError) as error:
-                    raise NotTakenError(str(error) or "no end") from error
+                    async with asyncio.timeout(PATIENCE):
+                        done = await ended
+                except TimeoutError:
+                    raise NotTakenError(f"no end within {PATIENCE:g} s") from None
+                except RpcError as error:
+                    raise NotTakenError(str(error)) from error
                 now = time.time()
         sent = [server.sent(PATH) for server in servers]
-    return Run(now - began, now, timeline, servers, done, died, sent)
+    return Run(now - began, now, timeline, sent, done, died, survivor)
 
 
 @asynccontextmanager
@@ -193,14 +204,16 @@ async def _hosted(kit: Kit, servers: Sequence[FaultServer], settings: dict[str, 
 
 
 async def _kill(
-    server: FaultServer,
+    servers: Sequence[FaultServer],
     dies: Callable[[FaultServer], None],
     timeline: Timeline,
     expected: Content,
     ended: asyncio.Task[dict[str, Any]],
-) -> float:
-    """When it was done."""
+) -> tuple[float, FaultServer]:
+    """Do it to one of two that is sending; when it was done, and the other."""
     while timeline.written < expected.size // 4 and not ended.done():  # noqa: ASYNC110 - it happens in another process
         await asyncio.sleep(POLL)
-    await asyncio.to_thread(dies, server)
-    return time.time()
+    victim, survivor = sorted(servers, key=lambda server: all(seen.how != "open" for seen in server.seen(PATH)))
+    died = time.time()
+    await asyncio.to_thread(dies, victim)
+    return died, survivor
