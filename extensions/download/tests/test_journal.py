@@ -183,6 +183,11 @@ def test_a_new_job_takes_over_what_a_cancelled_one_had(journal: Journal) -> None
     assert (heir.offset, heir.high, heir.total, heir.validator, heir.source) == (7, 9, 20, '"v"', "s")
     assert journal.pieces("dl-new") == [Piece(0, 7)]
     assert journal.pieces("dl-old") == []
+    journal.add(job("dl-high", high=11))
+    journal.inherit("dl-new", "dl-high")
+    heir = journal.get("dl-high")
+    assert heir is not None
+    assert (heir.offset, heir.high) == (7, 11), "progress never goes back"
 
 
 def test_forgetting_a_job_forgets_its_pieces_and_history_and_no_other(journal: Journal) -> None:

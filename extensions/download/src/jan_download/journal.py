@@ -156,10 +156,10 @@ class Journal:
         with self.transaction() as db:
             self.forget_pieces(heir_id)
             db.execute("UPDATE piece SET job = ? WHERE job = ?", [heir_id, job_id])
-            old = self.get(job_id)
-            if old is not None:
-                fields = ("offset", "total", "high", "source", "validator")
-                self.update(heir_id, **{name: getattr(old, name) for name in fields})
+            old, heir = self.get(job_id), self.get(heir_id)
+            if old is not None and heir is not None:
+                fields = {name: getattr(old, name) for name in ("offset", "total", "source", "validator")}
+                self.update(heir_id, high=max(old.high, heir.high), **fields)
                 self.update(job_id, offset=0)
 
     # -- hosts ----------------------------------------
