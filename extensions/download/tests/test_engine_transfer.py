@@ -474,7 +474,7 @@ def test_a_run_stops_at_once_while_it_is_held_back_by_a_limit(desk: Desk, server
 
 
 def test_bad_sources_do_not_cost_a_good_one_its_speed(desk: Desk, server: FaultServer, others: Any) -> None:
-    rate, size = 6_000_000, 30 << 20
+    rate, size = 6_000_000, 18 << 20
     data = DATA[:24] + hashlib.shake_256(b"large").digest(size - 24)
     server.pace.rate = rate
     others[2].pace.rate = rate // 10

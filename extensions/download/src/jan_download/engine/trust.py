@@ -95,7 +95,7 @@ class Trust:
     def pick(self, busy: set[str]) -> Source | None:
         """The source for one more request; `busy`: ids of those that are being read."""
         if self.first:
-            return self._next_of(sorted(self.usable(), key=lambda each: each != self.first), busy)
+            return self._one(busy)
         now = time.monotonic()
         once = self.rangeless & busy
         slow = {each for each, until in self._avoided.items() if until > now}
@@ -156,8 +156,13 @@ class Trust:
         later = [error for each, error in self.errors.items() if each in usable and isinstance(error, Unreachable)]
         return min(later, key=lambda error: (error.offline, error.delay), default=otherwise)
 
-    def _next_of(self, usable: list[str], busy: set[str]) -> Source | None:
-        """The source that is in use, or the first that can be asked now."""
+    def _one(self, busy: set[str]) -> Source | None:
+        """The source that is in use, or `first`, or the fastest that can be asked now."""
+
+        def rank(each: str) -> tuple[bool, float]:
+            return each != self.first, -self.sources[each].goodput if each in self.sources else 0.0
+
+        usable = sorted(self.usable(), key=rank)
         for each in usable:
             others = {other for other in usable if other != each}
             source = None if busy & (others | self.rangeless) else self.book.pick(others)
