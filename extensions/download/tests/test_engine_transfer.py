@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
 import time
@@ -14,7 +15,7 @@ import pytest
 from jan_download.engine.pieces import decode
 from jan_download.engine.stop import Stop, Stopped
 from jan_download.engine.transfer import Transfer
-from jan_download.errors import BadSource, HashMismatch, SourceNotFound
+from jan_download.errors import BadSource, DiskFull, HashMismatch, SourceNotFound
 from jan_download.integrity.piece_lists import PieceHashes
 from jan_download.journal import Journal
 from jan_download.limits import Bucket, Limits
@@ -23,6 +24,7 @@ from jan_download.network.network import Network
 from jan_download.records import Job
 from jan_download.settings import DownloadSettings
 from jan_download.status import Status as Standing
+from jan_download.storage.partial import Partial
 from jan_download.storage.store import Store
 
 from jan_core.types import DownloadSource, PieceList
@@ -41,6 +43,7 @@ from .faults import (
     SlowHead,
     Status,
     Trickle,
+    WrongLength,
 )
 from .faultserver import FaultServer
 
@@ -77,7 +80,9 @@ class Desk:
         self.journal.add(job)
         return job
 
-    def run(self, *urls: str, hashes: PieceHashes | None = None, limit: int = 0, **settings: Any) -> Job:
+    def run(
+        self, *urls: str, hashes: PieceHashes | None = None, limit: int = 0, reserve: int = 0, **settings: Any
+    ) -> Job:
         """Run the job that is in the journal."""
         job = self.journal.get("dl-1")
         assert job is not None
@@ -92,7 +97,7 @@ class Desk:
             network=Network(options),
             limits=Limits("dl-1", lambda: limit, Bucket(lambda: 0)),
             options=options,
-            reserve=0,
+            reserve=reserve,
             report=self.report,
             more_sources=lambda: self.more(),
             stop=self.stop,
@@ -404,6 +409,51 @@ def test_without_a_hash_sources_must_have_the_same_version(desk: Desk, server: F
     urls = [server.serve("/f", DATA), others[0].serve("/f", OTHER, etag='"v2"'), others[1].serve("/f", DATA)]
     desk.fetch(*urls, sha256="")
     assert desk.content() == DATA
+
+
+# -- the disk ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_larger_than_the_disk_is_asked_for_once(desk: Desk, server: FaultServer) -> None:
+    url = server.serve("/f", DATA, NoRanges(), WrongLength(10**15))
+    desk.job(url, size=0)
+    for _ in range(3):
+        with pytest.raises(DiskFull):
+            desk.run(url)
+    assert len(server.requests) == 1
+    job = desk.journal.get("dl-1")
+    assert job is not None
+    assert job.total == 10**15 + SIZE
+
+
+def test_a_body_that_fills_the_disk_gives_it_back(desk: Desk, server: FaultServer) -> None:
+    url = server.serve("/f", DATA, NoRanges(), Endless(), NoLength())
+    desk.job(url, size=0)
+    with pytest.raises(DiskFull):
+        desk.run(url, reserve=desk.store.free() - 50_000_000)
+    assert desk.store.partial(SHA256).stat().st_size == 0
+    job = desk.journal.get("dl-1")
+    assert job is not None
+    assert job.discarded > 0
+
+
+def test_a_disk_that_cannot_be_read_ends_the_run(
+    desk: Desk, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Partial.readinto
+
+    def broken(partial: Partial, view: memoryview, at: int) -> int:
+        if threading.current_thread().name == "download hash":
+            raise OSError(errno.EIO, "Input/output error")
+        return read(partial, view, at)
+
+    monkeypatch.setattr(Partial, "readinto", broken)
+    server.pace.rate = 4_000_000
+    url = server.serve("/f", DATA)
+    desk.job(url)
+    with pytest.raises(OSError, match="Input/output error"):
+        desk.run(url, hashes=hashes_of(DATA))
+    assert server.sent("/f") < SIZE
 
 
 # -- stopping ---------------------------------------------------------------------------------------------------------

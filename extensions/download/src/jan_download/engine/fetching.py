@@ -18,7 +18,7 @@ from ..records import Job
 from ..status import Status
 from .connection import Connection
 from .dispatch import Dispatch
-from .pieces import PieceMap
+from .pieces import PieceMap, encode
 from .plan import Claim
 from .stop import Stop
 from .trust import Trust
@@ -114,14 +114,9 @@ class Fetching:
     def status(self, job: Job) -> Status:
         """How it stands now; `job` as it was last journaled."""
         with self.lock:
-            return Status(
-                job=job,
-                written=self.pieces.done,
-                verified=self.pieces.verified,
-                connections=len(self._plan.claims),
-                sources=tuple(self._book.figures()),
-                pieces=self.pieces.map(self._plan.active()),
-            )
+            done, verified, connections = self.pieces.done, self.pieces.verified, len(self._plan.claims)
+            sources, letters = tuple(self._book.figures()), self.pieces.letters(self._plan.active())
+        return Status(job, done, verified, connections, sources, encode(letters))
 
     # -- for connections ----------------------------------------
 

@@ -7,8 +7,7 @@ Plain bookkeeping: no I/O, no clock, no lock (whoever shares it between threads 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-from itertools import groupby
+from collections.abc import Iterable
 
 from ..records import PIECE, Piece, PieceState
 
@@ -21,11 +20,12 @@ _MOST = 1 << 22
 """Pieces that `decode` makes room for, at most: 32 TiB of 8 MiB pieces."""
 _MAP = re.compile(rf"(?:[1-9][0-9]{{0,7}}[{LETTERS}])*")
 _RUN = re.compile(rf"([0-9]+)([{LETTERS}])")
+_SAME = re.compile(r"(.)\1*")
 
 
 def encode(letters: Iterable[str]) -> str:
     """A piece map from one letter for each piece: runs of a count and a letter, such as `12v3a400m`."""
-    return "".join(f"{sum(1 for _ in run)}{letter}" for letter, run in groupby(letters))
+    return "".join(f"{run.end() - run.start()}{run[1]}" for run in _SAME.finditer("".join(letters)))
 
 
 def decode(text: str) -> str:
@@ -53,6 +53,7 @@ class PieceMap:
         self.done = self.verified = 0
         self._have = [0] * self.count
         self._states: list[PieceState] = ["begun"] * self.count
+        self._letters = bytearray(b"m") * self.count
         self._sources: dict[int, str] = {}
         self._tries: dict[int, int] = {}
         self._changed: set[int] = set()
@@ -111,7 +112,7 @@ class PieceMap:
         known = self._sources.get(index, "")
         if source not in known.split():
             self._sources[index] = f"{known} {source}".lstrip()
-        self._changed.add(index)
+        self._note(index)
 
     def finish(self, index: int, *, checked: bool) -> None:
         """Note that all bytes of a piece are there; `checked`: and its own hash matches."""
@@ -121,7 +122,7 @@ class PieceMap:
         if checked and not self.checked(index):
             self.verified += end - first
         self._states[index] = "verified" if checked else "whole"
-        self._changed.add(index)
+        self._note(index)
 
     def drop(self, index: int, *, wrong: bool = False) -> int:
         """Forget what there is of a piece, and say how many bytes that were. `wrong`: because its hash differs."""
@@ -134,7 +135,7 @@ class PieceMap:
         if wrong:
             self._tries[index] = self.tries(index) + 1
         self._front = min(self._front, index)
-        self._changed.add(index)
+        self._note(index)
         return lost
 
     def doubt(self) -> None:
@@ -142,7 +143,7 @@ class PieceMap:
         for index, state in enumerate(self._states):
             if state == "whole":
                 self._states[index] = "begun"
-                self._changed.add(index)
+                self._note(index)
         self._front = 0
 
     def changes(self, at: float = 0.0) -> list[Piece]:
@@ -161,17 +162,24 @@ class PieceMap:
             at=at,
         )
 
-    def map(self, active: Collection[int] = ()) -> str:
-        """The piece map; `active`: the pieces that are under way now."""
-        return encode(self._letter(index, index in active) for index in range(self.count))
+    def letters(self, active: Iterable[int] = ()) -> str:
+        """One letter for each piece; `active`: the pieces that are under way now. Quick, however many there are."""
+        letters = self._letters.copy()
+        for index in active:
+            if not self.finished(index):
+                letters[index] = ord("a")
+        return letters.decode()
 
-    def _letter(self, index: int, active: bool) -> str:
+    def map(self, active: Iterable[int] = ()) -> str:
+        """The piece map; `active` as for `letters`."""
+        return encode(self.letters(active))
+
+    def _note(self, index: int) -> None:
+        """A piece is not what it was."""
         state = self._states[index]
-        if state != "begun":
-            return state[0]
-        if active:
-            return "a"
-        return "p" if self._have[index] else "x" if self.tries(index) else "m"
+        begun = "p" if self._have[index] else "x" if self.tries(index) else "m"
+        self._letters[index] = ord(begun if state == "begun" else state[0])
+        self._changed.add(index)
 
     def _restore(self, piece: Piece) -> None:
         if not 0 <= piece.index < self.count or self._have[piece.index] or not 0 <= piece.length <= self.length:
@@ -187,3 +195,5 @@ class PieceMap:
             self._sources[piece.index] = piece.source
         if piece.tries > 0:
             self._tries[piece.index] = piece.tries
+        self._note(piece.index)
+        self._changed.discard(piece.index)

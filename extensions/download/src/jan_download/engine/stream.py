@@ -50,6 +50,7 @@ class Stream:
                 with ledger.checkpoints(self._partial, reserve, collect, self.fail):
                     self._run(tell)
             except BaseException:
+                self._partial.truncate(0)  # it is of no use, and may have filled the disk
                 ledger.update(discarded=ledger.job.discarded + self.written)
                 raise
             ledger.update(state="verifying", total=self.written)

@@ -138,7 +138,10 @@ class Transfer:
             return self._sized(self._ledger.job.expected, trust, None)
         source, body = self.stop.aside(lambda: first_answer(trust, self.network, self.more_sources, self.stop))
         try:
-            return self._streamed(body) if body.total < 0 else self._sized(body.total, trust, (source, body))
+            if body.total < 0:
+                return self._streamed(body)
+            self._ledger.update(total=body.total)  # so that nobody has to ask again to know that there is no room
+            return self._sized(body.total, trust, (source, body))
         finally:
             body.close()
 
@@ -189,7 +192,7 @@ class Transfer:
             more_sources=lambda: self.stop.aside(self.more_sources),
             tell=lambda: self.report(fetching.status(self._ledger.job)),
             grown=lambda: watermark.wake(),
-            hashed=lambda: watermark.hashed,
+            hashed=lambda: watermark.progress(),
             look=look,
         )
         if opened is not None:

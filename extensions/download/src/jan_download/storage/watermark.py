@@ -58,6 +58,12 @@ class Watermark:
             with self._changed:
                 self._changed.notify_all()
 
+    def progress(self) -> int:
+        """How many bytes are hashed. Raises what ended the thread before its time: it will hash no more."""
+        if self._error is not None:
+            raise self._error
+        return self.hashed
+
     def digest(self, stopped: Callable[[], bool] = lambda: False, size: int = 0) -> str:
         """Wait until all of the file is hashed; its SHA-256, or "" when `stopped` answered true or `close` was called
         before that. `size`: of the whole file, where it was not known before. Raises OSError."""
