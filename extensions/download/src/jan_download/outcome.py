@@ -49,7 +49,10 @@ def changes_after(
             changes = {"state": "waiting", "retry_at": now + pause, "attempts": job.attempts + 1}
     elif isinstance(error, DiskFull):
         shown, needed = error, int(error.data.get("needed", 0))
-        if job.expected > capacity:
+        if not job.expected:  # nobody can tell when there would be room for it, if ever: it may have no end
+            shown = DiskFull(f"{error.message}; its source does not say how large the file is", **error.data)
+            changes = {"state": "failed"}
+        elif job.expected > capacity:
             changes = {"state": "failed"}
         else:
             changes = {"state": "blocked_disk", "retry_at": now + (_DISK_PAUSE if needed <= free else 0.0)}

@@ -30,8 +30,9 @@ from .turns import LOOK_AGAIN, Turns, World, take_turns, words
 __all__ = ["Queue"]
 
 _DAY = 86_400.0
-_SETTINGS_AGAIN = 0.5
-"""Seconds after which a change of the settings counts while there is something to run."""
+_LOOK_SHORT = 0.5
+"""Seconds after which a change of the settings, or of a job by another process, counts while there is something to
+run."""
 
 
 class Queue:
@@ -198,6 +199,17 @@ class Queue:
                 await self._tell_all(partial(self._fresh, job.id), "why a download waits cannot be told")
         return turns.look_again
 
+    async def _halt_superseded(self) -> None:
+        """Stop runs whose job another process has changed, also those in which nothing moves that would notice."""
+        runs = [run for run in self.runs.all.values() if run.started and not run.stopping]
+        try:
+            jobs = [await in_thread(self._journal.get, run.job.id) for run in runs]
+        except StorageError:
+            return  # whoever writes next to it says so
+        for run, job in zip(runs, jobs, strict=True):
+            if job is None or job.run != run.job.run:
+                run.halt()
+
     def _fresh(self, job_id: str) -> list[Job]:
         job = self._journal.get(job_id)
         return [job] if job is not None else []
@@ -225,8 +237,9 @@ class Queue:
         deadline = time.monotonic() + seconds
         while not self._wake.is_set() and (left := deadline - time.monotonic()) > 0:
             live = bool(self.runs.all or self._reasons)
-            with anyio.move_on_after(min(left, _SETTINGS_AGAIN) if live else left):
+            with anyio.move_on_after(min(left, _LOOK_SHORT) if live else left):
                 await self._wake.wait()
+            await self._halt_superseded()
             if live and self.settings != self._settings:
                 break
         if self._wake.is_set():

@@ -97,6 +97,11 @@ class Job(Struct, kw_only=True):
         return msgspec.json.decode(self.pieces, type=PieceList) if self.pieces else None
 
     @property
+    def piece_length(self) -> int:
+        """Bytes of its pieces, as the journal counts them."""
+        return self.piece_list.length if self.pieces and self.piece_list else PIECE
+
+    @property
     def expected(self) -> int:
         """The size of the whole file as far as anybody knows; 0 when nobody does."""
         return self.size or self.total

@@ -35,6 +35,8 @@ class Run:
         self.limit = self._journaled_limit = job.limit
         self.stop: Stop = Stop()
         self.requeue = False
+        self.started = False
+        """Whether `job` is as it was when this run took it over."""
         self.ended = anyio.Event()
         self.status: Status | None = None
         self.meter = Meter(job.offset, time.monotonic())

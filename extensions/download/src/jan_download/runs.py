@@ -15,7 +15,7 @@ from typing import Any
 
 from jan_core import Context, JanError, StorageError
 
-from .errors import DownloadRefused
+from .errors import DiskFull, DownloadRefused
 from .journal import Journal
 from .limits import Bucket, Limits
 from .others import Others
@@ -97,7 +97,7 @@ class Runs:
             started = await in_thread(self._start, job)
             if started is None:
                 return None  # somebody changed it meanwhile
-            run.job = started
+            run.job, run.started = started, True
             self._tell(started)
             await self._settle(started, run, await run.work(self._work(started, run)))
         except (StorageError, OSError) as error:
@@ -109,11 +109,13 @@ class Runs:
 
     def _start(self, job: Job) -> Job | None:
         """Record that a job runs, with what another job with the same partial file had."""
+        from .storage.inheriting import inherit
+
         with self._journal.transaction():
             for other in self._journal.holders(job.sha256, job.partial):
                 left = other.partial == job.partial and other.state != "completed" and other.id != job.id
                 if left and other.offset > job.offset:
-                    self._journal.inherit(other.id, job.id)
+                    inherit(other, job, self._journal)
             return self._journal.update(job.id, job.run, state="running", run=job.run + 1, retry_at=0.0, **NO_ERROR)
 
     def _work(self, job: Job, run: Run) -> Callable[[], Job]:
@@ -161,6 +163,8 @@ class Runs:
         now = await in_thread(self._journal.get, job.id) or job
         changes = await in_thread(self._changes_after, error, now)
         after = await self.become(job, **changes)
+        if isinstance(error, DiskFull) and not now.expected:  # it cannot be gone on with, and others need the room
+            await in_thread(self._store.discard, now.partial)
         if after is not None:
             level = logging.WARNING if after.state in ("failed", "paused") else logging.INFO
             self._ctx.log.log(level, "download %s of %s is %s: %s", job.id, job.name, after.state, after.error)

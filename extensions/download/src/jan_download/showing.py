@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import groupby
 
 import msgspec
 
 from .journal import Journal
 from .progress import Meter
-from .records import PIECE, Job
+from .records import Job
 from .shapes import Download
 from .status import SourceFigures, SourceState, Status
 
 __all__ = ["piece_maps", "show"]
+
+_RUN = re.compile(r"(\d+)([a-z])")
 
 
 def show(job: Job, path: str, status: Status | None, meter: Meter | None, waiting_for: str) -> Download:
@@ -40,10 +44,15 @@ def _left(job: Job, status: Status | None, meter: Meter | None) -> float | None:
 
 def _at_rest(status: Status) -> Status:
     """How a run stood that has ended: nothing of it is under way any more."""
-    from .engine.pieces import decode, encode
-
     sources = tuple(_source_at_rest(each) for each in status.sources)
-    return replace(status, connections=0, sources=sources, pieces=encode(decode(status.pieces).replace("a", "p")))
+    return replace(status, connections=0, sources=sources, pieces=_map_at_rest(status.pieces))
+
+
+def _map_at_rest(pieces: str) -> str:
+    """A piece map in which what was under way is only begun. By its runs: there may be very many pieces."""
+    runs = ((int(count), "p" if letter == "a" else letter) for count, letter in _RUN.findall(pieces))
+    alike = groupby(runs, key=lambda run: run[1])
+    return "".join(f"{sum(count for count, _ in group)}{letter}" for letter, group in alike)
 
 
 def _source_at_rest(figures: SourceFigures) -> SourceFigures:
@@ -59,7 +68,6 @@ def piece_maps(jobs: Iterable[Job], journal: Journal) -> dict[str, Status]:
     for job in jobs:
         pieces = journal.pieces(job.id) if job.expected else []
         if pieces:
-            length = job.piece_list.length if job.piece_list else PIECE
-            map_ = PieceMap(job.expected, pieces, length)
+            map_ = PieceMap(job.expected, pieces, job.piece_length)
             found[job.id] = Status(job, written=map_.done, verified=map_.verified, pieces=map_.map())
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from urllib.parse import urlsplit
 
 from .records import Job
@@ -71,7 +72,7 @@ def take_turns(
             continue
         reason = _closed(job, world)
         if not reason and job.id not in running:
-            ahead = [other for n, other in enumerate(ranked) if n < place or (n > place and other.id in running)]
+            ahead = partial(_ahead, ranked, place, running)
             reason = _reason(job, ahead, world) or (_SAME_FILE if job.partial in taken else "")
         if reason:
             turns.reasons[job.id] = reason
@@ -131,7 +132,12 @@ def _closed(job: Job, world: World) -> str:
     return ""
 
 
-def _reason(job: Job, ahead: Sequence[Job], world: World) -> str:
+def _ahead(ranked: Sequence[Job], place: int, running: Collection[str]) -> list[Job]:
+    """Who is served before the job at a place: those that rank higher, and those that run."""
+    return [*ranked[:place], *(other for other in ranked[place + 1 :] if other.id in running)]
+
+
+def _reason(job: Job, ahead: Callable[[], Sequence[Job]], world: World) -> str:
     """What a job that does not run waits for, beside its turn; "" when it is due."""
     resting = world.now < job.retry_at <= world.now + _LONGEST_WAIT
     if job.state == "waiting" and resting:
@@ -139,7 +145,7 @@ def _reason(job: Job, ahead: Sequence[Job], world: World) -> str:
     if job.state == "offline" and (resting or not world.online):
         return "the network"
     if job.state == "blocked_disk":
-        if (missing := lacking(job, ahead, world.held, world.free, world.reserve)) > 0:
+        if (missing := lacking(job, ahead(), world.held, world.free, world.reserve)) > 0:
             return f"{_ROOM}: {gigabytes(missing)} are missing"
         return _ROOM if resting else ""
     return ""

@@ -32,7 +32,7 @@ __all__ = ["PieceHashes", "load", "note", "noted", "problem", "stored", "sweep"]
 
 _HASH = 32
 _SHORTEST, _LONGEST = 64 << 10, 1 << 30
-_LARGEST_LIST = 64 << 20
+_LARGEST_LIST = 2 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

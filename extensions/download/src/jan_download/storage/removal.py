@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ..journal import Journal
 from ..names import same_name
+from ..records import LIVE
+from .inheriting import inherit
 from .store import Store
 
 __all__ = ["remove"]
@@ -23,8 +25,11 @@ def remove(job_id: str, journal: Journal, store: Store, *, keep_file: bool = Fal
         others = [other for other in journal.holders(sha256, job.partial) if other.id != job_id]
         complete = [other for other in others if other.state == "completed"]
         freed = 0
-        if not any(other.partial == job.partial and other.state not in ("completed", "cancelled") for other in others):
+        heirs = [other for other in others if other.partial == job.partial and other.state in (*LIVE, "failed")]
+        if not heirs:
             freed += store.discard(job.partial)
+        elif job.offset > heirs[-1].offset and job.state != "completed":
+            inherit(job, heirs[-1], journal)
         if job.state == "completed" and keep_file:
             if not complete:
                 store.let_go(sha256, job.destination)
