@@ -252,6 +252,25 @@ def test_a_connection_that_stalls_is_given_up(desk: Desk, server: FaultServer) -
     assert time.monotonic() - began < 4
 
 
+@pytest.mark.parametrize("connections", [1, 8])
+def test_a_file_of_one_piece_leaves_a_slow_source(
+    desk: Desk, server: FaultServer, others: Any, connections: int
+) -> None:
+    urls = [server.serve("/f", DATA, Trickle(50_000)), others[0].serve("/f", DATA)]
+    desk.job(*urls)
+    began = time.monotonic()
+    assert desk.run(*urls, max_connections=connections).discarded == 0
+    assert time.monotonic() - began < 6
+    assert server.sent("/f") + others[0].sent("/f") < 1.2 * SIZE
+
+
+def test_pauses_between_failures_are_no_longer_than_they_should_be(desk: Desk, server: FaultServer) -> None:
+    began = time.monotonic()
+    desk.fetch(server.serve("/f", DATA, Drop(after=200_000)))
+    assert desk.content() == DATA
+    assert time.monotonic() - began < 0.15 * len(server.requests)
+
+
 def test_another_request_is_made_when_the_only_connection_falls_silent(desk: Desk, server: FaultServer) -> None:
     url = server.serve("/f", DATA, Hold(at=SIZE - 10).times(1))
     desk.job(url)

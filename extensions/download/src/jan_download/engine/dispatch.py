@@ -78,12 +78,17 @@ class Dispatch:
 
     def relieve(self) -> None:
         """Take their claims from connections that are far slower than the others; and when all have fallen silent, from
-        those that brought something before: another request may do better, and is made once for each that did not."""
+        those that brought something before: another request may do better, and is made once for each that did not. A
+        source that was never tried is better than one with which the end of the file would take long."""
         now = time.monotonic()
         if all(claim.silent(now) for claim in self.plan.claims):
             slow = [claim for claim in self.plan.claims if claim.got]
         else:
             slow = list(self.plan.slow())
+        if not slow and self.plan.free() is None and self._trust.untried():
+            slow = list(self.plan.tedious())[:1]
+            for claim in slow:
+                self._trust.avoid(claim.source)
         others = {claim.source.id for claim in self.plan.claims if claim not in slow}
         for claim in slow:
             if claim.source.id not in others and len(self.plan.claims) > len(slow):

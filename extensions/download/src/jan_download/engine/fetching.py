@@ -257,6 +257,7 @@ class Fetching:
             if pause and (not fruitful or pause > _PATIENCE):
                 raise self._trust.reason(Unreachable("no source can be reached"))
             self._stop.wait(pause)
+            self._wake()
             return
         found = self._more_sources()
         with self.lock:

@@ -30,6 +30,8 @@ _WORTH = 1.0
 """Seconds that a claim must still take to be shared."""
 _SILENT = 2.0
 """Seconds without a byte after which an idle connection takes the piece over."""
+_TEDIOUS = 8.0
+"""Seconds that the last pieces may take before a source is tried that never was."""
 _BEHIND = 256 << 20
 """How far the first unfinished piece may stay behind, in bytes, before a faster connection takes it over."""
 _REMEMBERED = 30
@@ -213,6 +215,15 @@ class Plan:
             others = [each.speed(now) for each in self.claims if each is not claim and each.got and not each.paused]
             others += [speed for source, speed in self._speeds if source != claim.source.id]
             if others and claim.speed(now) < _SLOW_SHARE * median(others):
+                yield claim
+
+    def tedious(self) -> Iterable[Claim]:
+        """Claims that have had time to show what they bring, and will take long."""
+        now = self._clock()
+        for claim in list(self.claims):
+            left = self._left(claim) + (claim.last - claim.index) * self.pieces.length
+            judged = now - claim.began >= _SILENT and not claim.paused and not claim.writing
+            if judged and left > claim.speed(now) * _TEDIOUS:
                 yield claim
 
     def _trim(self, claim: Claim, last: int) -> None:

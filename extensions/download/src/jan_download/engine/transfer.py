@@ -278,7 +278,7 @@ class Transfer:
             verified=bool(ledger.job.sha256),
             offset=size,
             total=size,
-            high=max(size, ledger.job.high),
+            high=size,  # another version, of another size, may have been begun before
             completed_at=0.0 if ledger.job.group else time.time(),
             attempts=0,
             **NO_ERROR,

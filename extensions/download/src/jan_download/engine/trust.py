@@ -92,6 +92,10 @@ class Trust:
         """Ids of the sources that may still be asked, now or later."""
         return [each.id for each in self.book.figures() if each.state not in ("gone", "quarantined")]
 
+    def untried(self) -> bool:
+        """Whether there is a source that was never asked for anything."""
+        return any(each.state == "unused" for each in self.book.figures())
+
     def pick(self, busy: set[str]) -> Source | None:
         """The source for one more request; `busy`: ids of those that are being read."""
         if self.first:
