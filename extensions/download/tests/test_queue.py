@@ -17,7 +17,7 @@ from jan_download.storage.store import Store
 from jan_core import RpcError, hookimpl
 from jan_core.types import DownloadFile, DownloadSource
 
-from .faults import Hold, Status, Trickle
+from .faults import Endless, Hold, NoLength, NoRanges, Status, Trickle
 from .faultserver import FaultServer
 from .house import House, Mirrors, OpenHouse, content, happens
 
@@ -151,6 +151,19 @@ async def test_a_job_without_room_says_how_much_is_missing_and_goes_on_by_itself
         assert content(await house.until(second["id"], "completed")) == data[1:]
 
 
+async def test_a_body_without_an_end_fills_the_disk_once_and_gives_it_back(
+    open_house: OpenHouse, server: FaultServer, data: bytes, disk: dict[str, int]
+) -> None:
+    url = server.serve("/f", data, NoRanges(), Endless(), NoLength())
+    async with open_house(reserve_bytes=1_000_000) as house:
+        with pytest.raises(RpcError) as full:
+            await house.fetch(url)
+        assert full.value.type == "disk_full"
+        assert "does not say how large" in full.value.message
+        assert list((house.data_dir / "partial").iterdir()) == []
+    assert len(server.requests) == 1
+
+
 async def test_what_can_never_fit_is_refused_at_once(
     open_house: OpenHouse, server: FaultServer, disk: dict[str, int]
 ) -> None:
@@ -233,6 +246,18 @@ async def test_a_limit_that_another_holder_of_the_folder_sets_counts(
         assert (await second.one("configure", job["id"], limit=0))["limit"] == 0
         with anyio.fail_after(10):  # at the old rate it would take forty
             assert content(await first.until(job["id"], "completed")) == big
+
+
+async def test_a_stalled_run_ends_soon_when_another_holder_pauses_its_job(
+    open_house: OpenHouse, server: FaultServer, data: bytes
+) -> None:
+    async with open_house() as first, open_house() as second:
+        job = await first.start(server.serve("/f", data, Hold(at=1000)), data)
+        await happens(server.wait_held)
+        with anyio.fail_after(4):
+            await second.one("pause", job["id"])
+            await happens(server.wait_idle)
+        assert (await first.call("get", id=job["id"]))["state"] == "paused"
 
 
 async def test_a_schedule_that_is_none_is_refused_with_its_reason(open_house: OpenHouse) -> None:

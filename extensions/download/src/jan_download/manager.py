@@ -16,7 +16,7 @@ from jan_core import Context
 
 from .errors import DownloadConflict, DownloadNotFound
 from .history import History
-from .intake import admit_new
+from .intake import find_same, insert, taken
 from .journal import Journal
 from .others import Others
 from .outcome import NO_ERROR
@@ -135,46 +135,43 @@ class Downloads:
 
         Raises DownloadConflict, DiskFull, DownloadRefused, StorageError.
         """
-        found = await in_thread(self._found, jobs)
+        reserve = reserve_of(self.queue.settings.reserve_bytes, await in_thread(self.store.capacity))
+        found = await in_thread(find_same, jobs, self.journal, self.store, reserve)
         if not found:
             for job in jobs:
                 await self._others.admit(job)
             # Looked at again: another call for the same may have been faster while the votes came in.
-            found = await in_thread(self._insert, jobs)
+            found = await in_thread(insert, jobs, self.journal, self.store, reserve)
         if not found:
             self.queue.runs.admitted.update(job.id for job in jobs)
             for job in jobs:
                 self._tell(job)
             self.queue.wake()
             return list(jobs)
+        if jobs[0].sha256 and not found[0].sha256:  # a single one: the members of a group are found by their hashes
+            found = [await self._told_hash(found[0], jobs[0])]
         if any(job.state in ("paused", "failed") for job in found):
             await self._resume([job for job in found if job.state in ("paused", "failed")])
             found = [await self._job(job.id) for job in found]
         return found
 
-    def _found(self, jobs: Sequence[Job]) -> list[Job]:
-        """What there is already for these jobs; [] when all of them may be added."""
-        from .groups import matching
+    async def _told_hash(self, job: Job, wanted: Job) -> Job:
+        """A job whose SHA-256 was not known, now that somebody knows it: from here on it is checked against that.
 
-        if jobs[0].group and (members := matching(jobs, self.journal, self.store)):
-            return members
-        reserve = reserve_of(self.queue.settings.reserve_bytes, self.store.capacity())
-        found = [admit_new(job, self.journal, self.store, reserve) for job in jobs]
-        return [job for job in found if job is not None]
-
-    def _insert(self, jobs: Sequence[Job]) -> list[Job]:
-        with self.journal.transaction():
-            found = self._found(jobs)
-            for job in jobs if not found else ():
-                if not job.sha256:
-                    job.partial = self._kept_partial(job) or job.partial
-                self.journal.add(job)
-            return found
-
-    def _kept_partial(self, job: Job) -> str:
-        """The key of what a cancelled download from the same place left; "" without one."""
-        related = self.journal.related(job.destination, "")
-        return next((old.partial for old in related if old.state == "cancelled" and old.url == job.url), "")
+        Raises DownloadConflict when the file is complete meanwhile, and another one.
+        """
+        known: dict[str, Any] = {"sha256": wanted.sha256, "size": job.size or wanted.size}
+        async with self.queue.halted([job.id]):
+            job = await self._job(job.id)
+            if job.state in ("running", "verifying"):
+                known["state"] = "queued"
+            await self._intervene([job], (*LIVE, "failed"), **known)
+            job = await self._job(job.id)
+        if job.state == "completed":
+            if job.actual != wanted.sha256:
+                raise taken(job.destination)
+            await self._intervene([job], ("completed",), verified=True, **known)
+        return await self._job(job.id)
 
     # -- changing: each takes the id of a job or of a group, and returns the jobs that were meant, as they are then
 

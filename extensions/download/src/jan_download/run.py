@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jan_core.types import AdoptedFile, DownloadSource
 
-from .errors import BadSource, DiskFull
+from .errors import BadSource, DiskFull, DownloadConflict
 from .journal import Journal
 from .limits import Limits
 from .outcome import NO_ERROR
@@ -56,7 +56,7 @@ class Work:
     def run(self) -> Job:
         """Bring the file. Returns the completed job. Raises what `engine.transfer.Transfer.run` raises."""
         self.stop.check()
-        if self._is_here() or self._is_taken():
+        if self._is_here() or self._stands_there() or self._is_taken():
             return self._complete()
         self.stop.check()
         if (missing := self.missing(self.job)) > 0:
@@ -91,20 +91,37 @@ class Work:
         job = self.job
         if not (self.look and job.sha256 and self.settings.adopt) or job.offset:
             return False
-        from .adopt.taking import take
-
         for copy in self._copies():
-            self.stop.check()
-            self._update(state="verifying")
-            self.report(Status(self.job))
-            if take(copy, self.store, job.partial, job.sha256, job.size, self.stop.is_set, reserve=self.reserve):
-                self._update(origin=copy.origin)  # first: what is in the store must be known to be theirs
-                self.store.adopt(job.partial, job.sha256)
+            if self._takes(copy):
                 return True
         if self.job.state != "running" or self.job.origin:
             self.stop.check()
             self._update(state="running", origin="")
         return False
+
+    def _stands_there(self) -> bool:
+        """Whether the file stands under its name already, where nobody looked after it. Raises DownloadConflict when
+        it is another one."""
+        final = self.store.final(self.job.destination)
+        if not self.job.sha256 or not final.exists():
+            return False
+        if self._takes(AdoptedFile(str(final), "")):
+            return True
+        self.stop.check()
+        raise DownloadConflict(f"there is another file {self.job.destination} already", destination=final.name)
+
+    def _takes(self, copy: AdoptedFile) -> bool:
+        from .adopt.taking import take
+
+        job = self.job
+        self.stop.check()
+        self._update(state="verifying")
+        self.report(Status(self.job))
+        if not take(copy, self.store, job.partial, job.sha256, job.size, self.stop.is_set, reserve=self.reserve):
+            return False
+        self._update(origin=copy.origin)  # first: what is in the store must be known to be theirs
+        self.store.adopt(job.partial, job.sha256)
+        return True
 
     def _copies(self) -> Iterator[AdoptedFile]:
         from .adopt.finder import find
