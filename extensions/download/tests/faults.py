@@ -16,17 +16,15 @@ nothing in it.
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
-import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Self
+
+from .faultparts import Asked, Fault, Reply, Resource
 
 __all__ = [
-    "Asked",
     "Chunked",
     "Close",
     "Drop",
@@ -44,8 +42,6 @@ __all__ = [
     "NoRanges",
     "Other",
     "Redirect",
-    "Reply",
-    "Resource",
     "Shifted",
     "SlowHead",
     "Status",
@@ -53,108 +49,6 @@ __all__ = [
     "WrongLength",
     "WrongRange",
 ]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request. `number` counts those for its path from 0; `first` to `last` (inclusive) are the bytes it asks for,
-    the whole file without a Range header. `random` is the same in every run with the same seed."""
-
-    number: int
-    headers: Mapping[str, str]
-    first: int
-    last: int
-    ranged: bool
-    random: random.Random
-
-
-@dataclass
-class Resource:
-    """What is served under a path. `signed`: only to whoever has a link made by `FaultServer.link`."""
-
-    content: memoryview
-    etag: str = '"v1"'
-    modified: str = ""
-    ranges: bool = True
-    if_range: bool = True
-    signed: bool = False
-
-
-@dataclass
-class Reply:
-    """An answer before it is sent: a head, and `content[begin:end]`; or `raw` and nothing else."""
-
-    status: int
-    headers: dict[str, str]
-    content: memoryview
-    begin: int = 0
-    end: int = 0
-    raw: bytes | None = None
-    chunked: bool = False
-    endless: bool = False
-    keep: bool = True
-    rate: int = 0
-    head_rate: int = 0
-    hold_head: bool = False
-    hold_at: int | None = None
-    drop_at: int | None = None
-    reset: bool = False
-    changes: list[Callable[[memoryview, int], memoryview]] = field(default_factory=list)
-
-    def instead(self, status: int, body: bytes = b"", **headers: str) -> None:
-        """Answer something else altogether."""
-        self.status, self.content, self.begin, self.end = status, memoryview(body), 0, len(body)
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.headers["Content-Length"] = str(len(body))
-        self.chunked = self.endless = False
-
-    def place(self, at: int | None, after: int | None) -> int | None:
-        """The offset that is meant, if this body reaches it."""
-        where = at if at is not None else self.begin + (after or 0)
-        return where if self.begin <= where < self.end or (self.endless and where >= self.begin) else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """One thing that is wrong."""
-
-    conditions: tuple[Callable[[Asked], bool], ...] = ()
-
-    def strikes(self, asked: Asked) -> bool:
-        return all(condition(asked) for condition in self.conditions)
-
-    def prepare(self, resource: Resource) -> None:
-        """Change what is served, before the answer is made of it."""
-
-    def spoil(self, asked: Asked, reply: Reply) -> None:
-        """Change the answer."""
-
-    def when(self, condition: Callable[[Asked], bool]) -> Self:
-        return dataclasses.replace(self, conditions=(*self.conditions, condition))
-
-    def only(self, *numbers: int) -> Self:
-        return self.when(lambda asked: asked.number in numbers)
-
-    def until(self, number: int) -> Self:
-        return self.when(lambda asked: asked.number < number)
-
-    def since(self, number: int) -> Self:
-        return self.when(lambda asked: asked.number >= number)
-
-    def chance(self, share: float) -> Self:
-        return self.when(lambda asked: asked.random.random() < share)
-
-    def covering(self, offset: int) -> Self:
-        return self.when(lambda asked: asked.first <= offset <= asked.last)
-
-    def ranged(self) -> Self:
-        """Only requests with a Range header."""
-        return self.when(lambda asked: asked.ranged)
-
-    def times(self, count: int) -> Self:
-        """The first `count` that pass the conditions before it in the chain; so it stands last."""
-        left = iter(range(count))
-        return self.when(lambda asked: next(left, None) is not None)
 
 
 # -- the connection ---------------------------------------------------------------------------------------------------

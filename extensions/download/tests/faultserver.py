@@ -44,64 +44,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.client import responses
 from pathlib import Path
 from typing import Self
 
-from .faults import Asked, Fault, Reply, Resource
+from .faultparts import BLOCK, Asked, Fault, Pace, Reply, Resource, Seen, first_of, honest
 
 __all__ = ["PATIENCE", "FaultServer", "Seen"]
 
 PATIENCE = 20.0
 """Seconds after which something that a test waits for will not come any more."""
-_BLOCK = 1 << 20
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-
-
-@dataclass
-class Seen:
-    """A request as it came, and what became of it. `range`: what its Range header says, None for what it leaves open.
-
-    `how`: `open` while the answer is under way, then `whole`, `dropped` (by a fault) or `left` (the client went, or the
-    test cut the connection).
-    """
-
-    number: int
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]
-    range: tuple[int | None, int | None] | None
-    connection: int
-    status: int = 0
-    sent: int = 0
-    held: bool = False
-    how: str = "open"
-    at: float = field(default_factory=time.monotonic)
-
-
-class Pace:
-    """`rate` bytes a second, shared by whoever spends of it; 0: no limit."""
-
-    def __init__(self, rate: int) -> None:
-        self.rate = rate
-        self._due = time.monotonic()
-        self._lock = threading.Lock()
-
-    def block(self) -> int:
-        """How many bytes to send at once, so that they come evenly: for a fiftieth of a second."""
-        return max(1, min(_BLOCK, self.rate // 50)) if self.rate else _BLOCK
-
-    def spend(self, count: int) -> float:
-        """Seconds to wait before the next block."""
-        if not self.rate:
-            return 0.0
-        with self._lock:
-            now = time.monotonic()
-            self._due = max(self._due, now - 0.02) + count / self.rate
-            return max(0.0, self._due - now)
 
 
 class _Left(Exception):
@@ -354,7 +308,7 @@ class FaultServer:
         asked = Asked(
             number=seen.number,
             headers=seen.headers,
-            first=_first(seen.range, size),
+            first=first_of(seen.range, size),
             last=size - 1 if not seen.range or seen.range[1] is None or seen.range[0] is None else seen.range[1],
             ranged=seen.range is not None,
             random=random.Random(f"{self.seed} {seen.path} {seen.number}"),
@@ -362,7 +316,7 @@ class FaultServer:
         struck = [fault for fault in faults if fault.strikes(asked)]
         for fault in struck:
             fault.prepare(resource)
-        reply = _honest(seen, resource)
+        reply = honest(seen, resource)
         if resource.signed and not self._good(seen.query):
             reply.instead(403)
         reply.rate = self.connection_rate
@@ -400,7 +354,7 @@ class FaultServer:
             if at == reply.hold_at:
                 self._hold(talk, seen)
             stops = [stop for stop in (reply.drop_at, reply.hold_at) if stop is not None and stop > at]
-            stops += [at + min(pace.block(), self.pace.block(), self.buffer or _BLOCK), at - at % size + size]
+            stops += [at + min(pace.block(), self.pace.block(), self.buffer or BLOCK), at - at % size + size]
             stop = min(stops if reply.endless else [*stops, reply.end])
             block = reply.content[at % size : at % size + stop - at]
             for change in reply.changes:
@@ -439,34 +393,3 @@ class FaultServer:
 def _mapped(path: Path) -> memoryview:
     with path.open("rb") as file:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def _first(wanted: tuple[int | None, int | None] | None, size: int) -> int:
-    if wanted is None:
-        return 0
-    return wanted[0] if wanted[0] is not None else max(0, size - (wanted[1] or 0))
-
-
-def _honest(seen: Seen, resource: Resource) -> Reply:
-    """What a good server answers (RFC 9110 sections 13.1.5, 14)."""
-    size = len(resource.content)
-    headers = {"Content-Type": "application/octet-stream"}
-    if resource.ranges:
-        headers["Accept-Ranges"] = "bytes"
-    if resource.etag:
-        headers["ETag"] = resource.etag
-    if resource.modified:
-        headers["Last-Modified"] = resource.modified
-    reply = Reply(200, headers, resource.content, 0, size)
-    condition = seen.headers.get("if-range")
-    current = condition in (None, resource.modified) or (condition == resource.etag and not condition.startswith("W/"))
-    if seen.range is not None and resource.ranges and (current or not resource.if_range):
-        first = _first(seen.range, size)
-        last = min(size - 1, seen.range[1]) if None not in seen.range and seen.range[1] is not None else size - 1
-        if first > last:
-            reply.instead(416, Content_Range=f"bytes */{size}")
-            return reply
-        reply.status, reply.begin, reply.end = 206, first, last + 1
-        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-    headers["Content-Length"] = str(reply.end - reply.begin)
-    return reply

@@ -327,7 +327,7 @@ async def test_an_empty_file_is_a_file(open_house: OpenHouse, server: FaultServe
         assert job["bytes_total"] == 0
 
 
-async def test_a_size_that_only_the_server_knows_is_checked_against_the_disk_before_a_byte_is_written(
+async def test_a_file_that_turns_out_larger_than_the_whole_disk_is_refused_before_a_byte_of_it_is_written(
     open_house: OpenHouse, server: FaultServer, data: bytes
 ) -> None:
     size = 2**59
@@ -335,10 +335,9 @@ async def test_a_size_that_only_the_server_knows_is_checked_against_the_disk_bef
         "/f", data, Header("Content-Range", f"bytes 0-{size - 1}/{size}"), Header("Content-Length", f"{size}")
     )
     async with open_house() as house:
-        job = await house.start(url)
-        job = await house.until(job["id"], "blocked_disk", "failed")
-        assert job["state"] == "blocked_disk"
-        assert job["waiting_for"]
+        with pytest.raises(RpcError) as failed:
+            await house.fetch(url)
+        assert failed.value.type == "disk_full"
         assert sum(path.stat().st_blocks for path in (house.data_dir / "partial").glob("*")) * 512 < 100_000_000
 
 
