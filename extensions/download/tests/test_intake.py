@@ -8,7 +8,7 @@ import pytest
 
 from jan_core import RpcError
 
-from .faults import Hold
+from .faults import Hold, Status
 from .faultserver import FaultServer
 from .house import OpenHouse, content, happens, sha256
 
@@ -93,3 +93,39 @@ async def test_what_was_fetched_for_a_removed_download_is_kept_for_the_one_that_
         assert content(seen[0]) == big
         assert seen[0]["bytes_discarded"] == 0
     assert server.sent() < 2 * len(big) - had["bytes_done"]
+
+
+async def test_a_better_address_is_taken_over_by_the_download_that_failed(
+    open_house: OpenHouse, server: FaultServer, data: bytes
+) -> None:
+    async with open_house() as house:
+        with pytest.raises(RpcError) as failed:
+            await house.fetch(server.serve("/gone", data, Status(404)), data)
+        assert failed.value.type == "source_not_found"
+        [job] = (await house.call("list"))["downloads"]
+        done = await house.fetch(server.serve("/here", data), data, priority=7)
+        assert (done["id"], done["url"], done["priority"]) == (job["id"], server.url("/here"), 7)
+        assert content(done) == data
+
+
+async def test_a_better_address_is_tried_at_once_by_a_download_that_waits(
+    open_house: OpenHouse, server: FaultServer, data: bytes
+) -> None:
+    async with open_house() as house:
+        job = await house.start(server.serve("/busy", data, Status(503, retry_after=900)), data)
+        await house.until(job["id"], "waiting")
+        assert (await house.fetch(server.serve("/here", data), data))["id"] == job["id"]
+
+
+async def test_a_group_with_one_better_address_goes_on(open_house: OpenHouse, server: FaultServer, data: bytes) -> None:
+    async with open_house() as house:
+        files = [
+            {"file": house.file(server.serve("/a", data), data, name="a.bin")},
+            {"file": house.file(server.serve("/b", data[1:], Status(404)), data[1:], name="b.bin")},
+        ]
+        with pytest.raises(RpcError):
+            await house.call("start_group", files=files, wait=True)
+        files[1]["file"]["url"] = server.serve("/c", data[1:])
+        group = await house.call("start_group", files=files, wait=True)
+        assert [content(job) for job in group["downloads"]] == [data, data[1:]]
+    assert len(server.seen("/a")) == 1

@@ -16,7 +16,17 @@ from .records import Job
 from .shapes import Download, DownloadGroup, GroupState
 from .storage.store import Store
 
-__all__ = ["group_of", "in_order", "let_go", "make_unusable", "make_usable", "matching", "state_of", "unnamed"]
+__all__ = [
+    "group_of",
+    "in_order",
+    "key_of",
+    "let_go",
+    "make_unusable",
+    "make_usable",
+    "matching",
+    "state_of",
+    "unnamed",
+]
 
 _LIVE: tuple[GroupState, ...] = (
     "running", "verifying", "waiting", "offline", "blocked_disk", "queued", "paused",
@@ -67,13 +77,13 @@ def _comes_first(file: DownloadFile) -> bool:
 def matching(wanted: Sequence[Job], journal: Journal, store: Store) -> list[Job]:
     """The members of the group that has just these files already; [] without one, and when it was given up or somebody
     removed its files."""
-    keys = sorted(map(_key, wanted))
+    keys = sorted(map(key_of, wanted))
     tried: set[str] = set()
     for other in journal.related(wanted[0].destination, wanted[0].sha256):
         if other.group and other.group not in tried:
             tried.add(other.group)
             members = journal.group(other.group)
-            if sorted(map(_key, members)) == keys and all(_stands(each, store) for each in members):
+            if sorted(map(key_of, members)) == keys and all(_stands(each, store) for each in members):
                 return members
     return []
 
@@ -84,7 +94,8 @@ def _stands(job: Job, store: Store) -> bool:
     return job.state != "cancelled"
 
 
-def _key(job: Job) -> tuple[str, str]:
+def key_of(job: Job) -> tuple[str, str]:
+    """What tells the files of a group apart: the name, and the content or where it comes from."""
     return same_name(job.destination), job.sha256 or job.url
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from .errors import DownloadConflict
-from .groups import matching
+from .groups import key_of, matching
 from .journal import Journal
 from .names import same_name
 from .records import LIVE, Job
 from .reservation import check_capacity
 from .storage.store import Store
 
-__all__ = ["find_same", "insert", "taken"]
+__all__ = ["find_same", "insert", "news", "paired", "taken"]
 
 
 def find_same(jobs: Sequence[Job], journal: Journal, store: Store, reserve: int) -> list[Job]:
@@ -36,6 +37,29 @@ def insert(jobs: Sequence[Job], journal: Journal, store: Store, reserve: int) ->
                 job.partial = _kept_partial(job, journal) or job.partial
             journal.add(job)
         return found
+
+
+def paired(found: Sequence[Job], asked: Sequence[Job]) -> list[tuple[Job, Job]]:
+    """Each job that was found, with the one that was asked for."""
+    if not asked[0].group:
+        return [(found[0], asked[0])]
+    by_key = {key_of(job): job for job in asked}
+    return [(job, by_key[key_of(job)]) for job in found]
+
+
+def news(job: Job, asked: Job) -> dict[str, Any]:
+    """What a request says that the job which is there for it does not know, such as a better address."""
+    if job.state == "completed":
+        return {}
+    changes: dict[str, Any] = {}
+    for name in ("url", "priority", "limit", "not_before"):
+        if getattr(asked, name) not in ("", 0, getattr(job, name)):
+            changes[name] = getattr(asked, name)
+    if asked.size and not job.size:
+        changes["size"] = asked.size
+    if asked.pieces and not job.pieces and not job.offset:  # else what is there is counted in other pieces
+        changes["pieces"] = asked.pieces
+    return changes
 
 
 def _kept_partial(job: Job, journal: Journal) -> str:

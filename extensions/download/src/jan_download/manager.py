@@ -16,7 +16,7 @@ from jan_core import Context
 
 from .errors import DownloadConflict, DownloadNotFound
 from .history import History
-from .intake import find_same, insert, taken
+from .intake import find_same, insert, news, paired, taken
 from .journal import Journal
 from .others import Others
 from .outcome import NO_ERROR
@@ -131,7 +131,8 @@ class Downloads:
     # -- adding ----------------------------------------
 
     async def add(self, jobs: Sequence[Job]) -> list[Job]:
-        """Queue a job, or those of a group; or take up what there is for the same file or the same group.
+        """Queue a job, or those of a group; or take up what there is for the same file or the same group, with what is
+        new in the request: an address, a hash, a priority.
 
         Raises DownloadConflict, DiskFull, DownloadRefused, StorageError.
         """
@@ -148,14 +149,21 @@ class Downloads:
                 self._tell(job)
             self.queue.wake()
             return list(jobs)
-        if jobs[0].sha256 and not found[0].sha256:  # a single one: the members of a group are found by their hashes
-            found = [await self._told_hash(found[0], jobs[0])]
-        if any(job.state in ("paused", "failed") for job in found):
-            await self._resume([job for job in found if job.state in ("paused", "failed")])
-            found = [await self._job(job.id) for job in found]
-        return found
+        resting = []
+        for job, asked in paired(found, jobs):
+            if asked.sha256 and not job.sha256:
+                await self._told_hash(job, asked)
+            changes = news(job, asked)
+            if changes and (after := await in_thread(self.journal.update, job.id, None, **changes)) is not None:
+                self._tell(after)
+                self.queue.configured(after)
+            if job.state in ("paused", "failed") or (job.state == "waiting" and "url" in changes):
+                resting.append(await self._job(job.id))
+        if resting:
+            await self._resume(resting)
+        return [await self._job(job.id) for job in found]
 
-    async def _told_hash(self, job: Job, wanted: Job) -> Job:
+    async def _told_hash(self, job: Job, wanted: Job) -> None:
         """A job whose SHA-256 was not known, now that somebody knows it: from here on it is checked against that.
 
         Raises DownloadConflict when the file is complete meanwhile, and another one.
@@ -171,7 +179,6 @@ class Downloads:
             if job.actual != wanted.sha256:
                 raise taken(job.destination)
             await self._intervene([job], ("completed",), verified=True, **known)
-        return await self._job(job.id)
 
     # -- changing: each takes the id of a job or of a group, and returns the jobs that were meant, as they are then
 

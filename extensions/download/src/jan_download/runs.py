@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from jan_core import Context, JanError, StorageError
+from jan_core.types import DownloadSource
 
 from .errors import DiskFull, DownloadRefused
 from .journal import Journal
@@ -135,10 +136,15 @@ class Runs:
             log=self._ctx.log,
             look=look,
             copies=partial(run.ask, partial(self._others.copies, job)),
-            sources=partial(run.ask, partial(self._others.sources, job)),
+            sources=partial(run.ask, partial(self._sources, job)),
             missing=self._missing,
             report=partial(self._on_loop, self._progress),
         ).run
+
+    async def _sources(self, job: Job) -> list[DownloadSource]:
+        """Where the file can be had now: somebody may have named a better address."""
+        now = await in_thread(self._journal.get, job.id)
+        return await self._others.sources(now or job)
 
     def _missing(self, job: Job) -> int:
         """Bytes that must become free before `job` may have its own; asked by its thread."""
