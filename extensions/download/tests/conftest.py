@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from .desk import Desk
 from .faultserver import FaultServer
 from .house import OpenHouse, house_opener
 from .nginx import nginx
@@ -41,6 +42,19 @@ def serve_more() -> Iterator[Callable[..., FaultServer]]:
     """Makes further servers, each with a port of its own."""
     with ExitStack() as stack:
         yield lambda *args, **options: stack.enter_context(FaultServer(*args, **{"buffer": BUFFER} | options))
+
+
+@pytest.fixture
+def others(serve_more: Callable[..., FaultServer]) -> list[FaultServer]:
+    """Three further servers, each with an address of its own."""
+    return [serve_more(host=f"127.0.0.{n}") for n in (2, 3, 4)]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """What one run of the engine needs."""
+    with Desk(tmp_path) as one:
+        yield one
 
 
 @pytest.fixture
