@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from jan_core import hookimpl
 from jan_core.errors import RpcError
+from jan_core.types import AdoptedFile
 
 from .faultserver import FaultServer
 from .house import House, OpenHouse, content, sha256
@@ -220,3 +222,27 @@ async def test_asking_for_a_file_with_a_wrong_size_takes_nobodys_file_away(open_
             await house.call("start", file=wrong, destination="other.bin", wait=True)
         assert content(job) == shop.data
         assert (await house.call("verify", id=job["id"]))["ok"]
+
+
+async def test_one_flipped_byte_of_a_file_that_was_taken_in_costs_one_piece(
+    open_house: OpenHouse, shop: Shop, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs.bin"
+    theirs.write_bytes(shop.data)
+
+    class Neighbour:
+        @hookimpl
+        def jan_adopt_file(self, sha256: str, size: int) -> AdoptedFile:
+            return AdoptedFile(str(theirs), "them")
+
+    async with open_house(Neighbour()) as house:
+        job = await shop.fetch(house, listed=False)
+        assert (job["origin"], shop.sent()) == ("them", 0)
+        damage(job, 2 * PIECE + 12345)
+        theirs_now = theirs.read_bytes()
+        result = await house.call("verify", id=job["id"], repair=True)
+        assert (result["damaged"], result["warning"]) == (PIECE, "")
+        job = await house.until(job["id"], "completed")
+        assert shop.sent() == PIECE
+        assert content(job) == shop.data
+        assert theirs.read_bytes() == theirs_now

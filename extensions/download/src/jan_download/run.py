@@ -112,15 +112,30 @@ class Work:
 
     def _takes(self, copy: AdoptedFile) -> bool:
         from .adopt.taking import take
+        from .integrity.noting import Noting
+        from .integrity.piece_lists import note
 
-        job = self.job
+        job, noting = self.job, Noting(busy=lambda: 0.0)  # it is read only once, and no line waits for it
         self.stop.check()
         self._update(state="verifying")
         self.report(Status(self.job))
-        if not take(copy, self.store, job.partial, job.sha256, job.size, self.stop.is_set, reserve=self.reserve):
+        taken = take(
+            copy,
+            self.store,
+            job.partial,
+            job.sha256,
+            job.size,
+            self.stop.is_set,
+            lambda done: self.report(Status(self.job, verified=done)),
+            reserve=self.reserve,
+            also=noting.update,
+        )
+        if not taken:
             return False
         self._update(origin=copy.origin)  # first: what is in the store must be known to be theirs
         self.store.adopt(job.partial, job.sha256)
+        if (hashes := noting.hashes()) is not None:
+            note(job.sha256, hashes, self.store)
         return True
 
     def _copies(self) -> Iterator[AdoptedFile]:

@@ -104,6 +104,7 @@ class Run:
             status.job.state,
             status.job.high,
             status.job.discarded,
+            status.verified,
             round(self.meter.speed),
             status.connections,
             status.pieces,

@@ -38,19 +38,20 @@ def take(
     progress: Callable[[int], None] = lambda done: None,
     *,
     reserve: int = 0,
+    also: Callable[[memoryview], None] = lambda data: None,
 ) -> bool:
     """Whether the file is `sha256`, and stands, on the disk, as `store.adoption(key)`; blocks.
 
     False, and nothing is left of it: it is another file, changes meanwhile, cannot be read, there is no room for a
     copy that leaves `reserve` bytes free, or `stopped` answered true. `size` 0: unknown. `progress` gets bytes done,
-    every 64 MiB. Raises OSError when the store's own disk fails.
+    every 64 MiB; `also` all that is hashed. Raises OSError when the store's own disk fails.
     """
     path, target = Path(copy.path), store.adoption(key)
     make_folder(target.parent)
     target.unlink(missing_ok=True)
     taken = False
     try:
-        taken = _take(path, target, store, sha256, size, stopped, progress, reserve)
+        taken = _take(path, target, store, sha256, size, stopped, progress, reserve, also)
         if taken:
             sync_file(target)
             sync_folder(target.parent)
@@ -69,6 +70,7 @@ def _take(
     stopped: Callable[[], bool],
     progress: Callable[[int], None],
     reserve: int,
+    also: Callable[[memoryview], None],
 ) -> bool:
     try:
         before = path.stat()
@@ -81,10 +83,10 @@ def _take(
     with source:
         if clone(real, target) or _linked(real, target):
             with target.open("rb", buffering=0) as mine:
-                actual = _digest(mine, None, stopped, progress)
+                actual = _digest(mine, None, stopped, progress, also)
         elif store.free() - reserve >= before.st_size:
             with target.open("xb", buffering=0) as new:
-                actual = _digest(source, new, stopped, progress)
+                actual = _digest(source, new, stopped, progress, also)
         else:
             return False
     try:
@@ -105,7 +107,13 @@ def _linked(path: Path, target: Path) -> bool:
     return True
 
 
-def _digest(source: FileIO, copy: FileIO | None, stopped: Callable[[], bool], progress: Callable[[int], None]) -> str:
+def _digest(
+    source: FileIO,
+    copy: FileIO | None,
+    stopped: Callable[[], bool],
+    progress: Callable[[int], None],
+    also: Callable[[memoryview], None],
+) -> str:
     """The SHA-256 of what is read, and written to `copy`; "" when stopped, or when it cannot be read."""
     digest, done, shown = hashlib.sha256(), 0, 0
     buffer = memoryview(bytearray(_BLOCK))
@@ -119,6 +127,7 @@ def _digest(source: FileIO, copy: FileIO | None, stopped: Callable[[], bool], pr
         if stopped():
             return ""
         digest.update(buffer[:count])
+        also(buffer[:count])
         if copy is not None:
             _write(copy, buffer[:count])
         done += count

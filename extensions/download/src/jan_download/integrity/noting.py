@@ -2,7 +2,8 @@
 
 Most files come without a list of piece hashes. Noting them while the file is fetched is what lets damage be narrowed
 down later, see `piece_lists.note`. It is worth some idle time, and no speed: the thread that hashes the whole file
-lends it a share of itself, and on a line so fast that it has none to spare pieces are passed over.
+lends it a share of itself, and on a line so fast that it has none to spare pieces are passed over. A copy that is
+taken in on this machine is read once, and all its pieces are noted (`busy` of nothing).
 """
 
 from __future__ import annotations
