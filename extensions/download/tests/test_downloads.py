@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -356,3 +357,36 @@ async def test_a_file_that_only_its_hash_names_is_fetched_from_whoever_has_it(
         job = await house.fetch("", data)
         assert content(job) == data
     assert asked[0].sha256 == sha256(data)
+
+
+async def test_what_an_extension_says_of_the_file_s_own_address_is_heeded(
+    open_house: OpenHouse, server: FaultServer, data: bytes
+) -> None:
+    url = server.serve("/f", data)
+    headers = {"Authorization": "Bearer secret", "X-Team": "blue"}
+    async with open_house(Mirrors(DownloadSource(url, headers=headers))) as house:
+        await house.fetch(url, data)
+    assert server.headers("X-Team") == ["blue"]
+    assert server.headers("Authorization") == ["Bearer secret"]
+
+
+async def test_a_file_that_became_smaller_on_its_server_is_never_shown_as_more_than_whole(
+    open_house: OpenHouse, serve_more: Callable[..., FaultServer], data: bytes
+) -> None:
+    small = data[:500_000]
+    server = serve_more()
+    url = server.serve("/f", data, Hold(at=2_000_000))
+    async with open_house() as house:
+        job = await house.start(url)
+        await happens(server.wait_held)
+        await house.until(job["id"], "running", done=1_000_000)
+        await house.call("pause", id=job["id"])
+        server.serve("/f", small, Hold(at=100_000))
+        await house.call("resume", id=job["id"])
+        await happens(server.wait_held)
+        now = await house.see(job["id"], lambda job: job["bytes_total"] == len(small))
+        assert now["bytes_done"] <= len(small)
+        server.release()
+        job = await house.until(job["id"], "completed")
+        assert (job["bytes_done"], job["bytes_total"], job["bytes_verified"]) == (len(small),) * 3
+        assert content(job) == small

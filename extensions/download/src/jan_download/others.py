@@ -36,8 +36,9 @@ class Others:
         return [outcome.value] if outcome is not None and outcome.value is not None else []
 
     async def sources(self, job: Job) -> list[DownloadSource]:
-        """Where the file can be had, best first; its own URL is one of them."""
-        sources = [DownloadSource(job.url)] if job.url else []
+        """Where the file can be had, best first; its own URL is one of them, with the headers and the priority that
+        somebody gives for it. Who names an address first says how it is asked."""
+        sources: dict[str, DownloadSource] = {}
         for outcome in (await self._ctx.hooks.download_sources(job.file)).outcomes:
             for source in outcome.value or []:
                 try:
@@ -45,5 +46,6 @@ class Others:
                 except JanError as error:
                     self._ctx.log.warning("a source of %s is not used: %s", outcome.extension, error.message)
                 else:
-                    sources.append(source)
-        return sorted(sources, key=lambda source: source.priority)
+                    sources.setdefault(source.url, source)
+        own = [sources.pop(job.url, DownloadSource(job.url))] if job.url else []
+        return sorted([*own, *sources.values()], key=lambda source: source.priority)

@@ -49,10 +49,12 @@ class Download(Struct, kw_only=True):
     """A download as it stands. Sizes in bytes, times RFC 3339 in UTC (empty: not yet).
 
     `bytes_done` counts what is safely on the disk and never decreases; bytes that had to be thrown away are
-    counted in `bytes_discarded`. `bytes_total` is 0 when unknown. `speed` is in bytes/s, `eta` in seconds, null until
-    it can be told. `path` is set once the file may be used: it is complete, and so is the group it belongs to.
-    `verified`: its SHA-256 was known beforehand and matches; `actual_sha256` is what was computed; `warning` says what
-    a person should know, such as that nothing could be checked.
+    counted in `bytes_discarded`. It never exceeds `bytes_total` where that is known: when the server turns out to have
+    a smaller file meanwhile, both fall to the size of that one. `bytes_total` is 0 when unknown. `speed` is in bytes/s,
+    `eta` in seconds, null until it can be told. While another program's copy is being taken in, `bytes_verified` says
+    how much of it was hashed. `path` is set once the file may be used: it is complete, and so is the group it belongs
+    to. `verified`: its SHA-256 was known beforehand and matches; `actual_sha256` is what was computed; `warning` says
+    what a person should know, such as that nothing could be checked.
 
     `pieces` is the piece map: runs of a count and a letter, such as `12v3a400m`, for pieces of `piece_length` bytes in
     the order of the file. `v` verified, `w` whole (there is no hash of this piece alone), `a` under way, `p` begun,
@@ -107,6 +109,7 @@ class Download(Struct, kw_only=True):
     ) -> Download:
         """Show a job; `path` is where its file is, "" while it may not be used; `status` is that of its run."""
         done = job.state == "completed"
+        high = min(job.high, job.expected) if job.expected else job.high
         return cls(
             id=job.id,
             name=job.name,
@@ -117,9 +120,9 @@ class Download(Struct, kw_only=True):
             group=job.group,
             sha256=job.sha256,
             path=path if done else "",
-            bytes_done=job.high,
+            bytes_done=high,
             bytes_total=job.expected,
-            bytes_verified=job.high if done else status.verified if status else 0,
+            bytes_verified=high if done else status.verified if status else 0,
             bytes_discarded=job.discarded,
             speed=round(speed),
             eta=None if eta is None else round(eta),
