@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
+
+from jan_core.types import PieceList
 
 from .desk import DATA, LENGTH, OTHER, SHA256, SIZE, Desk, hashes_of
 from .faults import (
@@ -79,8 +82,19 @@ def test_without_a_validator_nothing_is_glued_together(desk: Desk, server: Fault
     assert server.most_connections == 1
 
 
-def test_without_a_hash_sources_must_have_the_same_version(desk: Desk, server: FaultServer, others: Any) -> None:
-    server.pace.rate = 8_000_000
-    urls = [server.serve("/f", DATA), others[0].serve("/f", OTHER, etag='"v2"'), others[1].serve("/f", DATA)]
-    desk.fetch(*urls, sha256="")
+@pytest.mark.parametrize(("etag", "used"), [('"65f0c1d2-5ff000"', True), ('"v1"', False)])
+def test_without_a_hash_sources_must_have_the_same_version(
+    desk: Desk, server: FaultServer, others: list[FaultServer], etag: str, used: bool
+) -> None:
+    server.pace.rate = 2_500_000
+    urls = [
+        server.serve("/f", DATA, etag=etag),
+        others[0].serve("/f", OTHER, etag='"65f0c1d3-5ff000"'),
+        others[1].serve("/f", DATA, etag=etag),
+    ]
+    desk.job(*urls, sha256="", pieces=msgspec.json.encode(PieceList(LENGTH, 24, "0" * 64, "http://nowhere/")).decode())
+    desk.run(*urls)
     assert desk.content() == DATA
+    figures = {each.id: each for each in desk.told[-1].sources}
+    assert (figures[f"127.0.0.3:{others[1].port}"].bytes > 0) == used
+    assert figures[f"127.0.0.2:{others[0].port}"].bytes == 0

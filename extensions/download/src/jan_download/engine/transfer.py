@@ -119,7 +119,7 @@ class Transfer:
             hashed=bool(job.sha256) or self.hashes is not None,
             sized=job.size > 0,
             version=job.validator,
-            url=job.source,
+            url=job.source if any(each.url == job.source for each in self.sources) else "",
         )
         if job.offset and trust.careful:
             self._ledger.drop(Anew("nothing says which version of the file the bytes belong to that were there"))

@@ -20,6 +20,7 @@ __all__ = ["Anew", "Trust"]
 
 _AVOID = 30.0
 """Seconds for which a source that was far slower than the others is asked only when there is no other."""
+_LONG_ENOUGH = 10
 _TIMES = 3
 """How often one piece may be wrong when there is nobody else to ask (a bit may flip on the way), and how often a source
 may say that it has another version."""
@@ -79,7 +80,7 @@ class Trust:
         self.sources[source.id], self.versions[source.id] = source, version
         if not self.version and (self.hashed or not begun):
             self.version, self.url = version, source.source.url
-        elif not self.hashed and version != self.version:
+        elif not self.hashed and (version != self.version or not self._told_apart(source)):
             text = f"nothing says that {source.host} has the same version of the file"
             raise Changed(text) if len(self.usable()) == 1 else BadSource(text, host=source.host)
 
@@ -160,6 +161,11 @@ class Trust:
         later = [error for each, error in self.errors.items() if each in usable and isinstance(error, Unreachable)]
         return min(later, key=lambda error: (error.offline, error.delay), default=otherwise)
 
+    def _told_apart(self, source: Source) -> bool:
+        """Whether the same validator means the same file here too. It says nothing beyond one address (RFC 9110 section
+        8.8.1): a hash or a number that is long enough is no coincidence, a "1" of two servers may be one."""
+        return source.source.url == self.url or len(self.version.strip('"')) >= _LONG_ENOUGH
+
     def _one(self, busy: set[str]) -> Source | None:
         """The source that is in use, or `first`, or the fastest that can be asked now."""
 
@@ -177,9 +183,14 @@ class Trust:
     def _other_version(self, source: Source, error: Changed, proven: bool) -> None:
         times = self._changes[source.id] = self._changes.get(source.id, 0) + 1
         self.versions.pop(source.id, None)
-        if source.source.url == self.url:
+        own = self.url in (source.source.url, "")
+        if own:
             self.version = self.url = ""
-        if (self.sized and "actual" in error.data) or (self.hashed and times >= _TIMES):
+        if (
+            (not self.hashed and not own)
+            or (self.sized and "actual" in error.data)
+            or (self.hashed and times >= _TIMES)
+        ):
             self.errors[source.id] = BadSource(error.message, host=source.host)
             self.book.gone(source, error.message)
         elif not proven:
