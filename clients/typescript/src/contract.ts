@@ -1621,10 +1621,12 @@ export namespace download {
    * A download as it stands. Sizes in bytes, times RFC 3339 in UTC (empty: not yet).
    *
    * `bytes_done` counts what is safely on the disk and never decreases; bytes that had to be thrown away are
-   * counted in `bytes_discarded`. `bytes_total` is 0 when unknown. `speed` is in bytes/s, `eta` in seconds, null until
-   * it can be told. `path` is set once the file may be used: it is complete, and so is the group it belongs to.
-   * `verified`: its SHA-256 was known beforehand and matches; `actual_sha256` is what was computed; `warning` says what
-   * a person should know, such as that nothing could be checked.
+   * counted in `bytes_discarded`. It never exceeds `bytes_total` where that is known: when the server turns out to have
+   * a smaller file meanwhile, both fall to the size of that one. `bytes_total` is 0 when unknown. `speed` is in bytes/s,
+   * `eta` in seconds, null until it can be told. While another program's copy is being taken in, `bytes_verified` says
+   * how much of it was hashed. `path` is set once the file may be used: it is complete, and so is the group it belongs
+   * to. `verified`: its SHA-256 was known beforehand and matches; `actual_sha256` is what was computed; `warning` says
+   * what a person should know, such as that nothing could be checked.
    *
    * `pieces` is the piece map: runs of a count and a letter, such as `12v3a400m`, for pieces of `piece_length` bytes in
    * the order of the file. `v` verified, `w` whole (there is no hash of this piece alone), `a` under way, `p` begun,
