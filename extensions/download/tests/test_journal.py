@@ -296,7 +296,7 @@ def test_a_full_disk_is_said_and_loses_nothing(journal: Journal) -> None:
     with journal.transaction() as db:
         pages = db.execute("PRAGMA page_count").fetchone()[0]
     journal._open().execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(StorageError, match=r"j\.db: database or disk is full"):
+    with pytest.raises(StorageError, match=r"j\.db: the disk is full"):
         journal.checkpoint("dl-1", 0, [Piece(n, 1, source="h" * 200) for n in range(1000)], offset=9)
     found = journal.get("dl-1")
     assert found is not None
@@ -325,7 +325,7 @@ def test_a_commit_that_fails_is_undone(journal: Journal, monkeypatch: pytest.Mon
 
         def execute(self, query: str, *values: Any) -> sqlite3.Cursor:
             if query == "COMMIT":
-                raise sqlite3.OperationalError("database or disk is full")
+                raise sqlite3.OperationalError("the disk is full")
             return self.db.execute(query, *values)
 
         def __getattr__(self, name: str) -> Any:

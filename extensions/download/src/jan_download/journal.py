@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jan_core import StorageError
-
+from .journal_errors import failure, lacks_room
 from .names import same_name
 from .records import Job, JobState, Piece
 from .schema import prepare
@@ -46,8 +45,8 @@ class HistoryEntry(msgspec.Struct):
 class Journal:
     """Opened on first use: `sqlite3` is not imported while there is nothing to remember.
 
-    Every method raises StorageError when the file cannot be read or written. A damaged file is set aside
-    (`recovered` says where) and a new one begun.
+    Every method raises StorageError when the file cannot be read or written; on a disk that is full to the last byte
+    it can still be read. A damaged file is set aside (`recovered` says where) and a new one begun.
     """
 
     def __init__(self, path: Path) -> None:
@@ -219,7 +218,7 @@ class Journal:
                         db.execute("ROLLBACK")
                     raise
             except (sqlite3.Error, OSError) as error:
-                raise StorageError(f"the download journal {self.path}: {error}") from error
+                raise failure(self.path, error) from error
 
     def close(self) -> None:
         """Close the connection. A later call would open it again."""
@@ -239,7 +238,18 @@ class Journal:
             try:
                 return self._open().execute(query, values).fetchall()
             except (sqlite3.Error, OSError) as error:
-                raise StorageError(f"the download journal {self.path}: {error}") from error
+                if self._connection is None and lacks_room(error):
+                    with contextlib.suppress(sqlite3.Error):
+                        return self._read_alone(query, values)
+                raise failure(self.path, error) from error
+
+    def _read_alone(self, query: str, values: list[Any]) -> list[Any]:
+        """Read where there is no room for what processes share: without it, for which nobody else may use the file."""
+        import sqlite3
+
+        with contextlib.closing(sqlite3.connect(self.path, timeout=1.0, isolation_level=None)) as db:
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            return db.execute(query, values).fetchall()
 
     def _open(self) -> sqlite3.Connection:
         import sqlite3
