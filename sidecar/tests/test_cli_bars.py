@@ -177,6 +177,24 @@ def test_lines_are_few_and_tell_what_is_new(
     assert capsys.readouterr().err.splitlines() == ["a.gguf: waiting for hub.example, again in 9 s"]
 
 
+def test_a_countdown_alone_is_no_reason_for_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    lines = Lines()
+    for second in range(2, 62):  # asked again and again in vain, sometimes for so long that it seems to run
+        clock[0] = 100.0 + second
+        asked = second % 10 < 4
+        words = "" if asked else f"waiting for hub.example, again in {10 - second % 10} s"
+        lines.show([Standing("a.gguf", "running" if asked else "waiting", GB, 4 * GB, words=words)])
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["a.gguf: 1.0 GB of 4.0 GB (25 %)", "a.gguf: waiting for hub.example, again in 6 s"]
+    clock[0] += 10
+    lines.show([Standing("a.gguf", "waiting", GB + 1, 4 * GB, words="waiting for hub.example, again in 8 s")])
+    assert len(capsys.readouterr().err.splitlines()) == 1, "bytes came meanwhile"
+
+
 @pytest.mark.parametrize(
     ("text", "rate"),
     [

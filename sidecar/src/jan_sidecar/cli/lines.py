@@ -19,6 +19,8 @@ QUIET = 1.5
 """Seconds before the first line: it stays, so it must be worth it."""
 INTERVAL = 3.0
 """Seconds between two lines at first; later a tenth of the time it takes."""
+STILL = 60.0
+"""Seconds after which it is said again how something stands of which nothing moves: figures alone are no news then."""
 _NUMBERS = re.compile(r"\d[\d.,]*")
 
 
@@ -29,6 +31,9 @@ class Lines:
         self._began = time.monotonic()
         self._said = 0.0
         self._words: dict[str, str] = {}
+        """By name, what was said last of what stands in the way, without figures."""
+        self._done = -1
+        """The bytes that were there when something was said last."""
 
     def show(self, parts: Sequence[Standing]) -> None:
         """Say how they stand now, if it is time to, or new."""
@@ -41,10 +46,10 @@ class Lines:
             words = _NUMBERS.sub("", part.words)  # "again in 3 s" is nothing new
             if words and words != self._words.get(part.name):
                 click.echo(f"{part.name}: {part.words}", err=True)
-                self._said = now
-            self._words[part.name] = words
-        if now - self._said >= max(INTERVAL, (now - self._began) / 10):
-            self._said = now
+                self._said, self._done, self._words[part.name] = now, whole.done, words
+        pause = STILL if whole.done == self._done else INTERVAL
+        if now - self._said >= max(pause, (now - self._began) / 10):
+            self._said, self._done = now, whole.done
             click.echo(line(parts[0] if len(parts) == 1 else whole), err=True)
 
     def close(self) -> None:
