@@ -49,6 +49,8 @@ from http.client import responses
 from pathlib import Path
 from typing import Self
 
+from jan_download.network.tls import TLSSocket
+
 from .faultparts import BLOCK, Asked, Fault, Pace, Reply, Resource, Seen, first_of, honest
 
 __all__ = ["PATIENCE", "FaultServer", "Seen"]
@@ -79,6 +81,8 @@ class FaultServer:
         self.requests: list[Seen] = []
         self.connections = self.most_connections = self.connected = 0
         self._tls = tls
+        if tls is not None:
+            tls.sslsocket_class = TLSSocket
         self._changed = threading.Condition()
         self._resources: dict[str, tuple[Resource, tuple[Fault, ...]]] = {}
         self._links: dict[str, list[float]] = {}

@@ -19,6 +19,8 @@ from contextlib import ExitStack, suppress
 from typing import Self
 from urllib.parse import urlsplit
 
+from jan_download.network.tls import TLSSocket
+
 __all__ = ["HttpProxy", "SocksProxy"]
 
 _PATIENCE = 20.0
@@ -31,6 +33,8 @@ class _Proxy:
         self, *, login: str = "", names: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None
     ) -> None:
         self.login, self.names, self._tls = login, dict(names or {}), tls
+        if tls is not None:
+            tls.sslsocket_class = TLSSocket
         self.asked: list[tuple[str, int]] = []
         self.heads: list[str] = []
         self.connected = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import shutil
 import socket
@@ -16,16 +17,19 @@ from typing import Any
 
 import pytest
 import trustme
+from jan_download.engine.stop import Stop, Stopped
 from jan_download.errors import BadSource
 from jan_download.network import naming, racing, reach
+from jan_download.network.body import Body
 from jan_download.network.errors import Unreachable
-from jan_download.network.lines import Lines
+from jan_download.network.lines import Deadline, Line, Lines
 from jan_download.network.network import Network
 from jan_download.settings import DownloadSettings
+from urllib3.connectionpool import HTTPConnectionPool
 
 from jan_core.types import DownloadSource
 
-from .faults import Chunked, Close, Drop, Hold, NoLength, NoRanges, SlowHead, Trickle
+from .faults import Chunked, Close, Drop, Header, Hold, NoLength, NoRanges, SlowHead, Trickle
 from .faultserver import FaultServer
 from .test_network_answers import read
 
@@ -230,6 +234,64 @@ def test_many_threads_share_a_network_whatever_breaks_and_is_interrupted(server:
     assert right[0] > 60
     assert broke[0] > 30
     assert len(server.requests) > server.connected > 8  # many connections served several
+
+
+def test_a_connection_that_ends_with_its_body_is_not_taken_away_from_whoever_makes_it_anew(
+    monkeypatch: pytest.MonkeyPatch, server: FaultServer, data: bytes
+) -> None:
+    network = Network(DownloadSettings(stall_timeout=5), {})
+    source = DownloadSource(server.serve("/f", data, Header("Connection", "close")))
+    first, got = network.open(source, 0, 9), list[bytes]()
+    connected, ended = threading.Event(), threading.Event()
+    watch, put = Deadline.watch, HTTPConnectionPool._put_conn
+    others: list[Work] = []
+
+    def watch_and_wait(self: Deadline, line: Line | None) -> None:
+        watch(self, line)
+        if not connected.is_set():  # connected, though the connection itself does not know yet
+            connected.set()
+            assert ended.wait(10)
+
+    def put_and_wait(self: HTTPConnectionPool, connection: Any) -> None:
+        put(self, connection)
+        if not others:
+            others.append(Work(lambda: got.append(read(network.open(source, 10, 19)))))
+            assert connected.wait(10)
+
+    monkeypatch.setattr(HTTPConnectionPool, "_put_conn", put_and_wait)
+    monkeypatch.setattr(Deadline, "watch", watch_and_wait)
+    assert read(first) == data[:10]
+    ended.set()
+    assert others[0].ends() is None
+    assert got == [data[10:20]]
+    network.close()
+    gc.collect()  # what is left open is told then
+
+
+def test_an_answer_that_comes_when_all_is_over_is_closed(server: FaultServer, data: bytes) -> None:
+    stop, network = Stop(), Network(PATIENT, {})
+    source = DownloadSource(server.serve("/f", data, Hold(after=1000)))
+    asked, stopped, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def ask() -> Body:
+        body = network.open(source)
+        asked.set()
+        assert stopped.wait(10)
+        return body
+
+    def close(body: Body) -> None:
+        body.close()
+        closed.set()
+
+    work = Work(lambda: stop.aside(ask, close))
+    assert asked.wait(10)
+    stop.set()
+    with pytest.raises(Stopped):
+        raise work.ends() or AssertionError
+    stopped.set()
+    assert closed.wait(10)
+    server.wait_idle()  # the server sees it go, though the network was not closed
+    network.close()
 
 
 # -- time limits ----------------------------------------

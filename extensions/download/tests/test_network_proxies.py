@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
@@ -99,6 +100,14 @@ def test_socks5_looks_names_up_at_the_proxy(
         assert fetch(server.url("/f", "far.invalid"), environment) == b"plain"
         assert fetch(secure.url("/f", "far.invalid"), environment, certificates=certificates) == b"secure"
         assert proxy.asked == [("far.invalid", server.port), ("far.invalid", secure.port)]
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".invalid", "a..invalid"])
+@pytest.mark.parametrize("kind", ["socks5h", "socks5", "socks4a"])
+def test_a_name_that_is_none_is_one_that_cannot_be_resolved(kind: str, host: str) -> None:
+    with SocksProxy() as proxy, pytest.raises(Unreachable, match="cannot be resolved"):
+        fetch(f"http://{host}/f", proxy=proxy.url(kind))
+    gc.collect()  # what is left open is told then
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 from jan_download.errors import BadSource
+from jan_download.network import connections, racing
 from jan_download.network.errors import Unreachable
+from jan_download.network.lines import Lines
+from jan_download.network.naming import Address
 from jan_download.network.network import Network
 from jan_download.network.tls import tls_context
 from jan_download.settings import DownloadSettings
@@ -178,3 +183,20 @@ def test_ipv6_literals_are_understood(authority: trustme.CA) -> None:
         thread.start()
         assert fetch(f"https://[::1]:{port}/f", ours) == b"six"
         thread.join()
+
+
+def test_a_server_that_is_gone_before_the_handshake_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+
+        def connect_and_be_reset(addresses: Sequence[Address], timeout: float, lines: Lines) -> socket.socket:
+            made = racing.connect(addresses, timeout, lines)
+            peer, _ = listening.accept()
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            return made
+
+        monkeypatch.setattr(connections, "connect", connect_and_be_reset)
+        with pytest.raises(Unreachable, match="the connection broke"):
+            fetch(f"https://127.0.0.1:{listening.getsockname()[1]}/f")
+    gc.collect()  # what is left open is told then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -11,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jan_download.errors import BadSource, SourceUnauthorized
+from jan_download.network.errors import Unreachable
 from jan_download.network.network import Network
 from jan_download.network.tokens import Challenge, Tokens, challenge
 from jan_download.settings import DownloadSettings
 
+from jan_core import JanError
 from jan_core.types import DownloadSource
 
 from .faults import Header, Status
@@ -138,6 +141,20 @@ def test_a_registry_that_hands_nothing_of_use_out_is_a_refusal(
     assert len(server.seen("/blob")) <= 2
 
 
+def test_a_registry_that_cannot_be_reached_keeps_no_connection_open(
+    server: FaultServer, serve_more: Callable[..., FaultServer], data: bytes
+) -> None:
+    hub = serve_more()
+    source = registry(server, hub, data, {})
+    hub.refuse()
+    network = Network(DownloadSettings(), {})
+    for _ in range(3):
+        with pytest.raises(Unreachable):
+            network.open(source)
+    assert server.connected == 1  # it served all three
+    network.close()
+
+
 def test_ones_own_token_that_is_refused_is_not_replaced(
     server: FaultServer, serve_more: Callable[..., FaultServer], data: bytes
 ) -> None:
@@ -184,3 +201,16 @@ def test_no_answer_of_a_registry_breaks_its_reader(answer: bytes) -> None:
     tokens = Tokens({}, {})
     tokens.ask(Challenge("https://a.example/t"), "https://r.example/f", lambda _: answer)
     assert tokens.authorization("https://r.example/f").isascii()
+
+
+def test_a_head_that_cannot_be_read_is_not_noted_with_its_address(
+    server: FaultServer, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    network = Network(DownloadSettings(), {})
+    source = DownloadSource(server.serve("/f", data, Header("no field", "x")) + "?signature=secret")
+    with contextlib.suppress(JanError, Unreachable):
+        read(network.open(source))
+    network.close()
+    assert server.seen("/f")
+    assert "secret" not in caplog.text

@@ -200,6 +200,23 @@ def test_a_connection_that_breaks_after_it_brought_something_is_no_reason_to_wai
     assert sources.figures()[0].errors == 50
 
 
+def test_a_line_that_is_cut_again_and_again_never_waits_longer_than_the_first_time(clock: Clock) -> None:
+    sources = book(clock, "a")
+    for _ in range(50):
+        source = picked(sources)
+        sources.began(source)
+        sources.received(source, MB // 10)
+        sources.failed(source, Unreachable("broke", brought=MB // 10))
+        sources.ended(source)
+        assert sources.wait() == pytest.approx(1)
+        clock.now += 1
+    source = picked(sources)
+    sources.failed(source, Unreachable("broke", brought=100))  # so little is no use
+    clock.now += sources.wait() or 0
+    sources.failed(source, Unreachable("broke", brought=100))
+    assert sources.wait() == pytest.approx(4)
+
+
 def test_one_trouble_seen_by_many_connections_is_one_failure(clock: Clock) -> None:
     sources = book(clock, "a")
     source = picked(sources)

@@ -23,6 +23,8 @@ _HALF_LIFE = 4.0
 """Seconds after which what was measured counts half."""
 _MEASURED = 1 << 18
 """Bytes after which a source's speed says something."""
+_SOMETHING = 1 << 14
+"""Bytes after which a connection that breaks was of some use: a line that is cut again and again brings its file."""
 _ENOUGH = 4 << 20
 """Bytes after which that can be doubted only half."""
 _WORTH_IT = 0.5
@@ -224,7 +226,8 @@ class SourceBook:
         One that is final (a JanError: it has not got the file, wants credentials, ...) means that the source is gone.
         Otherwise it is asked again after a pause: with full jitter up to a bound that doubles from failure to failure,
         or what the server said if that is longer. A connection that broke after it had brought something is no reason
-        to wait; and where others of the same source go on, one more than those is not tried for a while.
+        to wait longer than the first time, or at all; and where others of the same source go on, one more than those is
+        not tried for a while.
         """
         if isinstance(error, JanError):
             return self.gone(source, str(error))
@@ -238,9 +241,11 @@ class SourceBook:
         if status in _CROWDED and source.connections > 1:
             source.most, source.most_until = source.connections - 1, now + _LOOK_AGAIN
         pause = 0.0
-        if brought >= _MEASURED:
+        if brought >= _SOMETHING:
             source.failures = 0
-        elif source.retry_at <= now:  # otherwise it is the same trouble, seen by another connection
+        if (
+            brought < _MEASURED and source.retry_at <= now
+        ):  # otherwise it is the same trouble, seen by another connection
             pause = self._chance() * min(self._retry_longest, self._retry_first * 2.0 ** min(source.failures, 30))
             source.failures += 1
         source.retry_at = max(source.retry_at, now + max(pause, delay))

@@ -50,9 +50,9 @@ class Stop:
             self.check()
         return result
 
-    def aside(self, work: Callable[[], T]) -> T:
+    def aside(self, work: Callable[[], T], unwanted: Callable[[T], None] = lambda _: None) -> T:
         """Do what may hang in a thread of its own, so that this one ends when it is stopped. Raises what `work` does,
-        and Stopped."""
+        and Stopped; what came of it all the same is given to `unwanted`."""
         results: list[T] = []
         errors: list[BaseException] = []
         over = threading.Event()
@@ -63,14 +63,25 @@ class Stop:
             except BaseException as error:  # raised below, in the thread that asked
                 errors.append(error)
             over.set()
+            if self.is_set():
+                drop()
+
+        def drop() -> None:
+            with contextlib.suppress(IndexError):  # it has been taken, by this thread or that
+                unwanted(results.pop())
 
         threading.Thread(target=perform, name="download aside", daemon=True).start()
         with self.calling(over.set):
             over.wait()
-        self.check()
+        if self.is_set():
+            drop()
+            raise Stopped
         if errors:
             raise errors[0]
-        return results[0]
+        try:
+            return results.pop()
+        except IndexError:
+            raise Stopped from None
 
     @contextlib.contextmanager
     def calling(self, call: Callable[[], None]) -> Iterator[None]:

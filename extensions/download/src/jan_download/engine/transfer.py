@@ -136,7 +136,9 @@ class Transfer:
     def _attempt(self, trust: Trust) -> str:
         if self._ledger.job.expected:
             return self._sized(self._ledger.job.expected, trust, None)
-        source, body = self.stop.aside(lambda: first_answer(trust, self.network, self.more_sources, self.stop))
+        source, body = self.stop.aside(
+            lambda: first_answer(trust, self.network, self.more_sources, self.stop), lambda late: late[1].close()
+        )
         try:
             if body.total < 0:
                 return self._streamed(body)

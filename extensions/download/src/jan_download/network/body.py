@@ -143,11 +143,8 @@ class Body:
     def _end(self) -> None:
         """The body was read to its end: give the connection back."""
         self._leave()
-        connection = self._response.connection
         if self._below is not None:
             self._below.close()
             self._response.release_conn()
         elif self._left == 0 and not self._response.closed:
             self._response.read1(1)  # nothing is left: urllib3 sees it only when it is asked
-        if connection is not None and connection.is_closed:
-            connection.close()  # the server ends it with this body

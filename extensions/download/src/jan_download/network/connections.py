@@ -146,8 +146,8 @@ class _Connection(HTTPConnection):
             self._held(sock)
             try:
                 sock.connect((target, self.port))
-            except OSError as error:
-                problem = error
+            except (OSError, UnicodeError) as error:  # the latter for a label that is empty or too long
+                problem = error if isinstance(error, OSError) else socket.gaierror(socket.EAI_NONAME, str(error))
                 sock.close()
                 self._drop()
             else:
@@ -160,6 +160,24 @@ class _TLSConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
 
 
+class _Pool(HTTPConnectionPool):
+    """The connections of one host that are kept."""
+
+    ConnectionCls = _Connection
+
+    def _put_conn(self, conn: Any) -> None:
+        # Closed, but with its line, is one that its server ended with a body. From here on it may be another thread's.
+        if conn is not None and conn.is_closed:
+            conn.close()
+        super()._put_conn(conn)
+
+
+class _TLSPool(_Pool, HTTPSConnectionPool):
+    """The same over TLS."""
+
+    ConnectionCls = _TLSConnection
+
+
 class _Pools(PoolManager):
     """Pools whose connections are those above."""
 
@@ -169,7 +187,6 @@ class _Pools(PoolManager):
         self, scheme: str, host: str, port: int, request_context: dict[str, Any] | None = None
     ) -> HTTPConnectionPool:
         pool = super()._new_pool(scheme, host, port, request_context)
-        pool.ConnectionCls = _TLSConnection if isinstance(pool, HTTPSConnectionPool) else _Connection
         pool.conn_kw["reach"] = self.reach
         return pool
 
@@ -183,8 +200,9 @@ def pools(lines: Lines, names: Names, proxy: Proxy | None, context: ssl.SSLConte
 
     To HTTP, a SOCKS proxy is none: only the making of connections differs.
     """
-    # What urllib3 notes of each request has its whole address in it, and addresses may be secrets.
+    # What urllib3 notes of requests, and of heads it cannot read, has whole addresses in it, and those may be secrets.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
     options: dict[str, Any] = {"num_pools": KEPT, "maxsize": KEPT, "ssl_context": context}
     made: _Pools
     if proxy is not None and proxy.kind in ("http", "https"):
@@ -195,4 +213,5 @@ def pools(lines: Lines, names: Names, proxy: Proxy | None, context: ssl.SSLConte
     else:
         made = _Pools(**options)
         made.reach = _Reach(lines, names, proxy)
+    made.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
     return made

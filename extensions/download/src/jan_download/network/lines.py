@@ -23,14 +23,15 @@ class Line:
 
     def __init__(self, sock: socket.socket) -> None:
         self.ended = False
-        self._hold: socket.socket | None = sock.dup()
         self._lock = threading.Lock()
+        self._hold: socket.socket | None = None
+        self._hold = sock.dup()
         self._ready = _readiness(self._hold)
 
     def end(self) -> None:
         """Make whoever reads, writes or connects on it fail at once."""
+        self.ended = True
         with self._lock, contextlib.suppress(OSError):
-            self.ended = True
             if self._hold is not None:
                 self._hold.shutdown(socket.SHUT_RDWR)
 
@@ -40,12 +41,12 @@ class Line:
             return self._hold is not None and self._ready()
 
     def close(self) -> None:
-        """End it, and let go of the duplicate: until then the connection would stay open."""
-        self.end()
+        """Nobody reads from it any more: let go of the duplicate, which keeps the connection open."""
         with self._lock:
             hold, self._hold = self._hold, None
         if hold is not None:
-            hold.close()
+            with hold, contextlib.suppress(OSError):
+                hold.shutdown(socket.SHUT_RDWR)
 
     def __del__(self) -> None:
         self.close()

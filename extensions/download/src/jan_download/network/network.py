@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import threading
@@ -158,10 +157,11 @@ class Network:
             return self._request(url, own)
         response = self._request(url, own | self._authorized(url))
         wanted = challenge(response.headers.get("WWW-Authenticate", ""), url) if response.status == 401 else None
-        if wanted is not None and self._tokens.ask(wanted, url, self._anonymous):
-            self._finish(response)
-            return self._request(url, own | self._authorized(url))
-        return response
+        if wanted is None:
+            return response
+        self._finish(response)
+        given = self._tokens.ask(wanted, url, self._anonymous)
+        return self._request(url, own | self._authorized(url)) if given else response
 
     def _authorized(self, url: str) -> dict[str, str]:
         value = self._tokens.authorization(url)
@@ -238,9 +238,8 @@ class Network:
     def _finish(self, response: HTTPResponse) -> None:
         """Read what little an answer without a file carries, so that its connection can serve the next request."""
         if 0 <= content_length(response.headers) <= _SMALL:
-            line = getattr(response.connection, "line", None)
-            with contextlib.suppress(TimeoutError), deadline(self._settings.stall_timeout) as until:
-                until.watch(line)
+            with deadline(self._settings.stall_timeout) as until:
+                until.watch(getattr(response.connection, "line", None))
                 response.drain_conn()
         response.close()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import BadSource
 
-__all__ = ["tls_context"]
+__all__ = ["TLSSocket", "tls_context"]
 
 _LARGEST = 16 << 20
 _SETTING = "the setting `certificates`"
@@ -23,12 +23,25 @@ def tls_context(certificates: str) -> ssl.SSLContext:
     Raises BadSource when what is at `certificates` cannot be used.
     """
     context = ssl.create_default_context()
+    context.sslsocket_class = TLSSocket
     if certificates:
         for path in _files(Path(certificates).expanduser()):
             _load(context, path)
         # An authority of one's own often lacks what strict checking (the default since Python 3.13) wants of it.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
+
+
+class TLSSocket(ssl.SSLSocket):
+    """The standard library's is left open where it finds, before its handshake, that its peer has gone."""
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        try:
+            return super().recv(buflen, flags)
+        except OSError:
+            if self.version() is None:
+                self.close()
+            raise
 
 
 def _files(path: Path) -> Iterator[Path]:
