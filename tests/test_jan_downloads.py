@@ -227,6 +227,30 @@ def test_what_another_process_fetches_can_be_watched_and_paused(source: Source, 
     assert b"jan: a.bin: the download is paused\n" in said
 
 
+def test_what_nobody_moves_any_more_is_not_called_running_without_a_word(
+    source: Source, jan: Jan, data_dir: Path
+) -> None:
+    sha256 = source.add("a.bin", 20 * MB, hold=9 * MB)
+    start = [
+        str(BIN / "jan"),
+        "--data-dir",
+        str(data_dir),
+        "downloads",
+        "start",
+        source.url("a.bin"),
+        "--sha256",
+        sha256,
+    ]
+    with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as fetching:
+        assert source.halted.wait(30)
+        assert "goes on when" not in jan("downloads", "list").stdout
+        fetching.kill()
+    [record] = records(jan)
+    assert record["mover"] == "here", "the command itself, which ends"
+    assert "goes on when jan runs" in jan("downloads", "list").stdout
+    assert "goes on when jan runs" in jan("downloads", "show", record["id"]).stdout
+
+
 def test_a_limit_that_is_given_holds_for_what_is_taken_up_again(source: Source, jan: Jan) -> None:
     source.add("a.bin", 9 * MB, hold=1)
     file = {"name": "a.bin", "url": source.url("a.bin")}
@@ -264,7 +288,11 @@ def test_a_download_that_fails_is_one_line_and_says_what_to_do(source: Source, j
     done = jan("downloads", "start", source.url("nothing.bin"), "--sha256", "0" * 64)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("jan: nothing.bin: ")
-    assert len(done.stderr.splitlines()) == 2
+    [record] = records(jan)
+    assert done.stderr.splitlines()[1:] == [f"     try again with: jan downloads resume {record['id']}"]
+    source.add("other.bin", 3 * MB)
+    done = jan("downloads", "start", source.url("other.bin"), "--sha256", "0" * 64)
+    assert (done.returncode, "it was thrown away" in done.stderr, "kept" in done.stderr) == (1, True, False)
     assert jan("downloads", "pause", "dl-none").returncode == 1
     assert jan("downloads", "pause").returncode == 2
     assert jan("downloads", "resume", "dl-none", "--all").returncode == 2

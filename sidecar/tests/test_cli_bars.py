@@ -14,7 +14,7 @@ from jan_sidecar.cli.amounts import Moment, Rate, span
 from jan_sidecar.cli.bars import rows
 from jan_sidecar.cli.downloads_view import drawn_map
 from jan_sidecar.cli.lines import Lines, line
-from jan_sidecar.cli.standing import STEADY, Standing, Steady, together
+from jan_sidecar.cli.standing import STEADY, Standing, Steady, looked_at, together
 from rich.cells import cell_len
 
 GB = 10**9
@@ -27,6 +27,7 @@ def record(state: str = "running", **changes: Any) -> dict[str, Any]:
         "state": state,
         "bytes_done": GB,
         "bytes_total": 4 * GB,
+        "bytes_verified": 0,
         "speed": 50_000_000,
         "eta": 60,
         "connections": 4,
@@ -151,6 +152,31 @@ def test_together_nothing_is_claimed_that_is_not_known_of_each() -> None:
     both = together([known, Standing("b", "running", GB, 2 * GB, 10**6, 60)])
     assert (both.done, both.total, both.speed, both.eta) == (2 * GB, 6 * GB, 2 * 10**6, 2000)
     assert together([known, Standing("b", "offline", words="waiting")]).words == ""
+
+
+def test_what_is_taken_in_from_this_machine_moves_the_bar() -> None:
+    taken = Steady().read(record("verifying", bytes_done=0, bytes_verified=GB))
+    assert (taken.share, taken.words) == (0.25, "verifying: the whole file is hashed")
+
+
+@pytest.mark.parametrize(
+    ("state", "mover", "error", "said"),
+    [
+        ("running", "elsewhere", "", ""),
+        ("running", "here", "", "interrupted; goes on when jan runs"),
+        ("verifying", "", "", "interrupted; goes on when jan runs"),
+        ("waiting", "here", "no answer", "interrupted (no answer); goes on when jan runs"),
+        ("waiting", "elsewhere", "no answer", "waiting for hub, again in 5 s (no answer)"),
+        ("blocked_disk", "here", "", "waiting for hub, again in 5 s; goes on when jan runs"),
+        ("queued", "elsewhere", "", "waiting for hub, again in 5 s"),
+        ("paused", "", "", ""),
+        ("failed", "here", "no such file", "no such file"),
+    ],
+)
+def test_who_only_looks_is_told_whether_anything_moves(state: str, mover: str, error: str, said: str) -> None:
+    waiting = "hub, again in 5 s" if state not in ("running", "verifying") else ""
+    told = record(state, mover=mover, waiting_for=waiting, error={"message": error} if error else None)
+    assert looked_at(told) == said
 
 
 def test_steering_characters_in_a_name_do_not_reach_the_terminal() -> None:

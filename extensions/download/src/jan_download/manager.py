@@ -95,6 +95,7 @@ class Downloads:
             status or self._status(job),
             run.meter if run is not None else None,
             self.queue.waiting_for(job),
+            self.queue.mover,
         )
 
     def _status(self, job: Job) -> Status | None:

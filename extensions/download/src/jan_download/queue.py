@@ -23,6 +23,7 @@ from .reservation import reserve_of
 from .runs import Runs
 from .schedule import Schedule
 from .settings import DownloadSettings
+from .shapes import Mover
 from .storage.store import Store
 from .threads import in_thread
 from .turns import LOOK_AGAIN, Turns, World, take_turns, words
@@ -47,7 +48,7 @@ class Queue:
         self._lock = FolderLock(ctx.data_dir / "downloads.lock")
         self._wake = anyio.Event()
         self._served = anyio.Event()
-        self._complained = False
+        self._complained = self._elsewhere = False
         self._tidy_at = time.monotonic() + _DAY
         self._settings = self.settings
         self.runs = Runs(ctx, journal, store, others, tell, settings=lambda: self._settings, ended=self.wake)
@@ -56,6 +57,11 @@ class Queue:
     def settings(self) -> DownloadSettings:
         settings: DownloadSettings = self._ctx.settings
         return settings
+
+    @property
+    def mover(self) -> Mover:
+        """Who moves the bytes of this data folder, as was found a moment ago."""
+        return "here" if self._lock.held else "elsewhere" if self._elsewhere else ""
 
     def wake(self) -> None:
         """Something changed: look whose turn it is."""
@@ -123,8 +129,10 @@ class Queue:
     def _acquired(self) -> bool:
         """Whether this one moves the bytes. A folder that cannot be written now may be later: it is asked again."""
         try:
-            return self._lock.acquire()
+            self._elsewhere = not self._lock.acquire()
+            return self._lock.held
         except OSError as error:
+            self._elsewhere = False
             if not self._complained:
                 self._complained = True
                 self._ctx.log.warning("no download can run: %s", error)

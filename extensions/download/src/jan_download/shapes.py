@@ -21,6 +21,7 @@ __all__ = [
     "GroupMember",
     "JobError",
     "ListDownloads",
+    "Mover",
     "RemoveDownload",
     "Removed",
     "StartDownload",
@@ -34,6 +35,7 @@ Text = Annotated[str, Meta(max_length=256)]
 Rate = Annotated[int, Meta(ge=0, le=1 << 50)]
 Priority = Annotated[int, Meta(ge=-100, le=100)]
 Instant = Annotated[str, Meta(max_length=40)]
+Mover = Literal["", "here", "elsewhere"]
 
 
 class JobError(Struct):
@@ -59,7 +61,9 @@ class Download(Struct, kw_only=True):
     `pieces` is the piece map: runs of a count and a letter, such as `12v3a400m`, for pieces of `piece_length` bytes in
     the order of the file. `v` verified, `w` whole (there is no hash of this piece alone), `a` under way, `p` begun,
     `x` was wrong and is fetched anew, `m` missing. Empty while the size is unknown. `waiting_for` says in words what a
-    job that does not run is waiting for.
+    job that does not run is waiting for. `mover` says which process moves the bytes of this data folder: the one that
+    is asked (`here`) or another one (`elsewhere`); empty where there is none. Without one a job may be called `running`
+    that was interrupted: it goes on as soon as there is one again.
     """
 
     id: str
@@ -85,6 +89,7 @@ class Download(Struct, kw_only=True):
     limit: int = 0
     not_before: str = ""
     waiting_for: str = ""
+    mover: Mover = ""
     verified: bool = False
     actual_sha256: str = ""
     warning: str = ""
@@ -106,6 +111,7 @@ class Download(Struct, kw_only=True):
         eta: float | None = None,
         status: Status | None = None,
         waiting_for: str = "",
+        mover: Mover = "",
     ) -> Download:
         """Show a job; `path` is where its file is, "" while it may not be used; `status` is that of its run."""
         done = job.state == "completed"
@@ -134,6 +140,7 @@ class Download(Struct, kw_only=True):
             limit=job.limit,
             not_before=rfc3339(job.not_before),
             waiting_for=waiting_for,
+            mover=mover,
             verified=job.verified,
             actual_sha256=job.actual if done else "",
             warning="" if job.sha256 else "no SHA-256 is known for this file: it cannot be checked",

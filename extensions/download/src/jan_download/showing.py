@@ -12,7 +12,7 @@ import msgspec
 from .journal import Journal
 from .progress import Meter
 from .records import Job
-from .shapes import Download
+from .shapes import Download, Mover
 from .status import SourceFigures, SourceState, Status
 
 __all__ = ["piece_maps", "show"]
@@ -20,7 +20,9 @@ __all__ = ["piece_maps", "show"]
 _RUN = re.compile(r"(\d+)([a-z])")
 
 
-def show(job: Job, path: str, status: Status | None, meter: Meter | None, waiting_for: str) -> Download:
+def show(
+    job: Job, path: str, status: Status | None, meter: Meter | None, waiting_for: str, mover: Mover = ""
+) -> Download:
     """A job as callers see it. `status`: of its run, or of the last one; `meter` while it runs here.
 
     It has its `path` once it may be used, which a member of a group may only together with all others.
@@ -34,6 +36,7 @@ def show(job: Job, path: str, status: Status | None, meter: Meter | None, waitin
         eta=_left(job, status, meter),
         status=status,
         waiting_for=waiting_for,
+        mover=mover,
     )
 
 

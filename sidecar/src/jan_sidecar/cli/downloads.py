@@ -15,7 +15,7 @@ from .downloads_view import say
 from .following import begin, fetch, follow, listed, look_at, members
 from .output import Column, clean, json_option, note, on_terminal, print_json, print_table, size
 from .session import Session, run_session
-from .standing import LIVE, Record, Steady, under_way
+from .standing import LIVE, Record, looked_at, under_way
 
 __all__ = ["downloads"]
 
@@ -178,8 +178,7 @@ def watch(app: App, ids: tuple[str, ...]) -> None:
 
 def _row(record: Record) -> Record:
     """A download as the table shows it: what is not known is left out, and why it stands still is said."""
-    words = Steady().read(record).words.removeprefix(record["state"]).removeprefix(": ")
-    return {**record, "bytes_total": record["bytes_total"] or None, "words": words}
+    return {**record, "bytes_total": record["bytes_total"] or None, "words": looked_at(record)}
 
 
 def _check_named(ids: Sequence[str], all_: bool) -> None:

@@ -12,7 +12,7 @@ import click
 from .amounts import local, span, speed
 from .app import App, Failed
 from .output import Column, clean, note, on_terminal, print_json, print_record, print_table, size
-from .standing import Record, Steady
+from .standing import Record, looked_at
 
 __all__ = ["drawn_map", "say", "say_verified", "show_record", "write_page"]
 
@@ -43,7 +43,6 @@ _RUN = re.compile(r"(\d+)([vwapxm])")
 
 def show_record(record: Record) -> None:
     """Print a download: a field a line, its sources, and on a terminal its piece map."""
-    standing = Steady().read(record)
     done, total = size(record["bytes_done"]), record["bytes_total"]
     share = f" ({100 * record['bytes_done'] / total:.1f} %)" if total else ""
     verified = record["state"] == "completed" and record["verified"]
@@ -52,7 +51,7 @@ def show_record(record: Record) -> None:
             "id": record["id"],
             "file": record["name"],
             "state": record["state"],
-            "why": standing.words.removeprefix(record["state"]).removeprefix(": "),
+            "why": looked_at(record),
             "done": f"{done} of {size(total)}{share}" if total else done,
             "discarded": size(record["bytes_discarded"]) if record["bytes_discarded"] else "",
             "speed": speed(record["speed"]) if record["speed"] else "",

@@ -73,7 +73,7 @@ async def fetch(session: Session, answer: Record | Sequence[Record], again: str 
             note(f"paused; go on with: {again}")
         raise click.Abort
     if left:
-        raise _failure(left, again)
+        raise _failure(records, again)
     for record in records:
         if not record["verified"]:
             known = f"; its SHA-256 is {record['actual_sha256']}" if record["actual_sha256"] else ""
@@ -195,10 +195,19 @@ async def _pause(session: Session, ids: Sequence[str]) -> None:
                 note(f"{id} could not be paused: {error}")
 
 
-def _failure(left: Sequence[Record], again: str) -> Failed:
-    """What to say of downloads that did not come to their end, of the first that failed if one did."""
+def _failure(records: Sequence[Record], again: str) -> Failed:
+    """What to say of downloads of which some did not come to their end, of the first that failed if one did."""
+    left = [record for record in records if record["state"] != "completed"]
     worst = next((record for record in left if record["state"] == "failed"), left[0])
     error = worst.get("error") or {}
     message = error.get("message") or f"the download is {worst['state']}"
-    advice = HINTS.get(error.get("type", ""), f"what was fetched is kept; go on with: {again}")
-    return Failed(f"{worst['name']}: {message}", advice)
+    kept = any(map(_kept, records))
+    advice = f"what was fetched is kept; go on with: {again}" if kept else f"try again with: {again}"
+    return Failed(f"{worst['name']}: {message}", HINTS.get(error.get("type", ""), advice))
+
+
+def _kept(record: Record) -> bool:
+    """Whether anything of a download is there: what is not the file that was asked for is thrown away."""
+    if (record.get("error") or {}).get("type") == "hash_mismatch":
+        return False
+    return record["state"] == "completed" or any(letter in record["pieces"] for letter in "vwp")

@@ -13,7 +13,7 @@ from typing import Any
 
 from .output import clean
 
-__all__ = ["KEPT", "LIVE", "Record", "Standing", "Steady", "together", "under_way"]
+__all__ = ["KEPT", "LIVE", "Record", "Standing", "Steady", "looked_at", "together", "under_way"]
 
 Record = dict[str, Any]
 """A download as `downloads.*` show it."""
@@ -59,6 +59,18 @@ def under_way(record: Record) -> bool:
     return record["state"] in LIVE
 
 
+def looked_at(record: Record) -> str:
+    """What stands in the way of a download, for a command that only looks. It moves bytes too while it does, and ends:
+    what no other process moves stands still after it."""
+    words = Steady().read(record).words.removesuffix(f"; {KEPT}")
+    if not under_way(record) or record["mover"] == "elsewhere":
+        return "" if words == record["state"] else words.removeprefix(f"{record['state']}: ")
+    error = (record.get("error") or {}).get("message", "")
+    if record["state"] in ("running", "verifying", "waiting"):
+        words = f"interrupted ({clean(error)})" if error else "interrupted"
+    return f"{words}; goes on when jan runs"
+
+
 class Steady:
     """Reads records, and remembers what stood in their way: it is not taken back before bytes come."""
 
@@ -86,7 +98,7 @@ class Steady:
         return Standing(
             name=clean(record["name"]).replace("\n", " "),
             state=record["state"],
-            done=done,
+            done=max(done, record["bytes_verified"]) if record["state"] == "verifying" else done,
             total=record["bytes_total"],
             speed=0 if words else rate,
             eta=None if words else left,
