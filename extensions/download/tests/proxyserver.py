@@ -85,9 +85,8 @@ class _Proxy:
             stack.enter_context(one)
             self._note(one)
             stack.callback(self._open.discard, one)
-            other = self.talk(one)
+            other = self.talk(one, stack)
             if other is not None:
-                stack.enter_context(other)
                 self._note(other)
                 stack.callback(self._open.discard, other)
                 back = threading.Thread(target=_pump, args=(other, one), daemon=True)
@@ -99,12 +98,12 @@ class _Proxy:
         with self._lock:
             self._open.add(one)
 
-    def connect(self, host: str, port: int) -> socket.socket:
+    def connect(self, stack: ExitStack, host: str, port: int) -> socket.socket:
         """A connection to where it was told to."""
         self.asked.append((host, port))
-        return socket.create_connection((self.names.get(host, host), port), _PATIENCE)
+        return stack.enter_context(socket.create_connection((self.names.get(host, host), port), _PATIENCE))
 
-    def talk(self, one: socket.socket) -> socket.socket | None:
+    def talk(self, one: socket.socket, stack: ExitStack) -> socket.socket | None:
         """Agree with a client; returns the connection whose bytes are to be passed on."""
         raise NotImplementedError
 
@@ -127,7 +126,7 @@ class HttpProxy(_Proxy):
     def url(self) -> str:
         return f"{'https' if self._tls else 'http'}://{self.login + '@' if self.login else ''}127.0.0.1:{self.port}"
 
-    def talk(self, one: socket.socket) -> socket.socket | None:
+    def talk(self, one: socket.socket, stack: ExitStack) -> socket.socket | None:
         head = b""
         while b"\r\n\r\n" not in head:
             part = one.recv(1 << 16)
@@ -146,11 +145,11 @@ class HttpProxy(_Proxy):
                 one.sendall(f"HTTP/1.1 {self.refuses} No\r\nContent-Length: 0\r\n\r\n".encode())
                 return None
             host, _, port = target.rpartition(":")
-            other = self.connect(host.strip("[]"), int(port))
+            other = self.connect(stack, host.strip("[]"), int(port))
             one.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
             return other
         parts = urlsplit(target)
-        other = self.connect(parts.hostname or "", parts.port or 80)
+        other = self.connect(stack, parts.hostname or "", parts.port or 80)
         path = parts.path + ("?" + parts.query if parts.query else "")
         plain = re.sub(r"(?i)\r\nproxy-authorization:[^\r]*", "", text.replace(target, path, 1))
         other.sendall(plain.replace("\r\n", "\r\nConnection: close\r\n", 1).encode("latin-1"))
@@ -164,21 +163,21 @@ class SocksProxy(_Proxy):
         login = login or self.login
         return f"{scheme}://{login + '@' if login else ''}127.0.0.1:{self.port}"
 
-    def talk(self, one: socket.socket) -> socket.socket | None:
+    def talk(self, one: socket.socket, stack: ExitStack) -> socket.socket | None:
         stream = one.makefile("rb", 0)
         with stream:
             version = stream.read(1)
-            return self._four(one) if version == b"\x04" else self._five(one)
+            return self._four(one, stack) if version == b"\x04" else self._five(one, stack)
 
-    def _four(self, one: socket.socket) -> socket.socket:
+    def _four(self, one: socket.socket, stack: ExitStack) -> socket.socket:
         _, port, address = struct.unpack("!BH4s", _exactly(one, 7))
         _until_zero(one)
         host = _until_zero(one).decode() if address[:3] == b"\0\0\0" else socket.inet_ntoa(address)
-        other = self.connect(host, port)
+        other = self.connect(stack, host, port)
         one.sendall(b"\0\x5a" + bytes(6))
         return other
 
-    def _five(self, one: socket.socket) -> socket.socket | None:
+    def _five(self, one: socket.socket, stack: ExitStack) -> socket.socket | None:
         methods = _exactly(one, _exactly(one, 1)[0])
         if self.login:
             if 2 not in methods:
@@ -202,7 +201,7 @@ class SocksProxy(_Proxy):
             host = socket.inet_ntop(family, _exactly(one, length))
         (port,) = struct.unpack("!H", _exactly(one, 2))
         try:
-            other = self.connect(host, port)
+            other = self.connect(stack, host, port)
         except OSError:
             one.sendall(b"\5\4\0\1" + bytes(6))
             return None

@@ -7,11 +7,13 @@ from typing import Any
 
 import anyio
 import pytest
+from jan_download import queue, turns
 from jan_download.errors import BadSource
 from jan_download.outcome import changes_after
 from jan_download.progress import GAP, Teller
 from jan_download.records import Job
 from jan_download.settings import DownloadSettings
+from jan_download.storage import recovery
 from jan_download.storage.store import Store
 
 from jan_core import RpcError, hookimpl
@@ -301,3 +303,58 @@ async def test_removing_is_told(open_house: OpenHouse, server: FaultServer, data
             assert list((house.data_dir / "files").iterdir()) == []
         [event] = heard
         assert event.data == {"id": job["id"], "freed": answer["freed"]}
+
+
+@pytest.mark.parametrize("times", [1, 100])
+async def test_a_mistake_in_the_recovery_is_noted_and_keeps_nothing_from_running(
+    open_house: OpenHouse,
+    server: FaultServer,
+    data: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    times: int,
+) -> None:
+    calls, real = [], recovery.recover
+
+    def recover(*args: Any, **options: Any) -> Any:
+        calls.append(args)
+        if len(calls) <= times:
+            raise RuntimeError("not foreseen")
+        return real(*args, **options)
+
+    async with open_house() as house:
+        job = await house.start(server.serve("/f", data, Hold(at=1_000_000)), data)
+        await happens(server.wait_held)
+    server.release()
+    monkeypatch.setattr(queue, "LOOK_AGAIN", 0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr("jan_download.storage.recovery.recover", recover)
+        async with open_house() as house:
+            if times == 1:
+                assert content(await house.until(job["id"], "completed")) == data
+            other = data[:-1]
+            assert content(await house.fetch(server.serve("/g", other), other, name="other.bin")) == other
+    assert len(calls) == min(times + 1, 3)
+    assert "what was interrupted is not taken up: not foreseen" in caplog.text
+
+
+async def test_a_mistake_in_a_turn_is_noted_and_the_next_turn_comes(
+    open_house: OpenHouse,
+    server: FaultServer,
+    data: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    calls = []
+
+    def take_turns(*args: Any) -> turns.Turns:
+        calls.append(args)
+        if len(calls) == 1:
+            raise RuntimeError("not foreseen")
+        return turns.take_turns(*args)
+
+    monkeypatch.setattr(queue, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(queue, "take_turns", take_turns)
+    async with open_house() as house:
+        assert content(await house.fetch(server.serve("/f", data), data)) == data
+    assert "no download is begun now: not foreseen" in caplog.text

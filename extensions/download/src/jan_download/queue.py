@@ -31,6 +31,8 @@ from .turns import LOOK_AGAIN, Turns, World, take_turns, words
 __all__ = ["Queue"]
 
 _DAY = 86_400.0
+_RECOVERIES = 3
+"""Attempts to take up what was interrupted; then the queue goes on without."""
 _LOOK_SHORT = 0.5
 """Seconds after which a change of the settings, or of a job by another process, counts while there is something to
 run."""
@@ -104,8 +106,10 @@ class Queue:
                 await self._rest(0.2)
                 if self.runs.closing:
                     return
-            if self._journal.exists:
-                await self._take_up()
+            for _ in range(_RECOVERIES):
+                if not self._journal.exists or self.runs.closing or await self._take_up():
+                    break
+                await self._rest(LOOK_AGAIN)
             while not self.runs.closing:
                 if time.monotonic() > self._tidy_at:
                     await self._tell_all(self._tidied, "what was given up is not removed")
@@ -138,8 +142,8 @@ class Queue:
                 self._ctx.log.warning("no download can run: %s", error)
             return False
 
-    async def _take_up(self) -> None:
-        """Go on with what an exit or a crash interrupted."""
+    async def _take_up(self) -> bool:
+        """Go on with what an exit or a crash interrupted. Whether that was possible."""
         from .groups import make_usable, unnamed
         from .storage.recovery import recover
 
@@ -158,7 +162,7 @@ class Queue:
                 found.jobs += make_usable(group_id, self._journal, self._store)
             return found.jobs + self._tidied()
 
-        await self._tell_all(work, "what was interrupted is not taken up")
+        return await self._tell_all(work, "what was interrupted is not taken up")
 
     def _tidied(self) -> list[Job]:
         """Remove what was given up long ago; the changed jobs."""
@@ -170,25 +174,34 @@ class Queue:
         sweep(self._journal, self._store, days)
         return let_go(self._journal, self._store, days * _DAY)
 
-    async def _tell_all(self, work: Callable[[], Iterable[Job]], otherwise: str) -> None:
-        """Do something in a thread, and tell what it changed."""
+    async def _tell_all(self, work: Callable[[], Iterable[Job]], otherwise: str) -> bool:
+        """Do something in a thread, and tell what it changed. Whether it worked."""
         try:
             for job in await in_thread(work):
                 self._tell(job)
-        except (JanError, OSError) as error:
-            self._ctx.log.error("%s: %s", otherwise, error)
+        except Exception as error:
+            self._note(otherwise, error)
+            return False
+        return True
+
+    def _note(self, what: str, error: Exception) -> None:
+        """Log what went wrong: a mistake in here must not end the queue, for which callers wait."""
+        self._ctx.log.error("%s: %s", what, error, exc_info=None if isinstance(error, JanError | OSError) else error)
 
     # -- whose turn it is ----------------------------------------
 
     async def _turn(self) -> float:
         """Start and stop what is due; returns the seconds until something else may be."""
-        self._settings = self.settings
         try:
-            jobs = await in_thread(self._journal.jobs, LIVE)
-            turns = await in_thread(self._turns, jobs)
-        except (StorageError, OSError) as error:
-            self._ctx.log.error("%s", error)
+            return await self._begin_and_halt()
+        except Exception as error:
+            self._note("no download is begun now", error)
             return LOOK_AGAIN
+
+    async def _begin_and_halt(self) -> float:
+        self._settings = self.settings
+        jobs = await in_thread(self._journal.jobs, LIVE)
+        turns = await in_thread(self._turns, jobs)
         if self.runs.closing:
             return LOOK_AGAIN
         before, self._reasons = self._reasons, turns.reasons
