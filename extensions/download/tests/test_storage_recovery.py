@@ -414,6 +414,19 @@ def test_trouble_with_one_file_is_a_warning_and_not_the_end(house: House) -> Non
     assert house.store.final("dl-1.gguf").read_bytes() == b"strange"
 
 
+def test_a_mistake_about_one_file_is_a_warning_too(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(sha256: str, destination: str) -> Path:
+        raise KeyError("not foreseen")
+
+    house.add("dl-1", state="completed")
+    house.blob()
+    house.add("dl-2", state="running", data=OTHER)
+    monkeypatch.setattr(house.store, "name", name)
+    [warning] = house.recover().warnings
+    assert "not foreseen" in warning
+    assert house.job("dl-2").state == "queued"
+
+
 def test_a_journal_that_was_damaged_is_said(house: House) -> None:
     house.write(house.journal.path, b"no database" * 1000)
     [warning] = house.recover().warnings

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jan_core import JanError
-
 from ..integrity import piece_lists
 from ..journal import Journal
 from ..outcome import NO_ERROR
@@ -63,7 +61,7 @@ def recover(
                 after = _finished_before(job, journal, store, stopped) or _unbacked(job, journal, store)
             else:
                 after = _unbacked(job, journal, store)
-        except (OSError, JanError) as error:
+        except Exception as error:  # whatever is wrong with one is no reason to leave the others as they are
             outcome.warnings.append(f"download {job.id} of {job.destination}: {error}")
         else:
             outcome.jobs += [after] if after is not None else []
