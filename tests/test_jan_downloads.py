@@ -317,6 +317,11 @@ def test_a_download_is_shown_with_its_history_as_a_page(source: Source, jan: Jan
     assert "complete, and its SHA-256 matches" in document
     assert "127.0.0.1" in document
     assert "3 pieces of 8.4 MB" in document
+    members = [{"file": {"name": name, "url": source.url(name), "sha256": source.add(name, MB)}} for name in ("b", "c")]
+    group = json.loads(jan("rpc", "downloads.start_group", json.dumps({"files": members, "wait": True})).stdout)
+    assert jan("downloads", "show", group["id"], "--html", str(page)).returncode == 0
+    document = page.read_text("utf-8")
+    assert [f"<bdi>{name}</bdi>" in document for name in ("a.bin", "b", "c")] == [False, True, True]
     nowhere = jan("downloads", "show", record["id"], "--html", str(tmp_path / "no" / "page.html"))
     assert (nowhere.returncode, "cannot be written" in nowhere.stderr) == (1, True)
 

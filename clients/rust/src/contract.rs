@@ -2506,7 +2506,9 @@ pub mod download {
     /// `pieces` is the piece map: runs of a count and a letter, such as `12v3a400m`, for pieces of `piece_length` bytes in
     /// the order of the file. `v` verified, `w` whole (there is no hash of this piece alone), `a` under way, `p` begun,
     /// `x` was wrong and is fetched anew, `m` missing. Empty while the size is unknown. `waiting_for` says in words what a
-    /// job that does not run is waiting for.
+    /// job that does not run is waiting for. `mover` says which process moves the bytes of this data folder: the one that
+    /// is asked (`here`) or another one (`elsewhere`); empty where there is none. Without one a job may be called `running`
+    /// that was interrupted: it goes on as soon as there is one again.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct Download {
         pub id: String,
@@ -2560,6 +2562,8 @@ pub mod download {
         pub not_before: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub waiting_for: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub mover: Option<DownloadMover>,
         /// Default: `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub verified: Option<bool>,
@@ -2649,6 +2653,21 @@ pub mod download {
         pub downloads: Vec<Download>,
     }
 
+    /// One of ``, `elsewhere`, `here`.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum DownloadMover {
+        #[serde(rename = "")]
+        Empty,
+        #[serde(rename = "elsewhere")]
+        Elsewhere,
+        #[serde(rename = "here")]
+        Here,
+        /// One that a newer host sends.
+        #[serde(untagged)]
+        Other(String),
+    }
+
     /// One of `blocked_disk`, `cancelled`, `completed`, `failed`, `offline`, `paused`, `queued`, `running`, `verifying`, `waiting`.
     #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
     #[non_exhaustive]
@@ -2710,13 +2729,17 @@ pub mod download {
         pub data: serde_json::Map<String, serde_json::Value>,
     }
 
-    /// `html`: the history as one HTML document too, in which nothing is loaded and nothing runs.
+    /// `html`: the history as one HTML document too, in which nothing is loaded and nothing runs. `group`: in which all
+    /// downloads of its group are, if it belongs to one.
     #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
     pub struct HistoryQuery {
         pub id: String,
         /// Default: `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub html: Option<bool>,
+        /// Default: `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub group: Option<bool>,
     }
 
     impl HistoryQuery {
@@ -2726,6 +2749,7 @@ pub mod download {
             Self {
                 id,
                 html: None,
+                group: None,
             }
         }
     }

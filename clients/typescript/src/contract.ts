@@ -1631,7 +1631,9 @@ export namespace download {
    * `pieces` is the piece map: runs of a count and a letter, such as `12v3a400m`, for pieces of `piece_length` bytes in
    * the order of the file. `v` verified, `w` whole (there is no hash of this piece alone), `a` under way, `p` begun,
    * `x` was wrong and is fetched anew, `m` missing. Empty while the size is unknown. `waiting_for` says in words what a
-   * job that does not run is waiting for.
+   * job that does not run is waiting for. `mover` says which process moves the bytes of this data folder: the one that
+   * is asked (`here`) or another one (`elsewhere`); empty where there is none. Without one a job may be called `running`
+   * that was interrupted: it goes on as soon as there is one again.
    */
   export interface Download {
     id: string;
@@ -1674,6 +1676,8 @@ export namespace download {
     not_before?: string;
     /** @default "" */
     waiting_for?: string;
+    /** @default "" */
+    mover?: Open<"" | "elsewhere" | "here">;
     /** @default false */
     verified?: boolean;
     /** @default "" */
@@ -1756,12 +1760,17 @@ export namespace download {
     data: { [name: string]: unknown };
   }
 
-  /** `html`: the history as one HTML document too, in which nothing is loaded and nothing runs. */
+  /**
+   * `html`: the history as one HTML document too, in which nothing is loaded and nothing runs. `group`: in which all
+   * downloads of its group are, if it belongs to one.
+   */
   export interface HistoryQuery {
     /** @maxLength 256 */
     id: string;
     /** @default false */
     html?: boolean;
+    /** @default false */
+    group?: boolean;
   }
 
   /** Why a job failed, waits, or was not admitted; the fields of the wire's error. */

@@ -238,10 +238,13 @@ async def test_the_method_answers_with_runs_of_pieces_and_with_the_page_when_ask
     history.observe(download("running"))
 
     async def get(job_id: str) -> Download:
-        return download(bytes_total=5 * PIECE)
+        return download(bytes_total=5 * PIECE, group="dg-1")
+
+    async def members(group_id: str) -> list[Download]:
+        return [await get("dl-1"), download(name="of " + group_id)]
 
     methods = HistoryMethods()
-    methods.start(lambda: history, get)
+    methods.start(lambda: history, get, members)
     answer = await methods.history(HistoryQuery("dl-1"))
     assert [(run.first, run.count, run.bytes, run.source) for run in answer.pieces] == [
         (0, 2, 2 * PIECE, "a.example"),
@@ -254,4 +257,8 @@ async def test_the_method_answers_with_runs_of_pieces_and_with_the_page_when_ask
     page = (await methods.history(HistoryQuery("dl-1", html=True))).html
     assert page.startswith("<!doctype html>")
     assert "a.example" in page
+    assert "of dg-1" not in page
+    page = (await methods.history(HistoryQuery("dl-1", html=True, group=True))).html
+    assert "a.example" in page
+    assert "of dg-1" in page
     history.close(10)

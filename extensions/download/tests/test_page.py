@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jan_download.journal import HistoryEntry
-from jan_download.page import page
+from jan_download.page import page as page_of
 from jan_download.page.timeline import stretches
 from jan_download.page.words import address, span
 from jan_download.records import PIECE, Piece
@@ -55,6 +55,10 @@ RUN = [
     entry(90_009, "state", state="verifying", done=3 * PIECE),
     entry(90_010, "state", state="completed", done=3 * PIECE, verified=True),
 ]
+
+
+def page(shown: Download, entries: list[HistoryEntry], pieces: list[Piece], now: float) -> str:
+    return page_of([(shown, entries, pieces)], now)
 
 
 class Reader(HTMLParser):
@@ -121,6 +125,16 @@ def test_what_nobody_could_check_is_never_called_verified() -> None:
     assert "Not checked." in text
     assert "Verified" not in text
     assert "cd" * 32 in text
+
+
+def test_the_downloads_of_a_group_are_below_each_other_on_one_page() -> None:
+    shown = [(download(name=f"part-{n}.gguf"), RUN, pieces(3)) for n in range(3)]
+    document = page_of(shown, BEGAN + 90_020)
+    reader = read(document)
+    assert [tag for tag, _ in reader.tags].count("h1") == 3
+    assert document.count("<main>") == 1
+    assert "<title>part-0.gguf and 2 more</title>" in document
+    assert all(f"part-{n}.gguf" in reader.text for n in range(3))
 
 
 def test_a_page_without_any_history_is_a_page() -> None:

@@ -23,10 +23,12 @@ __all__ = ["DownloadHistory", "HistoryLine", "HistoryMethods", "HistoryQuery", "
 
 
 class HistoryQuery(Struct, forbid_unknown_fields=True):
-    """`html`: the history as one HTML document too, in which nothing is loaded and nothing runs."""
+    """`html`: the history as one HTML document too, in which nothing is loaded and nothing runs. `group`: in which all
+    downloads of its group are, if it belongs to one."""
 
     id: Text
     html: bool = False
+    group: bool = False
 
 
 class HistoryLine(Struct):
@@ -70,25 +72,36 @@ class HistoryMethods:
 
     _history: Callable[[], History]
     _get: Callable[[str], Awaitable[Download]]
+    _members: Callable[[str], Awaitable[Sequence[Download]]]
 
-    def start(self, history: Callable[[], History], get: Callable[[str], Awaitable[Download]]) -> None:
-        """`get` shows a download as it stands, or raises DownloadNotFound; `history` is asked for after that."""
-        self._history, self._get = history, get
+    def start(
+        self,
+        history: Callable[[], History],
+        get: Callable[[str], Awaitable[Download]],
+        members: Callable[[str], Awaitable[Sequence[Download]]],
+    ) -> None:
+        """`get` shows a download as it stands, or raises DownloadNotFound, and `members` those of a group; `history` is
+        asked for after that."""
+        self._history, self._get, self._members = history, get, members
 
     @method("downloads.history", errors=[DownloadNotFound])
     async def history(self, params: HistoryQuery) -> DownloadHistory:
         """What became of a download since it was asked for: its states, its speed, its sources, its pieces."""
         download = await self._get(params.id)
-        return await in_thread(self._answer, download, params.html)
+        shown = [download] if params.html else []
+        if params.html and params.group and download.group:
+            shown = list(await self._members(download.group))
+        return await in_thread(self._answer, download, shown)
 
-    def _answer(self, download: Download, html: bool) -> DownloadHistory:
+    def _answer(self, download: Download, shown: Sequence[Download]) -> DownloadHistory:
+        """`shown`: those that are on the page."""
         history = self._history()
         entries, pieces = history.of(download.id), history.pieces(download.id)
         document = ""
-        if html:
+        if shown:
             from .page import page
 
-            document = page(download, entries, pieces, time.time())
+            document = page([(each, history.of(each.id), history.pieces(each.id)) for each in shown], time.time())
         lines = [HistoryLine(rfc3339(entry.at), entry.kind, entry.data) for entry in entries]
         return DownloadHistory(download, lines, list(_runs(pieces)), document)
 

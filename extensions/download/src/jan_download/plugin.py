@@ -92,7 +92,7 @@ class DownloadExtension:
     @hookimpl
     async def jan_activate(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._history.start(lambda: self._downloads.history, lambda job_id: self._downloads.get(job_id))
+        self._history.start(lambda: self._downloads.history, lambda job_id: self._downloads.get(job_id), self._members)
         ctx.tasks.start_soon(self._load_when_needed, name="download journal")
 
     @hookimpl
@@ -201,6 +201,9 @@ class DownloadExtension:
             return await self._downloads.verify(params.id, params.repair, stopped.is_set, progress)
         finally:
             stopped.set()
+
+    async def _members(self, group_id: str) -> Sequence[Download]:
+        return (await self._look(group_id)).downloads
 
     async def _look(self, group_id: str) -> DownloadGroup:
         return await self._group(await self._downloads.members(group_id))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .app import App, Failed, checked_sha256, pass_app, wrong_usage
+from .app import App, checked_sha256, pass_app, wrong_usage
 from .downloads_options import fetch_options, file_at, given
 from .downloads_upkeep import configure, remove, verify
 from .downloads_view import say
@@ -60,7 +60,7 @@ def list_(app: App, states: tuple[str, ...], as_json: bool) -> None:
 @json_option
 @pass_app
 def show(app: App, id: str, html: Path | None, as_json: bool) -> None:
-    """Show a download: its state, its sources, and which pieces of the file are there.
+    """Show a download, or those of a group: its state, its sources, and which pieces of the file are there.
 
     \b
     jan downloads show dl-0123456789abcdef
@@ -70,10 +70,7 @@ def show(app: App, id: str, html: Path | None, as_json: bool) -> None:
 
     records = run_session(app, lambda session: members(session, id))
     if html is not None:
-        if len(records) > 1:
-            ids = ", ".join(record["id"] for record in records)
-            raise Failed("a page shows one file, and this is a group", f"name one of: {ids}")
-        write_page(app, records[0]["id"], html)
+        write_page(app, records[0]["id"], html, group=id.startswith("dg-"))
     if as_json:
         print_json(records if id.startswith("dg-") else records[0])
     elif html is None:

@@ -97,9 +97,12 @@ def drawn_map(pieces: str) -> list[str]:
     return [*(signs[at : at + width] for at in range(0, len(signs), width)), f"{len(letters):,} pieces: {key}{each}"]
 
 
-def write_page(app: App, id: str, path: Path) -> None:
-    """Write the history of a download as a page. Raises Failed when the file cannot be written, RpcError."""
-    answer = app.call("downloads.history", {"id": id, "html": True})
+def write_page(app: App, id: str, path: Path, *, group: bool = False) -> None:
+    """Write the history of a download as a page, with those of its group if `group`.
+
+    Raises Failed when the file cannot be written, RpcError.
+    """
+    answer = app.call("downloads.history", {"id": id, "html": True, "group": group})
     try:
         path.write_text(answer["html"], encoding="utf-8")
     except OSError as error:

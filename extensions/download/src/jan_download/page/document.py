@@ -32,8 +32,22 @@ _SOURCE_STATES = {
 }
 
 
-def page(download: Download, entries: Sequence[HistoryEntry], pieces: Sequence[Piece], now: float) -> str:
-    """The whole document. `now`: when it is made (seconds since the epoch)."""
+def page(shown: Sequence[tuple[Download, Sequence[HistoryEntry], Sequence[Piece]]], now: float) -> str:
+    """The whole document, of one download or of several below each other. `now`: when it is made (seconds since the
+    epoch)."""
+    first = shown[0][0]
+    others = len(shown) - 1
+    title = f"{text(first.name)} and {others} more" if others else f"{text(first.name)}: {_state(first)}"
+    body = "".join(_body(download, entries, pieces, now) for download, entries, pieces in shown)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
+    )
+
+
+def _body(download: Download, entries: Sequence[HistoryEntry], pieces: Sequence[Piece], now: float) -> str:
     ended = download.state in ENDED
     changes = [entry.at for entry in entries if entry.kind == "state"]
     end = changes[-1] if ended and changes else max([now, *changes])
@@ -46,13 +60,7 @@ def page(download: Download, entries: Sequence[HistoryEntry], pieces: Sequence[P
         section("What happened", _events(download, entries)),
         section("The file", _file(download)),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(download.name)}: {_state(download)}</title><style>{STYLE}</style></head>"
-        f"<body><main>{''.join(body)}</main></body></html>\n"
-    )
+    return "".join(body)
 
 
 def _head(download: Download, now: float) -> str:
