@@ -50,7 +50,8 @@ def changes_after(
     elif isinstance(error, DiskFull):
         shown, needed = error, int(error.data.get("needed", 0))
         if not job.expected:  # nobody can tell when there would be room for it, if ever: it may have no end
-            shown = DiskFull(f"{error.message}; its source does not say how large the file is", **error.data)
+            told = "the disk is full, and the source does not say how large the file is; nothing of it is kept"
+            shown = DiskFull(told, **error.data)
             changes = {"state": "failed"}
         elif job.expected > capacity:
             changes = {"state": "failed"}
