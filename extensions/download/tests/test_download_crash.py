@@ -15,8 +15,8 @@ from jan_download.storage.checkpoint import Superseded
 from jan_download.storage.recovery import recover
 from jan_download.storage.store import Store
 
+from .desk import DATA, LENGTH, SHA256, SIZE, Desk, hashes_of
 from .faultserver import FaultServer
-from .test_engine_transfer import DATA, LENGTH, SHA256, SIZE, Desk, hashes_of
 
 
 @pytest.fixture
