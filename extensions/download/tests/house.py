@@ -66,6 +66,12 @@ class Mirrors:
         return self.sources
 
 
+class Prompt(DownloadExtension):
+    """The extension, going on with what was interrupted at once."""
+
+    settle = 0.0
+
+
 class House:
     """A running host, its events, and ways to wait for them."""
 
@@ -172,7 +178,7 @@ def house_opener(open_host: Any, folder: Path, *, plugins: Sequence[object] = ()
     @asynccontextmanager
     async def opener(*others: object, checked: bool = True, **settings: Any) -> AsyncIterator[House]:
         settle(settings)
-        sources = [InlineSource("download", DownloadExtension, ["downloads."])]
+        sources = [InlineSource("download", Prompt, ["downloads."])]
         sources += [InlineSource(f"other{i}", other) for i, other in enumerate((*plugins, *others))]
         async with open_host(sources=sources, data_dir=folder) as host:
             house = House(host)

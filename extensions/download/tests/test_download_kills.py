@@ -50,6 +50,7 @@ from jan_core.testing import InlineSource
 from jan_download.plugin import DownloadExtension
 
 async def main(data_dir, file):
+    DownloadExtension.settle = 0.0
     source = InlineSource("download", DownloadExtension, ["downloads."])
     async with Host(Path(data_dir), sources=[source]) as host:
         await host.activate_startup()

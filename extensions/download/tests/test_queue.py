@@ -21,7 +21,7 @@ from jan_core.types import DownloadFile, DownloadSource
 
 from .faults import Endless, Hold, NoLength, NoRanges, Status, Trickle
 from .faultserver import FaultServer
-from .house import House, Mirrors, OpenHouse, content, happens
+from .house import House, Mirrors, OpenHouse, Prompt, content, happens
 
 pytestmark = pytest.mark.anyio
 
@@ -151,6 +151,24 @@ async def test_a_job_without_room_says_how_much_is_missing_and_goes_on_by_itself
         assert server.seen("/1") == []
         await house.call("remove", id=first["id"])
         assert content(await house.until(second["id"], "completed")) == data[1:]
+
+
+async def test_who_only_looks_moves_nothing_and_who_asks_does_not_wait(
+    open_house: OpenHouse, server: FaultServer, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.serve("/file", data, Hold(at=1000))
+    async with open_house() as house:
+        job = await house.start(url, data)
+        await happens(server.wait_held)
+    monkeypatch.setattr(Prompt, "settle", 3600.0)
+    async with open_house() as house:
+        for _ in range(3):
+            assert [each["id"] for each in (await house.call("list"))["downloads"]] == [job["id"]]
+        await anyio.wait_all_tasks_blocked()
+        assert len(server.seen("/file")) == 1
+        server.release()
+        await house.call("resume", id=job["id"])
+        assert content(await house.until(job["id"], "completed")) == data
 
 
 async def test_a_body_without_an_end_fills_the_disk_once_and_gives_it_back(

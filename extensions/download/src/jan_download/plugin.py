@@ -65,6 +65,8 @@ _WAITING = [
 class DownloadExtension:
     """`downloads.*`: files fetched over HTTP(S) from several sources, resumable, checked, journaled."""
 
+    settle = 1.0
+    """Seconds before what was interrupted goes on by itself: see `Queue.serve`."""
     _ctx: Context
 
     def __init__(self) -> None:
@@ -79,7 +81,7 @@ class DownloadExtension:
             from .manager import Downloads
 
             self._loaded = Downloads(self._ctx)
-            self._ctx.tasks.start_soon(self._loaded.queue.serve, name="downloads")
+            self._ctx.tasks.start_soon(self._loaded.queue.serve, self.settle, name="downloads")
         return self._loaded
 
     async def _load_when_needed(self) -> None:

@@ -99,13 +99,18 @@ class Queue:
             self._held.difference_update(job_ids)
             self.wake()
 
-    async def serve(self) -> None:
-        """Run jobs until closed. Begins when the generation or process before has let go of the folder."""
+    async def serve(self, settle: float = 0.0) -> None:
+        """Run jobs until closed. Begins when the generation or process before has let go of the folder.
+
+        What was interrupted goes on after `settle` seconds, or when somebody asks for something: a command that only
+        looks is over by then, and has used no network.
+        """
         try:
             while not self._acquired():
                 await self._rest(0.2)
                 if self.runs.closing:
                     return
+            await self._rest(settle)
             for _ in range(_RECOVERIES):
                 if not self._journal.exists or self.runs.closing or await self._take_up():
                     break
