@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from jan_download import queue, turns
 from jan_download.errors import BadSource
+from jan_download.journal import Journal
 from jan_download.outcome import changes_after
 from jan_download.progress import GAP, Teller
-from jan_download.records import Job
+from jan_download.records import LIVE, Job
+from jan_download.runs import Runs
 from jan_download.settings import DownloadSettings
 from jan_download.storage import recovery
 from jan_download.storage.store import Store
@@ -376,3 +380,34 @@ async def test_a_mistake_in_a_turn_is_noted_and_the_next_turn_comes(
     async with open_house() as house:
         assert content(await house.fetch(server.serve("/f", data), data)) == data
     assert "no download is begun now: not foreseen" in caplog.text
+
+
+async def test_a_job_that_completes_while_a_turn_is_thought_out_stays_complete(
+    open_house: OpenHouse, server: FaultServer, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, over = threading.Event(), threading.Event()
+    jobs, perform = Journal.jobs, Runs._perform
+
+    def look_and_wait(self: Journal, *args: Any, **options: Any) -> list[Job]:
+        found = jobs(self, *args, **options)
+        if args == (LIVE,) and not threading.current_thread().name.startswith("download"):
+            looked.set()
+            assert over.wait(10)
+        return found
+
+    async def perform_and_say(self: Runs, job: Job) -> None:
+        await perform(self, job)
+        over.set()
+
+    monkeypatch.setattr(Runs, "_perform", perform_and_say)
+    async with open_house() as house:
+        job = await house.start(server.serve("/f", data, Hold(at=1000)), data)
+        await happens(server.wait_held)
+        monkeypatch.setattr(Journal, "jobs", look_and_wait)
+        await house.one("configure", job["id"], limit=0)
+        assert await anyio.to_thread.run_sync(looked.wait, 10)
+        server.release()
+        await house.until(job["id"], "completed")
+        other = data[:-1]
+        await house.fetch(server.serve("/g", other), other, name="other.bin")  # takes another turn
+        assert (await house.call("get", id=job["id"]))["state"] == "completed"

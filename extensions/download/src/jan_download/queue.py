@@ -20,6 +20,7 @@ from .lock import FolderLock
 from .others import Others
 from .records import LIVE, Job
 from .reservation import reserve_of
+from .running import Run
 from .runs import Runs
 from .schedule import Schedule
 from .settings import DownloadSettings
@@ -205,8 +206,9 @@ class Queue:
 
     async def _begin_and_halt(self) -> float:
         self._settings = self.settings
+        runs = list(self.runs.all.values())  # before the jobs: what ends meanwhile would be taken for left behind
         jobs = await in_thread(self._journal.jobs, LIVE)
-        turns = await in_thread(self._turns, jobs)
+        turns = await in_thread(self._turns, jobs, runs)
         if self.runs.closing:
             return LOOK_AGAIN
         before, self._reasons = self._reasons, turns.reasons
@@ -240,12 +242,12 @@ class Queue:
         job = self._journal.get(job_id)
         return [job] if job is not None else []
 
-    def _turns(self, jobs: list[Job]) -> Turns:
+    def _turns(self, jobs: list[Job], runs: list[Run]) -> Turns:
         from .network.reach import online
 
         settings = self._settings
-        running = set(self.runs.all)
-        busy = self._held | {job_id for job_id, run in list(self.runs.all.items()) if run.stopping}
+        running = {run.job.id for run in runs}
+        busy = self._held | {run.job.id for run in runs if run.stopping}
         world = World(
             now=time.time(),
             max_running=settings.max_running,
@@ -255,7 +257,7 @@ class Queue:
             reserve=reserve_of(settings.reserve_bytes, self._store.capacity()),
             held=self._store.held,
         )
-        written = {run.job.partial for run in list(self.runs.all.values())}
+        written = {run.job.partial for run in runs}
         return take_turns(jobs, running, busy, world, written)
 
     async def _rest(self, seconds: float) -> None:
