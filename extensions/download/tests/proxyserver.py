@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
+import selectors
 import socket
 import ssl
 import struct
@@ -89,10 +90,7 @@ class _Proxy:
             if other is not None:
                 self._note(other)
                 stack.callback(self._open.discard, other)
-                back = threading.Thread(target=_pump, args=(other, one), daemon=True)
-                back.start()
-                _pump(one, other)
-                back.join(_PATIENCE)
+                _relay(one, other)
 
     def _note(self, one: socket.socket) -> None:
         with self._lock:
@@ -108,13 +106,21 @@ class _Proxy:
         raise NotImplementedError
 
 
-def _pump(source: socket.socket, to: socket.socket) -> None:
-    with suppress(OSError, ssl.SSLError):
-        while data := source.recv(1 << 16):
-            to.sendall(data)
-    for each in (source, to):
-        with suppress(OSError):
-            socket.socket.shutdown(each, socket.SHUT_RDWR)
+def _relay(one: socket.socket, other: socket.socket) -> None:
+    """Pass on what comes, either way, until one side ends. In one thread: no two may use a TLS socket at once."""
+    to = {one: other, other: one}
+    with selectors.DefaultSelector() as selector:
+        for each in to:
+            selector.register(each, selectors.EVENT_READ)
+        while True:
+            waiting = [each for each in to if isinstance(each, ssl.SSLSocket) and each.pending()]
+            ready = [key.fileobj for key, _ in selector.select(0 if waiting else None)]
+            for each in to:
+                if each in waiting or each in ready:
+                    data = each.recv(1 << 16)
+                    if not data:
+                        return
+                    to[each].sendall(data)
 
 
 class HttpProxy(_Proxy):
