@@ -157,7 +157,7 @@ def asked(data_dir: Path) -> Callable[..., tuple[int, str]]:
         shown = b""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            if not select.select([ours], [], [], 1)[0]:
+            if not select.select([ours], [], [], 5)[0]:  # longer than ending takes: a second one cuts that short
                 if answer == "\x03":  # Python overhears it in the moment before it reads: a person presses it again
                     os.write(ours, answer.encode())
                 continue

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from jan_download.engine.pace import Pace
 from jan_download.engine.pieces import PieceMap
 from jan_download.engine.plan import REQUEST, Claim, Plan
-from jan_download.sources import Source, SourceBook
+from jan_download.source import Source
+from jan_download.sources import SourceBook
 
 from jan_core.types import DownloadSource
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from jan_download.errors import BadSource, SourceNotFound
 from jan_download.network.errors import Unreachable
-from jan_download.sources import Source, SourceBook
+from jan_download.source import Source
+from jan_download.sources import SourceBook
 
 from jan_core.types import DownloadSource
 

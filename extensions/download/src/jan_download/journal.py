@@ -19,7 +19,7 @@ import msgspec
 from .journal_errors import failure, lacks_room
 from .names import same_name
 from .records import Job, JobState, Piece
-from .schema import prepare
+from .schema import prepare, thin
 
 if TYPE_CHECKING:
     import sqlite3
@@ -189,7 +189,7 @@ class Journal:
             )
             [count] = db.execute("SELECT count(*) FROM history WHERE job = ?", [job_id]).fetchone()
             if count > HISTORY_ROWS:
-                _thin(db, job_id)
+                thin(db, job_id)
 
     def history(self, job_id: str) -> list[HistoryEntry]:
         """What became of a job, oldest first."""
@@ -286,21 +286,6 @@ class Journal:
             db.close()
             raise
         return db
-
-
-def _thin(db: sqlite3.Connection, job_id: str) -> None:
-    """Drop every second entry of the kind there is most of, and keep its first and last."""
-    db.execute(
-        """DELETE FROM history WHERE rowid IN (
-            SELECT id FROM (
-                SELECT rowid AS id, row_number() OVER (ORDER BY at, rowid) AS place, count(*) OVER () AS entries
-                FROM history WHERE job = :job AND kind = (
-                    SELECT kind FROM history WHERE job = :job GROUP BY kind ORDER BY count(*) DESC LIMIT 1
-                )
-            ) WHERE place % 2 = 0 AND place < entries OR place = 1 AND entries <= 2
-        )""",
-        {"job": job_id},
-    )
 
 
 _COLUMNS = ", ".join(f'"{name}"' for name in _FIELDS)

@@ -15,7 +15,7 @@ from .trust import Trust
 
 if TYPE_CHECKING:
     from ..network.body import Body
-    from ..sources import Source
+    from ..source import Source
 
 __all__ = ["Dispatch"]
 

@@ -16,7 +16,7 @@ from .trust import Trust
 if TYPE_CHECKING:
     from ..network.body import Body
     from ..network.network import Network
-    from ..sources import Source
+    from ..source import Source
 
 __all__ = ["first_answer"]
 

@@ -16,7 +16,7 @@ from .pieces import PieceMap
 
 if TYPE_CHECKING:
     from ..network.body import Body
-    from ..sources import Source
+    from ..source import Source
 
 __all__ = ["REQUEST", "Claim", "Plan"]
 

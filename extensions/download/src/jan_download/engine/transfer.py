@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..network.body import Body
     from ..network.network import Network
     from ..settings import DownloadSettings
-    from ..sources import Source
+    from ..source import Source
     from ..storage.partial import Partial
     from ..storage.store import Store
 

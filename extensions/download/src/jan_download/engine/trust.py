@@ -13,7 +13,8 @@ from jan_core import JanError
 from ..errors import BadSource, HashMismatch
 from ..network.errors import Changed, NoRanges, Unreachable
 from ..records import Piece
-from ..sources import Source, SourceBook
+from ..source import Source
+from ..sources import SourceBook
 from .pieces import PieceMap
 
 __all__ = ["Anew", "Trust"]
