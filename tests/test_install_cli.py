@@ -157,8 +157,9 @@ def asked(data_dir: Path) -> Callable[..., tuple[int, str]]:
         shown = b""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            if not select.select([ours], [], [], 5)[0]:  # longer than ending takes: a second one cuts that short
-                if answer == "\x03":  # Python overhears it in the moment before it reads: a person presses it again
+            if not select.select([ours], [], [], 1)[0]:
+                if answer == "\x03" and b"[y/N]" in shown:
+                    # Python overhears it in the moment before it reads: a person presses it again.
                     os.write(ours, answer.encode())
                 continue
             try:

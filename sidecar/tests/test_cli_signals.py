@@ -11,7 +11,7 @@ import pytest
 
 LIMIT = 20
 STUCK = """\
-import contextlib, sys, time
+import contextlib, signal, sys, time
 import anyio
 from jan_sidecar.cli import session
 from jan_sidecar.cli.app import App
@@ -19,6 +19,8 @@ from jan_sidecar.cli.app import App
 session.PATIENCE = float(sys.argv[1])
 
 def wait():
+    if sys.argv[2] == "elsewhere":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     print("waiting", flush=True)
     time.sleep(3600)
 
@@ -29,13 +31,16 @@ async def work(session):
 async def host(app, activate):
     yield None
 
+if sys.argv[2] == "elsewhere":
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 session.run_session(App(host), work)
 """
 
 
 @pytest.fixture
 def stuck(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", STUCK, str(request.param)]
+    patience, where = request.param if isinstance(request.param, tuple) else (request.param, "here")
+    command = [sys.executable, "-c", STUCK, str(patience), where]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
@@ -56,4 +61,14 @@ def test_a_second_signal_does_not_wait(stuck: subprocess.Popen[str], number: sig
     with pytest.raises(subprocess.TimeoutExpired):
         stuck.wait(0.5)
     stuck.send_signal(number)
+    assert stuck.wait(LIMIT) == 130
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals go to no thread there")
+@pytest.mark.parametrize("stuck", [(3600, "elsewhere")], indirect=True)
+def test_a_signal_that_another_thread_gets_wakes_the_command(stuck: subprocess.Popen[str]) -> None:
+    stuck.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        stuck.wait(0.5)
+    stuck.send_signal(signal.SIGINT)
     assert stuck.wait(LIMIT) == 130

@@ -11,6 +11,8 @@ import asyncio
 import logging
 import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
@@ -57,12 +59,32 @@ class Interrupts:
         heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
         before = {number: signal.signal(number, self._on_signal) for number in heard}
         try:
-            yield
+            with self._woken():
+                yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
             if self._clock is not None:
                 self._clock.cancel()
+
+    @contextmanager
+    def _woken(self) -> Iterator[None]:
+        """Wake the event loop at each signal. One that comes just before the loop begins to wait, or to another thread,
+        would otherwise be noticed only when something else ends the wait."""
+        if sys.platform == "win32":  # the event loop there sees to it
+            yield
+            return
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            self._loop.add_reader(ours, ours.recv, 4096)
+            before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+            try:
+                yield
+            finally:
+                signal.set_wakeup_fd(before)
+                self._loop.remove_reader(ours)
 
     @contextmanager
     def stopping(self, target: Callable[[], None], *, whole: bool = True) -> Iterator[None]:
